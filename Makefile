@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test style bench clean
+
+demo: .venv/.runtime  ## the main job on the embedded default
+	./train.sh
+
+test: .venv/.dev  ## every test, offline
+	$(BIN)/python -m pytest
+
+style: .venv/.dev  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.dev  ## measurements; not part of the tests
+	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; name one with PYTHON=...") if not (3, 11) <= sys.version_info < (3, 13) else None'
+	$(PYTHON) -m venv .venv
+
+# A stamp is newer than the requirements that it was made from: a second run installs nothing.
+.venv/.runtime: .venv/bin/python requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv build finetuned_models

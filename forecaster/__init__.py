@@ -1,0 +1,1 @@
+"""Fine-tune and honestly score a weekly stock forecaster."""

@@ -1,0 +1,286 @@
+"""Where datasets come from: hub ids, folders made by `save_to_disk`, parquet and jsonl files, FinGPT's short names.
+
+Rows stay in Arrow files (`datasets.Dataset`), never in Python lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import datasets
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
+
+from forecaster.data.splits import RowKey, last_weeks, out_of_order, parse_period
+from forecaster.errors import ConfigurationError, Problem
+
+COLUMNS = ("prompt", "answer", "period", "label", "symbol")
+SHORT_NAME_FOLDER = Path("data")
+SHORT_NAME_PREFIX = "fingpt-forecaster-"
+HUB_OWNER = "FinGPT"
+_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_SPEC_HELP = (
+    "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as dow30-202305-202405, or "
+    "a hub id together with --from_remote."
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One resolved entry of `--dataset`."""
+
+    spec: str
+    """As the user wrote it, without the repeat."""
+    kind: Literal["file", "folder", "hub"]
+    location: str
+    """Path, or hub id."""
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """What became of the rows that were read."""
+
+    train_read: int
+    test_read: int
+    train_dropped_out_of_order: int
+    test_dropped_out_of_order: int
+    train_after_repeats: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training and test rows with the published columns and `row_id` ("source#index")."""
+
+    train: datasets.Dataset
+    test: datasets.Dataset
+    counts: RowCounts
+    fingerprint: str
+    """sha256 over all rows, in order: equal exactly when the same rows were read."""
+
+
+def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
+    """Resolve a comma list of datasets without loading anything; raises ConfigurationError with every bad entry."""
+    sources, problems = [], []
+    for entry in filter(None, (part.strip() for part in specs.split(","))):
+        spec, repeat_text = entry, "1"
+        if not Path(entry).exists() and "*" in entry:
+            spec, _, repeat_text = entry.rpartition("*")
+        if not (repeat_text.isdecimal() and int(repeat_text) >= 1):
+            problems.append(
+                Problem(
+                    flag, f"{entry!r} repeats {repeat_text!r} times.", "A repeat is a whole number from 1."
+                )
+            )
+            continue
+        located = _locate(spec, from_remote)
+        if isinstance(located, str):
+            problems.append(Problem(flag, located, _SPEC_HELP))
+        else:
+            sources.append(Source(spec, *located, repeat=int(repeat_text)))
+    if not sources and not problems:
+        problems.append(Problem(flag, "names no dataset.", _SPEC_HELP))
+    if problems:
+        raise ConfigurationError(problems)
+    return sources
+
+
+def _locate(spec: str, from_remote: bool) -> tuple[Literal["file", "folder", "hub"], str] | str:
+    """Kind and location of one dataset, or what is wrong with it. A local path wins over the hub."""
+    path = Path(spec)
+    for candidate in (path, SHORT_NAME_FOLDER / (SHORT_NAME_PREFIX + spec)):
+        if candidate.is_file():
+            if candidate.suffix not in _FORMATS:
+                return f"{candidate} is no .jsonl or .parquet file."
+            return "file", str(candidate)
+        if candidate.is_dir():
+            if not any((candidate / name).exists() for name in ("dataset_dict.json", "dataset_info.json")):
+                return f"the folder {candidate} was not made by save_to_disk."
+            return "folder", str(candidate)
+    looks_like_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", spec) and path.suffix not in _FORMATS
+    looks_like_short_name = re.fullmatch(r"[\w.-]+", spec) and path.suffix not in _FORMATS
+    if from_remote and looks_like_hub_id:
+        return "hub", spec
+    if from_remote and looks_like_short_name:
+        return "hub", f"{HUB_OWNER}/{SHORT_NAME_PREFIX}{spec}"
+    if looks_like_hub_id:
+        return f"{spec!r} does not exist here (add --from_remote to take it from the hub)."
+    return f"{spec!r} does not exist."
+
+
+def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None) -> Corpus:
+    """Read, check, split and order the rows.
+
+    A source without a test split is split by date. With `test_sources` their test rows (all rows, for a source
+    without a split) are the test set and stay whole: training rows that break the order of time give way. Without,
+    test rows give way to training rows.
+
+    Raises:
+        ConfigurationError: a missing column, an empty answer, an unreadable period, each with file and row.
+    """
+    train_parts: list[datasets.Dataset] = []
+    test_parts: list[datasets.Dataset] = []
+    repeats: list[int] = []
+    for source in train_sources:
+        splits = _read(source)
+        if test_sources is None and "test" not in splits:
+            splits = _split_by_date(splits["train"], source)
+        train_parts.append(splits["train"])
+        repeats += [source.repeat] * len(splits["train"])
+        if test_sources is None:
+            test_parts.append(splits["test"])
+    for source in test_sources or ():
+        splits = _read(source)
+        test_parts.append(splits["test"] if "test" in splits else splits["train"])
+
+    train, test = datasets.concatenate_datasets(train_parts), datasets.concatenate_datasets(test_parts)
+    give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
+    dropped = set(out_of_order(_keys(train), _keys(test), give_way))
+    train_dropped, test_dropped = (dropped, set()) if give_way == "train" else (set(), dropped)
+    kept_train = [i for i in range(len(train)) if i not in train_dropped for _ in range(repeats[i])]
+    kept_test = [i for i in range(len(test)) if i not in test_dropped]
+    if problems := [
+        Problem(
+            flag,
+            f"no {name} row is left: for every one, the other part holds {other} of its symbol.",
+            "Choose data whose test weeks follow the training weeks of the same symbol.",
+        )
+        for flag, name, kept, other in (
+            ("--dataset", "training", kept_train, "an earlier or equal test week"),
+            ("--dataset", "test", kept_test, "a later or equal training week"),
+        )
+        if not kept
+    ]:
+        raise ConfigurationError(problems)
+    counts = RowCounts(len(train), len(test), len(train_dropped), len(test_dropped), len(kept_train))
+    train, test = train.select(kept_train), test.select(kept_test)
+    return Corpus(train, test, counts, _fingerprint(train, test))
+
+
+def _read(source: Source) -> datasets.DatasetDict:
+    """The source's splits, checked; a source without named splits has everything under `train`."""
+    try:
+        if source.kind == "hub":
+            loaded = datasets.load_dataset(source.location)
+        elif source.kind == "folder":
+            loaded = datasets.load_from_disk(source.location)
+        else:
+            suffix = Path(source.location).suffix
+            loaded = datasets.load_dataset(_FORMATS[suffix], data_files={"train": source.location})
+    except (DatasetNotFoundError, HfHubHTTPError) as error:
+        raise ConfigurationError(
+            [
+                Problem(
+                    source.spec,
+                    f"the hub did not serve it ({type(error).__name__}).",
+                    "Check the name, the network, and HF_TOKEN if it is private.",
+                )
+            ]
+        ) from error
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        cause = error.__cause__ or error
+        raise ConfigurationError(
+            [
+                Problem(
+                    source.spec,
+                    f"cannot be read ({type(cause).__name__}: {str(cause).splitlines()[0][:200]}).",
+                    "Make it anew, or take a whole copy.",
+                )
+            ]
+        ) from error
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+    if "train" not in splits:
+        splits = datasets.DatasetDict(train=next(iter(splits.values())), **splits)
+    checked = {name: splits[name] for name in ("train", "test") if name in splits}
+    problems = [p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})")]
+    if problems:
+        raise ConfigurationError(problems)
+    return datasets.DatasetDict({name: _prepare(part, source, name) for name, part in checked.items()})
+
+
+def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Problem]:
+    missing = [column for column in COLUMNS if column not in rows.column_names]
+    if missing:
+        return [
+            Problem(
+                where,
+                f"lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)} (it has "
+                f"{', '.join(rows.column_names)}).",
+                f"A dataset has the columns {', '.join(COLUMNS)}.",
+            )
+        ]
+    if not len(rows):
+        return [Problem(where, "has no rows.", "Leave it out, or build it again.")]
+    found: list[tuple[int, str]] = []
+    for start in range(0, len(rows), 1000):
+        batch = rows[start : start + 1000]
+        for offset, (prompt, answer, period) in enumerate(
+            zip(batch["prompt"], batch["answer"], batch["period"], strict=True)
+        ):
+            if not (isinstance(prompt, str) and prompt.strip()):
+                found.append((start + offset, "the prompt is empty"))
+            if not (isinstance(answer, str) and answer.strip()):
+                found.append((start + offset, "the answer is empty"))
+            try:
+                parse_period(str(period))
+            except ValueError:
+                found.append(
+                    (start + offset, f'the period is {str(period)!r}, not "YYYY-MM-DD to YYYY-MM-DD"')
+                )
+    problems = [
+        Problem(where, f"row {row}: {what}.", "Every row needs all of its columns; mend or remove it.")
+        for row, what in found[:shown]
+    ]
+    if len(found) > shown:
+        problems.append(Problem(where, f"and {len(found) - shown} more such rows.", ""))
+    return problems
+
+
+def _prepare(rows: datasets.Dataset, source: Source, split: str) -> datasets.Dataset:
+    text = datasets.Value("string")
+    rows = rows.select_columns(list(COLUMNS)).cast(datasets.Features(dict.fromkeys(COLUMNS, text)))
+    name = f"{Path(source.location).name}:{split}"
+    return rows.add_column("row_id", [f"{name}#{i}" for i in range(len(rows))])
+
+
+def _keys(rows: datasets.Dataset) -> list[RowKey]:
+    return [
+        RowKey(symbol, parse_period(period)[0])
+        for symbol, period in zip(rows["symbol"], rows["period"], strict=True)
+    ]
+
+
+def _split_by_date(rows: datasets.Dataset, source: Source) -> datasets.DatasetDict:
+    starts = [key.week_start for key in _keys(rows)]
+    if len(set(starts)) < 2:
+        raise ConfigurationError(
+            [
+                Problem(
+                    source.spec,
+                    "has neither a test split nor a second week to split at.",
+                    "Name test rows with --test_dataset.",
+                )
+            ]
+        )
+    weeks = last_weeks(starts)
+    return datasets.DatasetDict(
+        train=rows.select([i for i, start in enumerate(starts) if start not in weeks]),
+        test=rows.select([i for i, start in enumerate(starts) if start in weeks]),
+    )
+
+
+def _fingerprint(*parts: datasets.Dataset) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}\n".encode())
+        for start in range(0, len(part), 1000):
+            batch = part[start : start + 1000]
+            for row in zip(*(batch[column] for column in COLUMNS), strict=True):
+                for value in row:
+                    digest.update(hashlib.sha256(str(value).encode()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""Splits by date, and the rule that no test week lies in or before a training week of the same symbol. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from math import ceil
+from typing import Literal
+
+TEST_SHARE_OF_WEEKS = 0.2
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """What a split needs to know of a row."""
+
+    symbol: str
+    week_start: date
+
+
+def parse_period(period: str) -> tuple[date, date]:
+    """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
+    start, separator, end = period.partition(" to ")
+    if not separator:
+        raise ValueError(f"not a period: {period!r}")
+    return date.fromisoformat(start.strip()), date.fromisoformat(end.strip())
+
+
+def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) -> set[date]:
+    """The latest `share` of the distinct weeks, rounded up; at least one week stays for training."""
+    distinct = sorted(set(week_starts))
+    count = min(ceil(len(distinct) * share), len(distinct) - 1)
+    return set(distinct[len(distinct) - count :])
+
+
+def out_of_order(
+    train: Sequence[RowKey], test: Sequence[RowKey], give_way: Literal["train", "test"]
+) -> list[int]:
+    """Indices of the rows of the `give_way` part to drop, so that each symbol's test weeks follow its training.
+
+    With `test`, test rows in or before the symbol's last training week go; with `train`, training rows in or
+    after the symbol's first test week.
+    """
+    if give_way == "test":
+        last_training: dict[str, date] = {}
+        for row in train:
+            last_training[row.symbol] = max(row.week_start, last_training.get(row.symbol, row.week_start))
+        return [i for i, row in enumerate(test) if row.week_start <= last_training.get(row.symbol, date.min)]
+    first_test: dict[str, date] = {}
+    for row in test:
+        first_test[row.symbol] = min(row.week_start, first_test.get(row.symbol, row.week_start))
+    return [i for i, row in enumerate(train) if row.week_start >= first_test.get(row.symbol, date.max)]

@@ -1,0 +1,41 @@
+"""Exceptions that carry their fields, so that callers can show, count or test them without reading text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing the user has to mend before a run can start."""
+
+    where: str
+    """The flag, file or row concerned, for example `--base_model`."""
+    found: str
+    """What was found there."""
+    way_out: str
+    """What is allowed, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found} {self.way_out}"
+
+
+class ConfigurationError(Exception):
+    """Everything wrong with a configuration, found together; entry points leave with status 2."""
+
+    exit_status = 2
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class AdapterNotTrainedError(Exception):
+    """A saved adapter that holds empty tensors or was never updated."""
+
+    def __init__(self, path: str, tensor: str, reason: str) -> None:
+        self.path, self.tensor, self.reason = path, tensor, reason
+        super().__init__(
+            f"The adapter in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that every "
+            "rank took part in saving (ZeRO-3 gathers the weights on save)."
+        )

@@ -1,0 +1,65 @@
+"""Which checkpoints are complete: a manifest with the hash of every file, written last, says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+_PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A checkpoint that cannot be resumed from."""
+
+    folder: Path
+    reason: str
+
+
+def mark_complete(folder: Path) -> None:
+    """Write the manifest of a finished checkpoint, atomically; call it when every rank has saved."""
+    manifest = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+    temporary = folder / f".{MANIFEST}"
+    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    temporary.replace(folder / MANIFEST)
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is as its manifest says."""
+    try:
+        manifest: dict[str, str] = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return "it has no manifest: it was not finished"
+    except json.JSONDecodeError:
+        return "its manifest is damaged"
+    for name, digest in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _sha256(path) != digest:
+            return f"{name} has changed since it was saved"
+    return None
+
+
+def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
+    """The newest complete checkpoint of a run, and the newer ones that were passed over."""
+    folders = [path for path in output_dir.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
+    skipped: list[Skipped] = []
+    for folder in sorted(folders, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True):
+        reason = fault(folder)
+        if reason is None:
+            return folder, skipped
+        skipped.append(Skipped(folder, reason))
+    return None, skipped
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lstrip(".") != MANIFEST)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

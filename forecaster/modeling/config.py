@@ -1,0 +1,283 @@
+"""The flags of a training run, their checks, and the record of what they resolved to. No torch in here."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import HfArgumentParser
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.modeling.memory import weight_bytes
+from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
+from forecaster.settings import Settings
+
+RUN_CONFIG = "run_config.json"
+OUTPUT_FOLDER = Path("finetuned_models")
+KEPT_CHECKPOINTS = 2
+_SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every flag of train_lora.py; a YAML file given with --config may set the same names."""
+
+    base_model: str = field(metadata={"help": "Alias (llama3.1-8b, qwen2.5-1.5b, ...), hub id, or folder."})
+    dataset: str = field(
+        metadata={
+            "help": "Comma list of folders (save_to_disk), .jsonl or .parquet files, short names "
+            "(dow30-202305-202405) or hub ids; NAME*2 repeats its training rows."
+        }
+    )
+    config: str | None = _flag(None, "YAML file with any of these flags; flags on the command line win.")
+    run_name: str = _flag("forecaster", "Names the output folder and the W&B run.")
+    test_dataset: str | None = _flag(None, "Test rows from elsewhere; default: the test split of --dataset.")
+    from_remote: bool = _flag(False, "Take hub ids and short names from the hub.")
+    max_length: int = _flag(4096, "Tokens of prompt and answer; longer rows lose their oldest news items.")
+    trust_remote_code: bool = _flag(False, "Run Python code that a model repository brings along.")
+
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = _flag("auto", "auto: by GPU; fp32 on CPU.")
+    quantization: Literal["auto", "none", "4bit"] = _flag(
+        "auto", "auto: 4bit when 16-bit weights do not fit."
+    )
+    gradient_checkpointing: Literal["auto", "true", "false"] = _flag(
+        "auto", "Recompute activations to save memory; auto: on a GPU."
+    )
+    ds_config: str = _flag("auto", "Path, a name in ds_configs/, or auto: by GPU and number of ranks.")
+    local_rank: int = _flag(-1, "Set by the launcher.")
+
+    lora_r: int = _flag(8, "LoRA rank.")
+    lora_alpha: int = _flag(16, "LoRA scale; updates are multiplied by alpha / r.")
+    lora_dropout: float = _flag(0.1, "Dropout before the LoRA factors.")
+    target_modules: str = _flag(",".join(ALL_PROJECTIONS), "Comma list of linear layers to adapt.")
+
+    batch_size: int = _flag(1, "Rows per device and micro step.")
+    gradient_accumulation_steps: int = _flag(16, "Micro steps per optimizer step.")
+    learning_rate: float = _flag(5e-5, "Peak learning rate.")
+    weight_decay: float = _flag(0.01, "AdamW weight decay.")
+    num_epochs: float = _flag(3.0, "Passes over the training rows.")
+    max_steps: int = _flag(-1, "Optimizer steps; overrides --num_epochs when positive.")
+    warmup_ratio: float = _flag(0.03, "Share of the steps with a linearly rising rate.")
+    scheduler: str = _flag("constant", f"One of {', '.join(_SCHEDULERS)}.")
+    seed: int = _flag(42, "Seeds shuffling, dropout and LoRA initialisation.")
+    num_workers: int = _flag(0, "Data loading processes per rank.")
+
+    evaluation_strategy: Literal["no", "steps", "epoch"] = _flag(
+        "steps", "When to compute the test loss and save."
+    )
+    eval_steps: float = _flag(0.1, "With steps: a count, or a fraction of all steps.")
+    log_interval: int = _flag(10, "Optimizer steps between log lines.")
+    report_to: Literal["wandb", "none"] = _flag("wandb", "wandb: online with WANDB_API_KEY, else offline.")
+
+    output_dir: str | None = _flag(None, "Default: finetuned_models/<run_name>_<time>.")
+    resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
+    dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
+
+    max_new_tokens: int = _flag(512, "For the benchmark: longest answer, in tokens.")
+
+    @property
+    def target_module_names(self) -> tuple[str, ...]:
+        return tuple(name for part in self.target_modules.split(",") if (name := part.strip()))
+
+
+def parse_flags(argv: Sequence[str]) -> TrainConfig:
+    """Flags from a command line, under them those of its --config file.
+
+    Raises:
+        ConfigurationError: the YAML file is missing or not a mapping of flags.
+        SystemExit: an unknown flag or a value of the wrong type (status 2, by argparse).
+    """
+    parser = HfArgumentParser(TrainConfig, allow_abbrev=False)  # type: ignore[arg-type]
+    (config,) = parser.parse_args_into_dataclasses([*yaml_as_flags(_config_path(argv)), *argv])
+    return config  # type: ignore[no-any-return]
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    for i, word in enumerate(argv):
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+        if word == "--config" and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def yaml_as_flags(path: str | None) -> list[str]:
+    """A YAML mapping as command line words, so that files and flags are read by the same rules."""
+    if path is None:
+        return []
+    names = {item.name for item in fields(TrainConfig)}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            [Problem("--config", f"{path} cannot be read ({reason}).", "See configs/ for working files.")]
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--config",
+                    f"{path} is not a list of `name: value` lines.",
+                    "See configs/ for working files.",
+                )
+            ]
+        )
+    if unknown := sorted(set(map(str, content)) - names):
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--config",
+                    f"{path} sets {', '.join(unknown)}.",
+                    f"Known names: {', '.join(sorted(names))}.",
+                )
+            ]
+        )
+    words = []
+    for name, value in content.items():
+        if value is not None:
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return words
+
+
+def find_value_problems(config: TrainConfig) -> list[Problem]:
+    """Values outside their range."""
+    problems = []
+
+    def need(holds: bool, flag: str, allowed: str) -> None:
+        if not holds:
+            problems.append(Problem(f"--{flag}", f"is {getattr(config, flag)!r}.", allowed))
+
+    for flag in ("batch_size", "gradient_accumulation_steps", "lora_r", "lora_alpha", "log_interval"):
+        need(getattr(config, flag) >= 1, flag, "It has to be 1 or more.")
+    need(config.max_length >= 16, "max_length", "It has to be 16 tokens or more.")
+    need(config.max_new_tokens >= 1, "max_new_tokens", "It has to be 1 or more.")
+    need(config.max_new_tokens < config.max_length, "max_new_tokens", "It has to be below --max_length.")
+    need(config.learning_rate > 0, "learning_rate", "It has to be above 0, for example 5e-5.")
+    need(config.weight_decay >= 0, "weight_decay", "It has to be 0 or more.")
+    need(config.num_epochs > 0, "num_epochs", "It has to be above 0.")
+    need(
+        config.max_steps == -1 or config.max_steps > 0,
+        "max_steps",
+        "Use a number of steps, or -1 for all epochs.",
+    )
+    need(0 <= config.lora_dropout < 1, "lora_dropout", "It has to be 0 or more and below 1.")
+    need(0 <= config.warmup_ratio <= 1, "warmup_ratio", "It is a share of all steps, 0 to 1.")
+    need(config.num_workers >= 0, "num_workers", "It has to be 0 or more.")
+    need(config.eval_steps > 0, "eval_steps", "Use a count of steps (50) or a fraction of all (0.1).")
+    need(
+        config.eval_steps < 1 or float(config.eval_steps).is_integer(),
+        "eval_steps",
+        "A count of steps is a whole number.",
+    )
+    need(config.scheduler in _SCHEDULERS, "scheduler", f"Use one of {', '.join(_SCHEDULERS)}.")
+    need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
+    return problems
+
+
+def find_model_problems(config: TrainConfig, model: BaseModel, settings: Settings) -> list[Problem]:
+    """What cannot work with this model: no access, no such layers, too long a context."""
+    problems = []
+    if model.spec and model.spec.gated and not settings.hf_token:
+        problems.append(
+            Problem(
+                "--base_model",
+                f"{model.location} is gated, and there is no HF_TOKEN.",
+                "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder with it.",
+            )
+        )
+    unknown = [name for name in config.target_module_names if name not in ALL_PROJECTIONS]
+    if model.shape and unknown:
+        problems.append(
+            Problem(
+                "--target_modules",
+                f"{', '.join(unknown)} can not be adapted in this model.",
+                f"It has {', '.join(ALL_PROJECTIONS)}.",
+            )
+        )
+    if model.context_length and config.max_length > model.context_length:
+        problems.append(
+            Problem(
+                "--max_length",
+                f"is {config.max_length}, but {config.base_model} reads {model.context_length} tokens.",
+                f"Use --max_length {model.context_length} or less.",
+            )
+        )
+    return problems
+
+
+def find_quantization_problems(quantization: str) -> list[Problem]:
+    if quantization == "4bit" and importlib.util.find_spec("bitsandbytes") is None:
+        return [
+            Problem(
+                "--quantization",
+                "4bit needs bitsandbytes, which is not installed.",
+                "Run `pip install -r requirements-gpu.txt`, or use --quantization none.",
+            )
+        ]
+    return []
+
+
+def needed_disk_bytes(config: TrainConfig, model: BaseModel) -> int:
+    """Disk for the checkpoints, the adapter, and (upper bound) the download of a hub model.
+
+    A checkpoint holds the adapter and its fp32 copy with two Adam moments: 16 bytes a parameter.
+    """
+    trainable = model.shape.lora_parameters(config.lora_r) if model.shape else 0
+    download = weight_bytes(model.shape, four_bit=False) if model.shape and not model.is_local else 0
+    return 50_000_000 + 16 * trainable * (KEPT_CHECKPOINTS + 1) + 4 * trainable + download
+
+
+def find_disk_problems(output_dir: Path, needed_bytes: int) -> list[Problem]:
+    existing = output_dir.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free >= needed_bytes:
+        return []
+    return [
+        Problem(
+            "--output_dir",
+            f"{output_dir} has {free / 1e9:.2f} GB free, and the run may need {needed_bytes / 1e9:.2f} GB.",
+            "Free some space, or put --output_dir on a larger disk.",
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class SchedulerChoice:
+    """The scheduler as the Trainer names it, and a line when that differs from what was asked."""
+
+    name: str
+    note: str | None = None
+
+
+def resolve_scheduler(config: TrainConfig) -> SchedulerChoice:
+    if config.scheduler == "constant" and config.warmup_ratio > 0:
+        return SchedulerChoice(
+            "constant_with_warmup",
+            f"Scheduler: constant after a linear warm-up over {config.warmup_ratio:g} of the steps.",
+        )
+    return SchedulerChoice(config.scheduler)
+
+
+def as_flags(config: TrainConfig) -> dict[str, Any]:
+    """The flags as plain values, for logs and run_config.json."""
+    return asdict(config)

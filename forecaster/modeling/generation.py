@@ -1,0 +1,117 @@
+"""Prompts to answers: batched greedy generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from forecaster.modeling.adapters import load_base
+from forecaster.modeling.hardware import Precision, Quantization
+from forecaster.modeling.rows import end_token_ids, fit, prompt_ids
+from forecaster.prompts import split_published
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt, ready for the model."""
+
+    row_id: str
+    token_ids: tuple[int, ...] | None
+    """None: too long even without news."""
+    news_dropped: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    row_id: str
+    text: str
+    new_tokens: int
+    latency_s: float
+    """Wall time of the batch, divided by its rows."""
+
+
+def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer and chat template that training saved, padding on the left as generation needs."""
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, limit: int) -> Prompt:
+    """A dataset row's prompt with at most `limit` tokens, losing whole news items, oldest first, as in training."""
+    fitted = fit(split_published(prompt), limit, lambda messages: len(prompt_ids(tokenizer, messages)))
+    if fitted is None:
+        return Prompt(row_id, None, 0)
+    return Prompt(row_id, tuple(prompt_ids(tokenizer, fitted.messages)), fitted.news_dropped)
+
+
+def load_for_generation(
+    location: str, precision: Precision, quantization: Quantization, trust_remote_code: bool
+) -> PreTrainedModel:
+    """Base model on the GPU, or on the CPU in fp32 where there is none."""
+    on_gpu = torch.cuda.is_available()
+    model = load_base(
+        location,
+        precision if on_gpu else "fp32",
+        quantization,
+        trust_remote_code,
+        device_map={"": 0} if on_gpu else None,
+    )
+    return model.eval()
+
+
+def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """The fine-tuned model: LoRA merged into 16- or 32-bit weights, kept beside 4-bit ones."""
+    tuned = PeftModel.from_pretrained(model, str(adapter))
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return tuned.merge_and_unload()
+    return tuned.eval()
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    description: str,
+) -> Iterator[list[Generated]]:
+    """Greedy answers, one list per batch, prompts of similar length together."""
+    ends = end_token_ids(tokenizer)
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=sorted(ends),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    ready = sorted((p for p in prompts if p.token_ids is not None), key=lambda p: len(p.token_ids or ()))
+    with tqdm(total=len(ready), desc=description, unit="answer") as bar:
+        for start in range(0, len(ready), batch_size):
+            batch = ready[start : start + batch_size]
+            padded = tokenizer.pad(
+                {"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt"
+            )
+            began = time.perf_counter()
+            with torch.inference_mode():
+                output = model.generate(**padded.to(model.device), generation_config=settings)
+            latency_s = (time.perf_counter() - began) / len(batch)
+            answers = output[:, padded["input_ids"].shape[1] :].tolist()
+            yield [_decode(tokenizer, p, ids, ends, latency_s) for p, ids in zip(batch, answers, strict=True)]
+            bar.update(len(batch))
+
+
+def _decode(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: list[int], ends: set[int], latency_s: float
+) -> Generated:
+    end = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+    return Generated(prompt.row_id, str(text).strip(), min(end + 1, len(ids)), latency_s)

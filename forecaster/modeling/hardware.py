@@ -1,0 +1,342 @@
+"""Which GPU leads to which precision, method and DeepSpeed configuration, and why. Pure but for `detect_gpus`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from forecaster.errors import Problem
+from forecaster.modeling.memory import training_bytes, weight_bytes
+from forecaster.modeling.registry import ModelShape
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Quantization = Literal["none", "4bit"]
+
+DS_CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "ds_configs"
+FIELD_NAMES_FOR_AUTO = ("ds_config.json", "config.json", "config_new.json")
+"""What other projects' launch commands call their DeepSpeed file."""
+BF16_CAPABILITY = (8, 0)
+_ONE_BIT_OPTIMIZERS = ("zerooneadam", "onebitadam", "onebitlamb")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    compute_capability: tuple[int, int]
+    driver: str
+
+    @property
+    def has_bf16(self) -> bool:
+        return self.compute_capability >= BF16_CAPABILITY
+
+
+class GpuSelectionError(Exception):
+    """A GPU was asked for that the machine does not have."""
+
+    def __init__(self, asked: str, present: Sequence[int]) -> None:
+        self.asked, self.present = asked, tuple(present)
+        super().__init__(f"{asked!r} asked for, GPUs present: {', '.join(map(str, present)) or 'none'}")
+
+
+def detect_gpus() -> tuple[Gpu, ...]:
+    """The machine's NVIDIA GPUs as nvidia-smi lists them; none where there is no nvidia-smi or no driver."""
+    if not shutil.which("nvidia-smi"):
+        return ()
+    fields = "index,uuid,name,memory.total,compute_cap,driver_version"
+    listing = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
+        capture_output=True,
+        text=True,
+    )
+    return parse_gpu_listing(listing.stdout) if listing.returncode == 0 else ()
+
+
+def parse_gpu_listing(text: str) -> tuple[Gpu, ...]:
+    gpus = []
+    for line in text.strip().splitlines():
+        index, uuid, name, mebibytes, capability, driver = (part.strip() for part in line.split(","))
+        major, _, minor = capability.partition(".")
+        gpus.append(Gpu(int(index), uuid, name, int(mebibytes) * 2**20, (int(major), int(minor)), driver))
+    return tuple(gpus)
+
+
+def select_gpus(gpus: Sequence[Gpu], asked: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that a list such as `2,3` or `GPU-1a2b` names, in its order; None means all.
+
+    This is the syntax of CUDA_VISIBLE_DEVICES; an empty list or `-1` hides every GPU. Without a GPU there is nothing
+    to select: DeepSpeed's launcher numbers CPU ranks in that variable too.
+    """
+    if asked is None or not gpus:
+        return tuple(gpus)
+    selected = []
+    for part in filter(None, (part.strip() for part in asked.split(","))):
+        if part == "-1":
+            break
+        matches = [
+            gpu for gpu in gpus if part == str(gpu.index) or (len(part) > 4 and gpu.uuid.startswith(part))
+        ]
+        if not matches:
+            raise GpuSelectionError(part, [gpu.index for gpu in gpus])
+        selected.append(matches[0])
+    return tuple(selected)
+
+
+def describe(gpus: Sequence[Gpu]) -> str:
+    """One phrase, such as `2 x NVIDIA A100-SXM4-40GB (40 GiB)`."""
+    if not gpus:
+        return "no GPU"
+    kinds = {gpu.name: gpu for gpu in gpus}
+    return ", ".join(
+        f"{sum(gpu.name == name for gpu in gpus)} x {name} ({one.memory_bytes / 2**30:.0f} GiB)"
+        for name, one in kinds.items()
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run uses, with every `auto` resolved."""
+
+    precision: Precision
+    quantization: Quantization
+    gradient_checkpointing: bool
+    ds_config: Path | None
+    """None: no DeepSpeed (plain `python` on one device)."""
+    reasons: tuple[str, ...]
+
+
+def choose(
+    gpus: Sequence[Gpu],
+    ranks: int,
+    *,
+    shape: ModelShape | None,
+    lora_rank: int,
+    tokens: int,
+    precision: Precision | Literal["auto"] = "auto",
+    quantization: Quantization | Literal["auto"] = "auto",
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
+    ds_config: str = "auto",
+    under_deepspeed: bool = True,
+) -> Choice | list[Problem]:
+    """Resolve what the user left `auto`, and check what the user fixed against the hardware.
+
+    Args:
+        gpus: The GPUs that this run uses; empty for CPU. The weakest one decides.
+        tokens: Micro batch times maximal length.
+        ds_config: A path, a name in ds_configs/, or `auto`.
+    """
+    reasons, problems = [], []
+    weakest = min(gpus, key=lambda gpu: (gpu.compute_capability, gpu.memory_bytes), default=None)
+
+    chosen_precision: Precision
+    named = named_ds_config(ds_config) if under_deepspeed else None
+    if precision != "auto":
+        chosen_precision = precision
+        reasons.append(f"{precision} as asked")
+    elif named and (written := _written_precision(named)):
+        chosen_precision = written
+        reasons.append(f"{written} as {named.name} says")
+    elif weakest is None:
+        chosen_precision = "fp32"
+        reasons.append("fp32 on CPU")
+    else:
+        chosen_precision = "bf16" if weakest.has_bf16 else "fp16"
+        capability = ".".join(map(str, weakest.compute_capability))
+        reasons.append(f"{chosen_precision} for compute capability {capability}")
+    if weakest is not None and chosen_precision == "bf16" and not weakest.has_bf16:
+        problems.append(
+            Problem(
+                "--precision",
+                f"is bf16, which {weakest.name} (compute capability "
+                f"{'.'.join(map(str, weakest.compute_capability))}) does not have.",
+                "Use --precision fp16, or a GPU of compute capability 8.0 or more.",
+            )
+        )
+    if weakest is None and chosen_precision == "fp16":
+        problems.append(
+            Problem(
+                "--precision", "is fp16, which needs a GPU; there is none.", "Use --precision fp32, or auto."
+            )
+        )
+
+    chosen_quantization: Quantization = "none"
+    if quantization != "auto":
+        chosen_quantization = quantization
+    elif weakest is not None and shape is not None:
+        needed = training_bytes(shape, lora_rank=lora_rank, tokens=tokens)
+        if needed > weakest.memory_bytes:
+            chosen_quantization = "4bit"
+            reasons.append(
+                f"4-bit base weights, because 16-bit ones need about {needed / 2**30:.0f} GiB of "
+                f"{weakest.memory_bytes / 2**30:.0f} (this changes the numerics)"
+            )
+
+    checkpointing = weakest is not None if gradient_checkpointing == "auto" else gradient_checkpointing
+
+    path: Path | None = None
+    if under_deepspeed:
+        located = locate_ds_config(ds_config, chosen_precision, ranks)
+        if isinstance(located, Problem):
+            problems.append(located)
+        else:
+            path, why = located
+            reasons.append(why)
+            problems += check_ds_config(
+                path, chosen_precision, chosen_quantization, on_gpu=weakest is not None
+            )
+            if (
+                weakest
+                and shape
+                and (too_large := _check_weights_fit(shape, chosen_quantization, weakest, path))
+            ):
+                problems.append(too_large)
+    elif ds_config != "auto" and ds_config not in FIELD_NAMES_FOR_AUTO:
+        problems.append(
+            Problem(
+                "--ds_config",
+                f"is {ds_config!r}, but this is plain python.",
+                "Start with `deepspeed --include localhost:0 train_lora.py ...`, or leave --ds_config out.",
+            )
+        )
+    else:
+        reasons.append("no DeepSpeed under plain python")
+    if problems:
+        return problems
+    return Choice(chosen_precision, chosen_quantization, checkpointing, path, tuple(reasons))
+
+
+def _check_weights_fit(
+    shape: ModelShape, quantization: Quantization, gpu: Gpu, ds_config: Path
+) -> Problem | None:
+    """Weights that alone exceed the GPU, where the configuration keeps all of them on it."""
+    try:
+        stage = json.loads(ds_config.read_text())["zero_optimization"]["stage"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    weights = weight_bytes(shape, quantization == "4bit")
+    if stage == 3 or weights < gpu.memory_bytes:
+        return None
+    way_out = "a smaller model, or a larger GPU" + (
+        ", or --quantization 4bit" if quantization == "none" else ""
+    )
+    return Problem(
+        "--base_model",
+        f"needs {weights / 2**30:.1f} GiB for its weights alone; {gpu.name} has {gpu.memory_bytes / 2**30:.1f} GiB.",
+        f"Use {way_out}.",
+    )
+
+
+def locate_ds_config(name: str, precision: Precision, ranks: int) -> tuple[Path, str] | Problem:
+    """Path of a DeepSpeed configuration given by path, name or `auto`, and why it was taken."""
+    if named := named_ds_config(name):
+        return named, f"ds_config {named.name} as asked"
+    note = ""
+    if name != "auto":
+        if name not in FIELD_NAMES_FOR_AUTO:
+            return Problem(
+                "--ds_config",
+                f"{name!r} does not exist.",
+                f"Use auto, a path, or one of {', '.join(sorted(path.stem for path in ds_config_files()))}.",
+            )
+        note = f" (no file {name} here, so auto)"
+    # Partitioning optimizer state over one rank only costs time; LoRA's state is small, so stage 3 is never needed.
+    stage = 0 if ranks == 1 else 2
+    path = DS_CONFIG_FOLDER / f"{precision}_zero{stage}.json"
+    return path, f"ds_config {path.name} for {ranks} rank{'s' if ranks > 1 else ''}{note}"
+
+
+def named_ds_config(name: str) -> Path | None:
+    """The file that a path or a name in ds_configs/ stands for, if there is one."""
+    for candidate in (Path(name), DS_CONFIG_FOLDER / name, DS_CONFIG_FOLDER / f"{name}.json"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _written_precision(path: Path) -> Precision | None:
+    """The precision that a DeepSpeed file fixes; None when it leaves that open or cannot be read."""
+    try:
+        config = json.loads(path.read_text())
+        for name in ("fp16", "bf16"):
+            if config.get(name, {}).get("enabled") is True:
+                return name  # type: ignore[return-value]
+    except (OSError, ValueError, AttributeError):
+        pass
+    return None
+
+
+def ds_config_files() -> list[Path]:
+    return sorted(DS_CONFIG_FOLDER.glob("*.json"))
+
+
+def check_ds_config(
+    path: Path, precision: Precision, quantization: Quantization, on_gpu: bool
+) -> list[Problem]:
+    """What in a DeepSpeed configuration cannot work, before anything is loaded."""
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        stage = int(config.get("zero_optimization", {}).get("stage", 0))
+        optimizer = str(config.get("optimizer", {}).get("type", ""))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return [
+            Problem(
+                "--ds_config",
+                f"{path} is no DeepSpeed configuration ({type(error).__name__}: {error}).",
+                f"It has to be a JSON object; {DS_CONFIG_FOLDER.name}/ has working ones.",
+            )
+        ]
+    problems = []
+    if optimizer.lower() in _ONE_BIT_OPTIMIZERS:
+        if stage > 0:
+            problems.append(
+                Problem(
+                    "--ds_config",
+                    f"{path.name} joins {optimizer} with ZeRO stage {stage}.",
+                    f"{optimizer} works with stage 0 only: set the stage to 0, or leave the optimizer out.",
+                )
+            )
+        if not on_gpu:
+            problems.append(
+                Problem(
+                    "--ds_config",
+                    f"{path.name} uses {optimizer}, which needs a GPU; there is none.",
+                    "Use --ds_config auto.",
+                )
+            )
+    if stage == 3 and quantization == "4bit":
+        problems.append(
+            Problem(
+                "--quantization",
+                f"4bit does not work with ZeRO stage 3 ({path.name}).",
+                "Use a stage 0 or 2 configuration, or --quantization none.",
+            )
+        )
+    if (written := _written_precision(path)) and precision != written:
+        problems.append(
+            Problem(
+                "--ds_config",
+                f"{path.name} asks for {written}, but the precision is {precision}.",
+                f"Use a configuration for {precision}, --ds_config auto, or --precision {written}.",
+            )
+        )
+    return problems
+
+
+def torch_mismatch(gpus: Sequence[Gpu], torch_version: str, torch_cuda: str | None) -> Problem:
+    """What to say when nvidia-smi shows GPUs that torch cannot use.
+
+    The wheel of torch 2.6.0 on the package index is built for CUDA 12.4, which every driver from 525 on runs.
+    """
+    built_for = f"built for CUDA {torch_cuda}" if torch_cuda else "built for CPU only"
+    return Problem(
+        "torch",
+        f"{torch_version} ({built_for}) cannot use {gpus[0].name} with driver {gpus[0].driver}.",
+        "Run `pip install --force-reinstall torch==2.6.0`, or update the driver.",
+    )

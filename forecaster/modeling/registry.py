@@ -1,0 +1,173 @@
+"""The models of the field: alias, hub id, shape and context length. Pure; loads nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forecaster.errors import Problem
+
+ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a Llama-architecture model (Llama, Qwen2, Mistral), from which parameter counts follow."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    tied_embeddings: bool = False
+    qkv_bias: bool = False
+
+    def projection_sizes(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear projection in one layer."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        h, f = self.hidden_size, self.intermediate_size
+        return {
+            "q_proj": (h, q),
+            "k_proj": (h, kv),
+            "v_proj": (h, kv),
+            "o_proj": (q, h),
+            "gate_proj": (h, f),
+            "up_proj": (h, f),
+            "down_proj": (f, h),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of all projections in all layers: what 4-bit quantisation shrinks."""
+        return self.layers * sum(i * o for i, o in self.projection_sizes().values())
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Input embedding and output head, which stay in 16 bit."""
+        return self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
+
+    @property
+    def parameters(self) -> int:
+        bias = self.layers * (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
+        norms = (2 * self.layers + 1) * self.hidden_size
+        return self.linear_parameters + self.embedding_parameters + bias + norms
+
+    def lora_parameters(self, rank: int, targets: tuple[str, ...] = ALL_PROJECTIONS) -> int:
+        """rank x (inputs + outputs) for each adapted projection (Hu et al. 2021, section 4.1)."""
+        sizes = self.projection_sizes()
+        return self.layers * rank * sum(sum(sizes[name]) for name in targets if name in sizes)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ModelShape | None:
+        """Shape from a `config.json`; None when the architecture has other parts than these."""
+        if config.get("model_type") not in ("llama", "qwen2", "mistral"):
+            return None
+        heads = config["num_attention_heads"]
+        return cls(
+            hidden_size=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            intermediate_size=config["intermediate_size"],
+            vocab_size=config["vocab_size"],
+            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+            qkv_bias=config["model_type"] == "qwen2",
+        )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known of a published model."""
+
+    alias: str
+    hub_id: str
+    shape: ModelShape
+    context_length: int
+    gated: bool = False
+
+
+_LLAMA_3_8B = ModelShape(4096, 32, 32, 8, 128, 14336, 128256)
+
+MODELS: tuple[ModelSpec, ...] = (
+    ModelSpec("llama3.1-8b", "meta-llama/Llama-3.1-8B-Instruct", _LLAMA_3_8B, 131072, gated=True),
+    ModelSpec("deepseek-r1-8b", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", _LLAMA_3_8B, 131072),
+    ModelSpec(
+        "qwen2.5-1.5b",
+        "Qwen/Qwen2.5-1.5B-Instruct",
+        ModelShape(1536, 28, 12, 2, 128, 8960, 151936, tied_embeddings=True, qkv_bias=True),
+        32768,
+    ),
+    ModelSpec(
+        "qwen2.5-7b",
+        "Qwen/Qwen2.5-7B-Instruct",
+        ModelShape(3584, 28, 28, 4, 128, 18944, 152064, qkv_bias=True),
+        32768,
+    ),
+    ModelSpec(
+        "llama2-7b",
+        "meta-llama/Llama-2-7b-chat-hf",
+        ModelShape(4096, 32, 32, 32, 128, 11008, 32000),
+        4096,
+        gated=True,
+    ),
+    ModelSpec(
+        "llama2-13b",
+        "meta-llama/Llama-2-13b-chat-hf",
+        ModelShape(5120, 40, 40, 40, 128, 13824, 32000),
+        4096,
+        gated=True,
+    ),
+)
+
+# FinGPT's own name for its default model.
+_ALIASES = {model.alias: model for model in MODELS} | {"llama2": MODELS[4]}
+_BY_HUB_ID = {model.hub_id.lower(): model for model in MODELS}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A resolved `--base_model`."""
+
+    location: str
+    """Folder, or hub id."""
+    is_local: bool
+    shape: ModelShape | None = None
+    context_length: int | None = None
+    spec: ModelSpec | None = None
+
+
+def resolve(base_model: str) -> BaseModel | Problem:
+    """Resolve an alias, hub id or folder without network access; a folder wins over a hub id of the same name."""
+    path = Path(base_model)
+    if path.is_dir():
+        try:
+            config = json.loads((path / "config.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return Problem(
+                "--base_model",
+                f"the folder {base_model} has no readable config.json.",
+                "Give a folder made by save_pretrained (model and tokenizer).",
+            )
+        if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
+            return Problem(
+                "--base_model",
+                f"the folder {base_model} has no tokenizer.",
+                "Save the tokenizer beside the model.",
+            )
+        return BaseModel(
+            base_model, True, ModelShape.from_config(config), config.get("max_position_embeddings"), None
+        )
+    if spec := _ALIASES.get(base_model.lower()) or _BY_HUB_ID.get(base_model.lower()):
+        return BaseModel(spec.hub_id, False, spec.shape, spec.context_length, spec)
+    if base_model.count("/") == 1 and not base_model.startswith(("/", ".")) and not base_model.endswith("/"):
+        return BaseModel(base_model, False)
+    return Problem(
+        "--base_model",
+        f"{base_model!r} is no known alias and no folder.",
+        f"Use an alias ({', '.join(sorted(_ALIASES))}), a hub id (owner/name) or a folder.",
+    )

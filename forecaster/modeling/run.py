@@ -1,0 +1,57 @@
+"""The record of a checked run, and the folder that it writes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from forecaster.errors import Problem
+from forecaster.modeling import checkpoints
+from forecaster.modeling.config import OUTPUT_FOLDER, TrainConfig
+from forecaster.modeling.hardware import Choice
+from forecaster.modeling.registry import BaseModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked, and what it resolved to."""
+
+    config: TrainConfig
+    model: BaseModel
+    choice: Choice
+    output_dir: Path
+    resume_from: Path | None
+    on_gpu: bool
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes, and the checkpoint that it goes on from."""
+
+    path: Path
+    resume_from: Path | None = None
+
+
+def find_run_folder(config: TrainConfig) -> RunFolder | Problem:
+    """A new folder (`--output_dir`, or run name and time), or with `--resume` the run to go on with."""
+    if not config.resume:
+        stamp = datetime.now().strftime("%Y%m%d%H%M%S")
+        path = Path(config.output_dir or OUTPUT_FOLDER / f"{config.run_name}_{stamp}")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            return Problem(
+                "--output_dir",
+                f"{path} exists already.",
+                "Add --resume to go on with that run, or name another folder.",
+            )
+        return RunFolder(path)
+    if config.output_dir:
+        candidates = [Path(config.output_dir)]
+    else:
+        candidates = sorted(OUTPUT_FOLDER.glob(f"{config.run_name}_*"), reverse=True)
+    for candidate in candidates:
+        checkpoint, _ = checkpoints.newest_complete(candidate)
+        if checkpoint:
+            return RunFolder(candidate, checkpoint)
+    where = config.output_dir or OUTPUT_FOLDER / f"{config.run_name}_*"
+    return Problem("--resume", f"finds no complete checkpoint in {where}.", "Start anew without --resume.")

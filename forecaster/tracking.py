@@ -1,0 +1,78 @@
+"""Weights & Biases: the only module that imports wandb. A run is one W&B run from training to benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from forecaster.errors import Problem
+from forecaster.settings import Settings
+
+RUN_FILE = "wandb_run.json"
+_MODES = ("online", "offline", "disabled")
+
+
+def resolve_mode(settings: Settings) -> tuple[str, str]:
+    """W&B mode for a run, and the line that says why."""
+    if settings.wandb_mode in ("offline", "disabled"):
+        return settings.wandb_mode, f"W&B: {settings.wandb_mode}, as WANDB_MODE says."
+    if settings.wandb_api_key:
+        return "online", f"W&B: online, project {settings.wandb_project}."
+    return "offline", "W&B: offline, there is no WANDB_API_KEY; `wandb sync` uploads the run later."
+
+
+def find_problems(settings: Settings) -> list[Problem]:
+    if settings.wandb_mode not in (None, *_MODES):
+        return [Problem("WANDB_MODE", f"is {settings.wandb_mode!r}.", f"Use one of {', '.join(_MODES)}.")]
+    if settings.wandb_mode == "online" and not settings.wandb_api_key:
+        return [
+            Problem(
+                "WANDB_MODE",
+                "is online, but there is no WANDB_API_KEY.",
+                "Put the key into .env, or leave WANDB_MODE out to log offline.",
+            )
+        ]
+    return []
+
+
+def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: Settings) -> None:
+    """Open the W&B run of `output_dir`: a new one, or the one that training opened there."""
+    mode, _ = resolve_mode(settings)
+    run_file = output_dir / RUN_FILE
+    run_id = json.loads(run_file.read_text())["id"] if run_file.exists() else None
+    run = wandb.init(
+        project=settings.wandb_project,
+        name=run_name,
+        id=run_id,
+        resume="allow" if run_id else None,
+        dir=output_dir,
+        mode=mode,  # type: ignore[arg-type]
+        config=dict(config) or None,
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    run_file.write_text(json.dumps({"id": run.id, "project": settings.wandb_project, "mode": mode}) + "\n")
+
+
+def log_summary(prefix: str, figures: Mapping[str, Any]) -> None:
+    """Put final figures into the run's summary, as `prefix/name`."""
+    if wandb.run:
+        wandb.run.summary.update({f"{prefix}/{name}": value for name, value in figures.items()})
+
+
+def log_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    if wandb.run:
+        wandb.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+
+def log_image(name: str, path: Path) -> None:
+    if wandb.run:
+        wandb.run.log({name: wandb.Image(str(path))})
+
+
+def finish() -> None:
+    if wandb.run:
+        wandb.finish()

@@ -1,0 +1,190 @@
+"""The whole job behind train.sh: check, fine-tune under DeepSpeed, benchmark.
+
+The embedded default, on any machine:
+
+    ./train.sh
+
+A rented GPU:
+
+    ./train.sh configs/llama3.1-8b-a100.yaml --gpus 0,1
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.modeling import config, hardware
+from forecaster.modeling.run import RunFolder, find_run_folder
+from forecaster.settings import Settings, calm_openmp, load_settings
+
+ROOT = Path(__file__).resolve().parent
+EMBEDDED = "configs/embedded.yaml"
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = load_settings()
+    calm_openmp()
+    own, train_flags = split_flags(argv)
+    try:
+        flags = config.parse_flags(train_flags)
+        indices = gpu_indices(own.gpus, settings)
+    except ConfigurationError as error:
+        print(f"train.sh cannot start, {len(error.problems)} to mend:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  - {problem}", file=sys.stderr)
+        return error.exit_status
+    folder = find_run_folder(flags)
+    if isinstance(folder, RunFolder) and not flags.output_dir:
+        train_flags += ["--output_dir", str(folder.path)]
+    env = rank_environment(indices)
+
+    # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
+    check = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "train_lora.py"),
+            *train_flags,
+            *([] if flags.dry_run else ["--dry_run"]),
+        ],
+        env=env | {"WORLD_SIZE": str(len(indices))} | cuda_visible(indices, settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if check.returncode:
+        return check.returncode
+    print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
+    command = deepspeed_command(indices, train_flags)
+    print(f"$ {shlex.join(command)}", flush=True)
+    output_dir = config.parse_flags(train_flags).output_dir
+    benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
+    if own.no_benchmark:
+        benchmark = []
+    if flags.dry_run:
+        if benchmark:
+            print(f"$ {shlex.join(benchmark)}")
+        return 0
+
+    status = subprocess.run(command, env=env).returncode
+    if status:
+        way_out = (
+            way_on(train_flags) if status != ConfigurationError.exit_status else "Mend what is listed above."
+        )
+        print(f"\nTraining stopped with status {status}. {way_out}", file=sys.stderr)
+        return status
+    if not benchmark:
+        return 0
+    print(f"$ {shlex.join(benchmark)}", flush=True)
+    status = subprocess.run(benchmark, env=env | cuda_visible(indices[:1], settings)).returncode
+    if status:
+        print(
+            f"\nThe benchmark stopped with status {status}. The adapter is complete; the same command goes on:\n"
+            f"  {shlex.join(benchmark)}",
+            file=sys.stderr,
+        )
+    return status
+
+
+def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """train.sh's own flags, and those of train_lora.py; a leading YAML file becomes --config."""
+    words = list(argv)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--config", words[0]]
+    parser = argparse.ArgumentParser(
+        prog="train.sh",
+        allow_abbrev=False,
+        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--no_benchmark] [--dry_run] [any flag of train_lora.py]",
+        description="Fine-tune under DeepSpeed, then benchmark. Without a configuration: the embedded default.",
+        epilog="`python train_lora.py --help` lists its flags.",
+    )
+    parser.add_argument(
+        "--gpus", help="GPUs to use, for example 2,3 (without a GPU: CPU ranks); default: all"
+    )
+    parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
+    own, rest = parser.parse_known_args(words)
+    names = {word.split("=", 1)[0] for word in rest}
+    if not names & {"--config", "--base_model"}:
+        rest = ["--config", EMBEDDED, *rest]
+    return own, rest
+
+
+def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
+    """Indices for `--include`: what --gpus names, else what CUDA_VISIBLE_DEVICES shows, else all.
+
+    Without a GPU these are CPU ranks.
+    """
+    gpus = hardware.detect_gpus()
+    flag = "--gpus" if asked else "CUDA_VISIBLE_DEVICES"
+    try:
+        if not gpus:
+            return [int(part) for part in asked.split(",")] if asked else [0]
+        selected = hardware.select_gpus(gpus, asked or settings.cuda_visible_devices)
+    except (hardware.GpuSelectionError, ValueError) as error:
+        raise ConfigurationError(
+            [
+                Problem(
+                    flag, f"{error}.", "Give a comma list of indices that `nvidia-smi -L` shows, such as 0,1."
+                )
+            ]
+        ) from error
+    if asked and settings.cuda_visible_devices:
+        print(f"--gpus {asked} is used; CUDA_VISIBLE_DEVICES={settings.cuda_visible_devices} is not.")
+    return [gpu.index for gpu in selected] or [0]
+
+
+def cuda_visible(indices: Sequence[int], settings: Settings) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices))} if hardware.detect_gpus() else {}
+
+
+def rank_environment(indices: Sequence[int]) -> dict[str, str]:
+    """Environment of the launched processes.
+
+    `--include` collides with a set CUDA_VISIBLE_DEVICES (DeepSpeed#5818), so that goes: its choice is in `--include`.
+    On CPU, DeepSpeed counts NUMA nodes as slots unless LOCAL_SIZE says otherwise, and
+    each rank's OpenMP would take every core.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    if not hardware.detect_gpus():
+        cores = len(os.sched_getaffinity(0))
+        env |= {"LOCAL_SIZE": str(max(indices) + 1)}
+        env.setdefault("OMP_NUM_THREADS", str(max(cores // len(indices), 1)))
+    return env
+
+
+def deepspeed_command(indices: Sequence[int], train_flags: Sequence[str]) -> list[str]:
+    beside_python = Path(sys.executable).with_name("deepspeed")
+    launcher = str(beside_python) if beside_python.exists() else shutil.which("deepspeed") or "deepspeed"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    include = f"localhost:{','.join(map(str, indices))}"
+    return [
+        launcher,
+        "--include",
+        include,
+        "--master_port",
+        str(port),
+        str(ROOT / "train_lora.py"),
+        *train_flags,
+    ]
+
+
+def way_on(train_flags: Sequence[str]) -> str:
+    output_dir = config.parse_flags(train_flags).output_dir
+    if output_dir and any(Path(output_dir).glob("checkpoint-*/manifest.json")):
+        flags = [word for word in train_flags if word != "--resume"]
+        return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join(flags)} --resume"
+    return "It had saved no checkpoint yet; start it again."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,294 @@
+"""Fine-tune a chat model into a weekly stock forecaster with LoRA.
+
+The embedded default, on any machine:
+
+    python train_lora.py --config configs/embedded.yaml
+
+A rented GPU:
+
+    deepspeed --include localhost:0 train_lora.py --base_model llama3.1-8b --dataset dow30-202305-202405 --from_remote
+
+Every problem of a configuration is reported before anything heavy is loaded, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from forecaster import tracking
+from forecaster.data import sources
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.modeling import checkpoints, config, hardware, registry
+from forecaster.modeling.run import Run, RunFolder, find_run_folder
+from forecaster.provenance import versions
+from forecaster.settings import Settings, calm_openmp, load_settings, redact
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = load_settings()
+    calm_openmp()
+    try:
+        flags = config.parse_flags(argv)
+        run, train_sources, test_sources = resolve(flags, settings)
+        if settings.rank == 0:
+            print_plan(run, settings)
+        if flags.dry_run:
+            if all(source.kind != "hub" for source in [*train_sources, *(test_sources or [])]):
+                print_counts(sources.load(train_sources, test_sources))
+            return 0
+        train(run, settings, train_sources, test_sources)
+    except ConfigurationError as error:
+        if settings.rank == 0:
+            print(f"\ntrain_lora.py cannot start, {len(error.problems)} to mend:", file=sys.stderr)
+            for problem in error.problems:
+                print(redact(f"  - {problem}"), file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+# --- resolve and check: nothing heavy is imported, downloaded or written ------------------------------------
+
+
+def resolve(
+    flags: config.TrainConfig, settings: Settings
+) -> tuple[Run, list[sources.Source], list[sources.Source] | None]:
+    """Everything that can be known before loading.
+
+    Raises:
+        ConfigurationError: with every problem found, not only the first.
+    """
+    problems = config.find_value_problems(flags) + (
+        tracking.find_problems(settings) if flags.report_to == "wandb" else []
+    )
+
+    def located(specs: str | None, flag: str) -> list[sources.Source]:
+        try:
+            return sources.resolve(specs, flags.from_remote, flag) if specs is not None else []
+        except ConfigurationError as error:
+            problems.extend(error.problems)
+            return []
+
+    train_sources = located(flags.dataset, "--dataset")
+    test_sources = located(flags.test_dataset, "--test_dataset") if flags.test_dataset is not None else None
+
+    model = registry.resolve(flags.base_model)
+    if isinstance(model, Problem):
+        problems.append(model)
+        model = registry.BaseModel(flags.base_model, is_local=False)
+    else:
+        problems += config.find_model_problems(flags, model, settings)
+
+    gpus: tuple[hardware.Gpu, ...] = ()
+    try:
+        gpus = hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices)
+    except hardware.GpuSelectionError as error:
+        problems.append(Problem("CUDA_VISIBLE_DEVICES", f"{error}.", "Name GPUs that `nvidia-smi -L` lists."))
+    if gpus and (mismatch := find_torch_mismatch(gpus)):
+        problems.append(mismatch)
+
+    choice = hardware.choose(
+        gpus if settings.launched else gpus[:1],
+        settings.world_size,
+        shape=model.shape,
+        lora_rank=flags.lora_r,
+        tokens=flags.batch_size * flags.max_length,
+        precision=flags.precision,
+        quantization=flags.quantization,
+        gradient_checkpointing="auto"
+        if flags.gradient_checkpointing == "auto"
+        else flags.gradient_checkpointing == "true",
+        ds_config=flags.ds_config,
+        under_deepspeed=settings.launched,
+    )
+    if isinstance(choice, list):
+        problems += choice
+    else:
+        problems += config.find_quantization_problems(choice.quantization)
+
+    folder = find_run_folder(flags)
+    if isinstance(folder, Problem):
+        problems.append(folder)
+        folder = RunFolder(config.OUTPUT_FOLDER)
+    problems += config.find_disk_problems(folder.path, config.needed_disk_bytes(flags, model))
+    if problems or isinstance(choice, list):
+        raise ConfigurationError(problems)
+
+    return (
+        Run(flags, model, choice, folder.path, folder.resume_from, on_gpu=bool(gpus)),
+        train_sources,
+        test_sources,
+    )
+
+
+def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
+    import torch  # seconds to import, and of use only where there is a GPU to see
+
+    if torch.cuda.is_available():
+        return None
+    return hardware.torch_mismatch(gpus, torch.__version__, torch.version.cuda)
+
+
+# --- print ---------------------------------------------------------------------------------------------------
+
+
+def print_plan(run: Run, settings: Settings) -> None:
+    flags, choice = run.config, run.choice
+    found = hardware.describe(hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices))
+    print(f"Found {found}; {settings.world_size} rank(s). Chose {'; '.join(choice.reasons)}.")
+    if choice.quantization == "4bit" and flags.quantization == "auto":
+        print(
+            "WARNING: 4-bit weights change the numerics; give --quantization 4bit to say that this is meant."
+        )
+    if note := config.resolve_scheduler(flags).note:
+        print(note)
+    if flags.report_to == "wandb":
+        print(tracking.resolve_mode(settings)[1])
+    trainable = ""
+    if run.model.shape:
+        lora = run.model.shape.lora_parameters(flags.lora_r, flags.target_module_names)
+        trainable = f" ({lora:,} trainable of {run.model.shape.parameters + lora:,} parameters)"
+    print(f"Base model {run.model.location}{trainable}.")
+    rows = flags.batch_size * flags.gradient_accumulation_steps * settings.world_size
+    print(
+        f"{rows} rows per optimizer step: {flags.batch_size} x {flags.gradient_accumulation_steps} accumulated x "
+        f"{settings.world_size} rank(s). Output folder {run.output_dir}."
+    )
+    if run.resume_from:
+        print(f"Going on from {run.resume_from}.")
+        for passed_over in checkpoints.newest_complete(run.output_dir)[1]:
+            print(f"Passed over {passed_over.folder}: {passed_over.reason}.")
+    print(json.dumps(config.as_flags(flags), indent=1), flush=True)
+
+
+def print_counts(corpus: sources.Corpus) -> None:
+    counts = corpus.counts
+    print(
+        f"Rows: {counts.train_read} training and {counts.test_read} test rows read; dropped because a test week "
+        f"would not come after its symbol's training: {counts.train_dropped_out_of_order} training, "
+        f"{counts.test_dropped_out_of_order} test; {counts.train_after_repeats} training rows after repeats, "
+        f"{len(corpus.test)} test rows.",
+        flush=True,
+    )
+
+
+# --- run -----------------------------------------------------------------------------------------------------
+
+
+def train(
+    run: Run,
+    settings: Settings,
+    train_sources: Sequence[sources.Source],
+    test_sources: Sequence[sources.Source] | None,
+) -> None:
+    """Data, model, run, save."""
+    corpus = sources.load(train_sources, test_sources)
+    if run.resume_from:
+        check_same_rows(run.output_dir, corpus)
+
+    # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was checked.
+    from forecaster.modeling import training
+
+    args = training.sft_config(run)
+    run = replace(run, output_dir=training.agree_on_output_dir(args, run.output_dir))
+    is_main = args.process_index == 0
+
+    tokenizer, template = training.load_tokenizer(run.model, run.config.trust_remote_code)
+    parts = training.tokenise_parts(
+        args, tokenizer, run.config.max_length, train=corpus.train, test=corpus.test
+    )
+    (train_rows, train_report), (test_rows, test_report) = parts["train"], parts["test"]
+    if is_main:
+        print_counts(corpus)
+        print(train_report.summary("Training"))
+        print(test_report.summary("Test"), flush=True)
+    if not len(train_rows) or not len(test_rows):
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--max_length",
+                    f"is {run.config.max_length}, which leaves {len(train_rows)} training and {len(test_rows)} test "
+                    "rows.",
+                    f"--max_length {max(train_report.max_length_that_would_do, test_report.max_length_that_would_do)} "
+                    "would keep all.",
+                )
+            ]
+        )
+
+    model = training.build_model(run)
+    record = training.run_record(
+        run, template, args.train_batch_size * args.gradient_accumulation_steps * args.world_size, versions()
+    )
+    data_record = training.dataset_record(
+        corpus.fingerprint, corpus.counts, corpus.train["label"], {"train": train_report, "test": test_report}
+    )
+    if is_main:
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+        training.write_json(run.output_dir / config.RUN_CONFIG, record)
+        training.write_json(run.output_dir / training.DATASET_FILE, data_record)
+        if run.config.report_to == "wandb":
+            tracking.start(run.output_dir, run.config.run_name, record, settings)
+    trainer = training.make_trainer(run, args, model, tokenizer, train_rows, test_rows)
+    trainable, total = model.get_nb_trainable_parameters()
+    if is_main:
+        print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
+
+    result = trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+
+    final_loss = training.final_test_loss(trainer) if run.config.evaluation_strategy != "no" else None
+    card = model_card(run, template, corpus, result.training_loss, final_loss)
+    tensors = training.save_run(run, trainer, tokenizer, record, data_record, card)
+    if is_main:
+        print(f"Adapter with {tensors} tensors, all trained: {run.output_dir}", flush=True)
+        tracking.finish()
+
+
+def check_same_rows(output_dir: Path, corpus: sources.Corpus) -> None:
+    """A resumed run has to see the rows that it began with."""
+    path = output_dir / "dataset.json"
+    if path.exists() and json.loads(path.read_text())["fingerprint_sha256"] != corpus.fingerprint:
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--resume",
+                    f"the rows differ from those that {output_dir} was started with.",
+                    "Give the same --dataset and --test_dataset, or start anew without --resume.",
+                )
+            ]
+        )
+
+
+def model_card(
+    run: Run, template: str, corpus: sources.Corpus, train_loss: float, test_loss: float | None
+) -> str:
+    flags, choice = run.config, run.choice
+    test_line = f"{test_loss:.4f}" if test_loss is not None else "not measured"
+    return f"""---
+base_model: {run.model.location}
+library_name: peft
+tags: [finance, forecasting, lora]
+---
+# {flags.run_name}
+
+A LoRA adapter that answers a weekly prompt about one stock with positive developments, potential concerns, a
+predicted move and an analysis. Not financial advice.
+
+| | |
+|---|---|
+| base model | {run.model.location} |
+| data | {flags.dataset}, {len(corpus.train)} training and {len(corpus.test)} test rows |
+| LoRA | r {flags.lora_r}, alpha {flags.lora_alpha}, dropout {flags.lora_dropout}, {flags.target_modules} |
+| optimisation | rate {flags.learning_rate:g}, {flags.scheduler}, {flags.num_epochs:g} epochs, seed {flags.seed} |
+| numerics | {choice.precision}, base weights {"4-bit NF4" if choice.quantization == "4bit" else "unquantised"} |
+| chat template | {template}, saved as chat_template.jinja; evaluation has to use this file |
+| loss | {train_loss:.4f} mean over training, {test_line} on the test rows (answer tokens) |
+
+`run_config.json` has every setting and version, `dataset.json` what became of every row.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
