@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import shutil
 from collections.abc import Sequence
@@ -101,12 +102,23 @@ def parse_flags(argv: Sequence[str]) -> TrainConfig:
     """Flags from a command line, under them those of its --config file.
 
     Raises:
-        ConfigurationError: the YAML file is missing or not a mapping of flags.
-        SystemExit: an unknown flag or a value of the wrong type (status 2, by argparse).
+        ConfigurationError: an unknown flag; a YAML file that is missing or not a mapping of flags.
+        SystemExit: a value of the wrong type (status 2, by argparse).
     """
     parser = HfArgumentParser(TrainConfig, allow_abbrev=False)  # type: ignore[arg-type]
-    (config,) = parser.parse_args_into_dataclasses([*yaml_as_flags(_config_path(argv)), *argv])
-    return config  # type: ignore[no-any-return]
+    words = [*yaml_as_flags(_config_path(argv)), *argv]
+    config, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if unknown:
+        raise ConfigurationError([_unknown_flag(word) for word in unknown if word.startswith("-")] or [
+            Problem(unknown[0], "belongs to no flag.", "Flags look like `--name value`.")
+        ])
+    return config
+
+
+def _unknown_flag(word: str) -> Problem:
+    names = [item.name for item in fields(TrainConfig)]
+    close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
+    return Problem(word, "is no flag.", f"Did you mean --{close[0]}?" if close else "See --help.")
 
 
 def _config_path(argv: Sequence[str]) -> str | None:

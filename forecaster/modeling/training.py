@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import datasets
+import deepspeed
 import torch
 import torch.distributed as dist
 from peft import PeftModel
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    set_seed,
+)
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -44,7 +52,7 @@ def sft_config(run: Run) -> SFTConfig:
     config, choice = run.config, run.choice
     save_strategy = "epoch" if config.evaluation_strategy == "no" else config.evaluation_strategy
     every = int(config.eval_steps) if config.eval_steps >= 1 else config.eval_steps
-    return SFTConfig(
+    args = SFTConfig(
         output_dir=str(run.output_dir),
         run_name=config.run_name,
         seed=config.seed,
@@ -76,6 +84,11 @@ def sft_config(run: Run) -> SFTConfig:
         logging_nan_inf_filter=False,
         report_to=[] if config.report_to == "none" else [config.report_to],
     )
+    if choice.ds_config:
+        # The Trainer opens torch's process group only. ZeRO-3 asks DeepSpeed's own for the number of ranks while the
+        # model loads, and would count one.
+        deepspeed.init_distributed(auto_mpi_discovery=False)
+    return args
 
 
 def agree_on_output_dir(args: SFTConfig, output_dir: Path) -> Path:
@@ -239,6 +252,8 @@ def tokenise_parts(
 def build_model(run: Run) -> PeftModel:
     """Base model with fresh adapters. Call it after `sft_config`, which tells transformers about ZeRO-3."""
     config, choice = run.config, run.choice
+    # LoRA's factors start at random: the same on every rank and in every run of this seed.
+    set_seed(config.seed)
     # A quantised model cannot be moved later: it is put on its GPU while it loads.
     device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.on_gpu else None
     base = adapters.load_base(

@@ -1,0 +1,51 @@
+"""Fixtures that every test shares: a calm environment, rows on disk, and real data where there is some."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
+
+_CLEARED = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "CUDA_VISIBLE_DEVICES",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+)
+
+
+@pytest.fixture(autouse=True)
+def calm_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, rank or GPU choice of the person who runs the tests reaches them, and nothing asks the hub."""
+    for name in [*_CLEARED, *(name for name in os.environ if name.startswith("WANDB_"))]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder with real rows; the tests that need it are skipped where it is not given."""
+    if folder := os.environ.get("FORECASTER_REAL_DATA"):
+        return Path(folder)
+    pytest.skip("FORECASTER_REAL_DATA is not set: no real data here")
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> JsonlWriter:
+    """Writes rows (prompt, answer, period, label, symbol) as they are; a relative name lies in `tmp_path`."""
+
+    def write(name: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,376 @@
+"""Flags from YAML and command line, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from forecaster.errors import ConfigurationError
+from forecaster.modeling import registry
+from forecaster.modeling.config import (
+    SchedulerChoice,
+    TrainConfig,
+    as_flags,
+    find_disk_problems,
+    find_model_problems,
+    find_quantization_problems,
+    find_value_problems,
+    needed_disk_bytes,
+    parse_flags,
+    resolve_scheduler,
+)
+from forecaster.settings import Settings
+
+NEEDED = ["--base_model", "qwen2.5-1.5b", "--dataset", "rows.jsonl"]
+SOME_KEY = "granted"
+
+
+@pytest.fixture
+def yaml_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text("base_model: qwen2.5-1.5b\ndataset: rows.jsonl\nlora_r: 4\nlearning_rate: 1e-5\n")
+    return path
+
+
+def model_of(name: str) -> registry.BaseModel:
+    model = registry.resolve(name)
+    assert isinstance(model, registry.BaseModel)
+    return model
+
+
+# --- YAML and flags -----------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_of_the_published_runs() -> None:
+    flags = parse_flags(NEEDED)
+    assert (flags.lora_r, flags.lora_alpha, flags.lora_dropout) == (8, 16, 0.1)
+    assert (flags.batch_size, flags.gradient_accumulation_steps, flags.max_length) == (1, 16, 4096)
+    assert (flags.learning_rate, flags.scheduler, flags.warmup_ratio) == (5e-5, "constant", 0.03)
+    assert (flags.precision, flags.quantization, flags.ds_config) == ("auto", "auto", "auto")
+    assert flags.target_module_names == registry.ALL_PROJECTIONS
+    assert find_value_problems(flags) == []
+
+
+def test_a_yaml_file_sets_flags_and_a_flag_wins(yaml_file: Path) -> None:
+    from_file = parse_flags(["--config", str(yaml_file)])
+    assert (from_file.base_model, from_file.lora_r) == ("qwen2.5-1.5b", 4)
+    for argv in (
+        ["--config", str(yaml_file), "--lora_r", "6"],
+        ["--lora_r", "6", "--config", str(yaml_file)],
+        [f"--config={yaml_file}", "--lora_r=6"],
+    ):
+        flags = parse_flags(argv)
+        assert (flags.lora_r, flags.learning_rate, flags.config) == (6, 1e-5, str(yaml_file))
+
+
+def test_scientific_notation_in_yaml_is_a_number(yaml_file: Path) -> None:
+    value = parse_flags(["--config", str(yaml_file)]).learning_rate
+    assert isinstance(value, float)
+    assert value == 0.00001
+
+
+def test_booleans_null_and_negative_numbers_in_yaml_mean_what_they_say(yaml_file: Path) -> None:
+    with yaml_file.open("a") as file:
+        file.write("from_remote: true\nresume: off\ngradient_checkpointing: yes\n")
+        file.write("test_dataset: null\nmax_steps: -1\nreport_to: none\nrun_name: 2024\n")
+    flags = parse_flags(["--config", str(yaml_file)])
+    assert (flags.from_remote, flags.resume, flags.gradient_checkpointing) == (True, False, "true")
+    assert (flags.test_dataset, flags.max_steps, flags.report_to) == (None, -1, "none")
+    assert flags.run_name == "2024"
+
+
+def test_an_evaluation_strategy_of_no_in_yaml_is_no(yaml_file: Path) -> None:
+    # YAML reads a bare `no` as false.
+    with yaml_file.open("a") as file:
+        file.write("evaluation_strategy: no\n")
+    assert parse_flags(["--config", str(yaml_file)]).evaluation_strategy == "no"
+
+
+def test_a_flag_can_undo_a_boolean_of_the_yaml_file(yaml_file: Path) -> None:
+    with yaml_file.open("a") as file:
+        file.write("from_remote: true\n")
+    assert parse_flags(["--config", str(yaml_file), "--from_remote", "false"]).from_remote is False
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], False),
+        (["--from_remote"], True),
+        (["--from_remote", "true"], True),
+        (["--from_remote", "True"], True),
+        (["--from_remote", "1"], True),
+        (["--from_remote=true"], True),
+        (["--from_remote", "false"], False),
+        (["--from_remote", "0"], False),
+        (["--from_remote", "--lora_r", "4"], True),
+    ],
+)
+def test_from_remote_is_read_bare_and_with_a_value(words: list[str], expected: bool) -> None:
+    assert parse_flags([*NEEDED, *words]).from_remote is expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--no_such_flag", "1"],
+        ["--lora", "4"],
+        ["--lora_r", "four"],
+        ["--lora_r", "1.5"],
+        ["--from_remote", "perhaps"],
+        ["--precision", "fp8"],
+        ["--lora_r"],
+        ["stray"],
+    ],
+)
+def test_an_unknown_flag_or_a_value_of_the_wrong_type_ends_with_status_2(words: list[str]) -> None:
+    with pytest.raises((SystemExit, ValueError)) as caught:
+        parse_flags([*NEEDED, *words])
+    assert not isinstance(caught.value, SystemExit) or caught.value.code == 2
+
+
+def test_a_base_model_and_a_dataset_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_flags([])
+    assert caught.value.code == 2
+    assert "the following arguments are required: --base_model" in capsys.readouterr().err
+
+
+def _yaml_problem(content: str | bytes | None, tmp_path: Path) -> str:
+    path = tmp_path / "bad.yaml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigurationError) as caught:
+        parse_flags(["--config", str(path)])
+    (problem,) = caught.value.problems
+    assert problem.where == "--config"
+    assert problem.found.startswith(str(path))
+    return str(problem)
+
+
+def test_unknown_keys_of_a_yaml_file_are_all_named_with_the_known_ones(tmp_path: Path) -> None:
+    problem = _yaml_problem("base_model: m\nlora_rank: 4\n1: x\nepochs: 3\n", tmp_path)
+    assert " sets 1, epochs, lora_rank. Known names: base_model, batch_size, " in problem
+
+
+@pytest.mark.parametrize("content", ["", "- base_model\n", "just text\n", "5\n"])
+def test_a_yaml_file_that_is_no_mapping_is_refused(content: str, tmp_path: Path) -> None:
+    assert "is not a list of `name: value` lines. See configs/ for working files." in _yaml_problem(
+        content, tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        ("a: [1\n", "while parsing a flow sequence"),
+        ("a: b: c\n", "mapping values are not allowed here"),
+        (b"\xff\xfea: \x00", "can't decode"),
+        ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+    ],
+)
+def test_a_yaml_file_that_cannot_be_read_is_refused_with_the_reason(
+    content: str | bytes | None, reason: str, tmp_path: Path
+) -> None:
+    problem = _yaml_problem(content, tmp_path)
+    assert f"{tmp_path / 'bad.yaml'} cannot be read (" in problem
+    assert reason in problem
+    assert "\n" not in problem
+
+
+def test_a_yaml_file_is_not_looked_for_where_none_is_named() -> None:
+    with pytest.raises(SystemExit):
+        parse_flags([*NEEDED, "--config"])
+
+
+def test_flags_are_plain_values_for_a_record() -> None:
+    flags = parse_flags(NEEDED)
+    assert TrainConfig(**json.loads(json.dumps(as_flags(flags)))) == flags
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+BAD_VALUES = {
+    "batch_size": "0",
+    "gradient_accumulation_steps": "0",
+    "lora_r": "-1",
+    "lora_alpha": "0",
+    "log_interval": "0",
+    "max_length": "15",
+    "learning_rate": "0",
+    "weight_decay": "-0.1",
+    "num_epochs": "0",
+    "max_steps": "0",
+    "lora_dropout": "1",
+    "warmup_ratio": "1.1",
+    "num_workers": "-1",
+    "eval_steps": "2.5",
+    "scheduler": "sawtooth",
+    "target_modules": " , ",
+}
+
+
+def test_every_bad_value_is_listed_at_once() -> None:
+    words = [f"--{name}={value}" for name, value in BAD_VALUES.items()]
+    problems = find_value_problems(parse_flags([*NEEDED, *words, "--max_new_tokens=0"]))
+    assert [problem.where for problem in problems] == [
+        "--batch_size",
+        "--gradient_accumulation_steps",
+        "--lora_r",
+        "--lora_alpha",
+        "--log_interval",
+        "--max_length",
+        "--max_new_tokens",
+        "--learning_rate",
+        "--weight_decay",
+        "--num_epochs",
+        "--max_steps",
+        "--lora_dropout",
+        "--warmup_ratio",
+        "--num_workers",
+        "--eval_steps",
+        "--scheduler",
+        "--target_modules",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch_size", "0"], "--batch_size: is 0. It has to be 1 or more."),
+        (["--learning_rate", "nan"], "--learning_rate: is nan. It has to be above 0, for example 5e-5."),
+        (["--learning_rate=-1e-5"], "--learning_rate: is -1e-05. It has to be above 0, for example 5e-5."),
+        (["--max_steps=-2"], "--max_steps: is -2. Use a number of steps, or -1 for all epochs."),
+        (["--eval_steps", "0"], "--eval_steps: is 0.0. Use a count of steps (50) or a fraction of all (0.1)."),
+        (["--eval_steps", "10.5"], "--eval_steps: is 10.5. A count of steps is a whole number."),
+        (
+            ["--max_length", "512", "--max_new_tokens", "512"],
+            "--max_new_tokens: is 512. It has to be below --max_length.",
+        ),
+        (
+            ["--scheduler", "sawtooth"],
+            "--scheduler: is 'sawtooth'. Use one of linear, cosine, cosine_with_restarts, polynomial, constant, "
+            "constant_with_warmup, inverse_sqrt.",
+        ),
+    ],
+)
+def test_a_bad_value_is_shown_with_what_is_allowed(words: list[str], message: str) -> None:
+    assert [str(problem) for problem in find_value_problems(parse_flags([*NEEDED, *words]))] == [message]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--eval_steps", "1"],
+        ["--eval_steps", "50"],
+        ["--eval_steps", "0.001"],
+        ["--max_steps", "1"],
+        ["--lora_dropout", "0"],
+        ["--warmup_ratio", "0"],
+        ["--warmup_ratio", "1"],
+        ["--weight_decay", "0"],
+        ["--num_epochs", "0.5"],
+        ["--target_modules", "q_proj, v_proj,"],
+    ],
+)
+def test_a_value_at_the_edge_of_its_range_is_fine(words: list[str]) -> None:
+    assert find_value_problems(parse_flags([*NEEDED, *words])) == []
+
+
+def test_target_modules_are_a_comma_list() -> None:
+    assert parse_flags([*NEEDED, "--target_modules", "q_proj, v_proj,"]).target_module_names == (
+        "q_proj",
+        "v_proj",
+    )
+
+
+# --- scheduler ----------------------------------------------------------------------------------------------
+
+
+def test_constant_with_a_warm_up_is_named_as_the_trainer_names_it_with_a_note() -> None:
+    assert resolve_scheduler(parse_flags(NEEDED)) == SchedulerChoice(
+        "constant_with_warmup", "Scheduler: constant after a linear warm-up over 0.03 of the steps."
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warmup_ratio"), [("constant", "0"), ("cosine", "0.03"), ("constant_with_warmup", "0.03")]
+)
+def test_any_other_scheduler_is_taken_as_asked(scheduler: str, warmup_ratio: str) -> None:
+    flags = parse_flags([*NEEDED, "--scheduler", scheduler, "--warmup_ratio", warmup_ratio])
+    assert resolve_scheduler(flags) == SchedulerChoice(scheduler)
+
+
+# --- model, quantisation, disk ------------------------------------------------------------------------------
+
+
+def test_a_gated_model_needs_a_token() -> None:
+    flags = parse_flags([*NEEDED, "--base_model", "llama3.1-8b"])
+    model = model_of("llama3.1-8b")
+    assert [str(problem) for problem in find_model_problems(flags, model, Settings())] == [
+        "--base_model: meta-llama/Llama-3.1-8B-Instruct is gated, and there is no HF_TOKEN. Accept its licence on "
+        "its hub page and put HF_TOKEN into .env, or give a local folder with it."
+    ]
+    assert find_model_problems(flags, model, Settings(hf_token=SOME_KEY)) == []
+
+
+def test_a_model_that_is_not_gated_needs_none() -> None:
+    assert find_model_problems(parse_flags(NEEDED), model_of("qwen2.5-1.5b"), Settings()) == []
+
+
+def test_a_max_length_above_the_context_is_refused_with_the_largest_allowed() -> None:
+    settings = Settings(hf_token=SOME_KEY)
+    flags = parse_flags([*NEEDED, "--base_model", "llama2-7b", "--max_length", "4097"])
+    assert [str(problem) for problem in find_model_problems(flags, model_of("llama2-7b"), settings)] == [
+        "--max_length: is 4097, but llama2-7b reads 4096 tokens. Use --max_length 4096 or less."
+    ]
+    flags = parse_flags([*NEEDED, "--base_model", "llama2-7b", "--max_length", "4096"])
+    assert find_model_problems(flags, model_of("llama2-7b"), settings) == []
+
+
+def test_layers_that_the_model_does_not_have_are_named() -> None:
+    flags = parse_flags([*NEEDED, "--target_modules", "q_proj,c_attn,W_pack"])
+    (problem,) = find_model_problems(flags, model_of("qwen2.5-1.5b"), Settings())
+    assert str(problem).startswith("--target_modules: c_attn, W_pack can not be adapted in this model. It has q_proj")
+
+
+def test_of_an_unknown_model_nothing_is_assumed() -> None:
+    flags = parse_flags([*NEEDED, "--target_modules", "c_attn", "--max_length", "999999"])
+    assert find_model_problems(flags, model_of("owner/model"), Settings()) == []
+
+
+def test_all_problems_of_a_model_are_found_at_once() -> None:
+    flags = parse_flags([*NEEDED, "--target_modules", "c_attn", "--max_length", "999999"])
+    problems = find_model_problems(flags, model_of("llama2-7b"), Settings())
+    assert [problem.where for problem in problems] == ["--base_model", "--target_modules", "--max_length"]
+
+
+def test_four_bit_weights_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (problem,) = find_quantization_problems("4bit")
+    assert "pip install -r requirements-gpu.txt" in problem.way_out
+    assert find_quantization_problems("none") == []
+
+
+def test_the_disk_that_a_run_needs_is_download_checkpoints_and_adapter() -> None:
+    flags = parse_flags(NEEDED)
+    # 16 bytes for each of 9,232,384 parameters in 3 checkpoints, 4 in the adapter; the base at 2 bytes each.
+    expected = 50_000_000 + 443_154_432 + 36_929_536 + 3_087_428_608
+    assert needed_disk_bytes(flags, model_of("qwen2.5-1.5b")) == expected
+    local = registry.BaseModel("base", True, model_of("qwen2.5-1.5b").shape)
+    assert needed_disk_bytes(flags, local) == expected - 3_087_428_608
+    assert needed_disk_bytes(flags, model_of("owner/model")) == 50_000_000
+
+
+def test_too_small_a_disk_is_a_problem_of_the_output_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet" / "there"
+    (problem,) = find_disk_problems(folder, 10**18)
+    assert problem.where == "--output_dir"
+    assert problem.found.startswith(f"{folder} has ")
+    assert problem.found.endswith(" GB free, and the run may need 1000000000.00 GB.")
+    assert find_disk_problems(folder, 1) == []
+    assert not folder.parent.exists()

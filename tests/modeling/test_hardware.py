@@ -1,0 +1,387 @@
+"""From the GPUs of a machine to precision, quantisation and DeepSpeed file, and what is refused on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecaster.errors import Problem
+from forecaster.modeling import hardware
+from forecaster.modeling.hardware import (
+    DS_CONFIG_FOLDER,
+    Choice,
+    Gpu,
+    GpuSelectionError,
+    check_ds_config,
+    choose,
+    describe,
+    detect_gpus,
+    locate_ds_config,
+    parse_gpu_listing,
+    select_gpus,
+    torch_mismatch,
+)
+from forecaster.modeling.registry import MODELS
+
+LISTING = """\
+0, GPU-1a2b3c4d-0000-1111-2222-333344445555, Tesla T4, 15360, 7.5, 550.54.15
+1, GPU-9f8e7d6c-0000-1111-2222-333344445555, NVIDIA A100-SXM4-40GB, 40960, 8.0, 550.54.15
+"""
+T4 = Gpu(0, "GPU-1a2b3c4d-0000-1111-2222-333344445555", "Tesla T4", 15 * 2**30, (7, 5), "550.54.15")
+A100 = Gpu(
+    1, "GPU-9f8e7d6c-0000-1111-2222-333344445555", "NVIDIA A100-SXM4-40GB", 40 * 2**30, (8, 0), "550.54.15"
+)
+SHAPES = {model.alias: model.shape for model in MODELS}
+
+
+@pytest.fixture(autouse=True)
+def empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def ask(gpus: list[Gpu], ranks: int = 1, alias: str | None = "llama3.1-8b", **flags: Any) -> Choice | list[Problem]:
+    shape = SHAPES[alias] if alias else None
+    return choose(gpus, ranks, shape=shape, lora_rank=8, tokens=flags.pop("tokens", 2048), **flags)
+
+
+def chosen(gpus: list[Gpu], ranks: int = 1, **flags: Any) -> Choice:
+    choice = ask(gpus, ranks, **flags)
+    assert isinstance(choice, Choice), [str(problem) for problem in choice]
+    return choice
+
+
+def refused(gpus: list[Gpu], ranks: int = 1, **flags: Any) -> list[str]:
+    problems = ask(gpus, ranks, **flags)
+    assert isinstance(problems, list), problems
+    return [str(problem) for problem in problems]
+
+
+def ds_file(name: str, **content: Any) -> str:
+    Path(name).write_text(json.dumps(content))
+    return name
+
+
+# --- what the machine has -----------------------------------------------------------------------------------
+
+
+def test_a_listing_of_nvidia_smi_is_read_to_the_last_field() -> None:
+    assert parse_gpu_listing(LISTING) == (T4, A100)
+    assert parse_gpu_listing("") == ()
+    assert (T4.has_bf16, A100.has_bf16) == (False, True)
+
+
+def _nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nvidia_smi(tmp_path, f"printf '%s' '{LISTING}'", monkeypatch)
+    assert detect_gpus() == (T4, A100)
+
+
+def test_a_machine_whose_driver_does_not_answer_has_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _nvidia_smi(tmp_path, "echo 'could not communicate with the NVIDIA driver'; exit 9", monkeypatch)
+    assert detect_gpus() == ()
+
+
+def test_a_machine_without_nvidia_smi_has_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert detect_gpus() == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "indices"),
+    [
+        (None, [0, 1]),
+        ("0,1", [0, 1]),
+        ("1,0", [1, 0]),
+        (" 1 ", [1]),
+        ("GPU-9f8e", [1]),
+        ("GPU-9f8e7d6c-0000-1111-2222-333344445555,0", [1, 0]),
+        ("-1", []),
+        ("0,-1,1", [0]),
+        ("", []),
+    ],
+)
+def test_gpus_are_selected_as_cuda_visible_devices_does(asked: str | None, indices: list[int]) -> None:
+    assert [gpu.index for gpu in select_gpus([T4, A100], asked)] == indices
+
+
+@pytest.mark.parametrize("asked", ["7", "0,7", "GPU-0000", "GPU-", "MIG-1", "all", "0;1", "01"])
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(asked: str) -> None:
+    with pytest.raises(GpuSelectionError) as caught:
+        select_gpus([T4, A100], asked)
+    assert caught.value.present == (0, 1)
+    assert caught.value.asked == asked.removeprefix("0,")
+    assert str(caught.value).endswith("asked for, GPUs present: 0, 1")
+
+
+def test_without_a_gpu_there_is_nothing_to_select() -> None:
+    assert select_gpus([], "0,1") == ()
+
+
+def test_gpus_are_described_by_kind_and_number() -> None:
+    assert describe([]) == "no GPU"
+    assert describe([T4, A100, T4]) == "2 x Tesla T4 (15 GiB), 1 x NVIDIA A100-SXM4-40GB (40 GiB)"
+
+
+# --- what is chosen -----------------------------------------------------------------------------------------
+
+
+def test_an_8b_on_a_t4_runs_in_fp16_on_four_bit_weights() -> None:
+    choice = chosen([T4])
+    assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("fp16", "4bit", True)
+    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero0.json"
+    assert choice.reasons[0] == "fp16 for compute capability 7.5"
+    assert choice.reasons[1].startswith("4-bit base weights, because 16-bit ones need about 18 GiB of 15")
+    assert choice.reasons[2] == "ds_config fp16_zero0.json for 1 rank"
+
+
+def test_a_small_model_on_a_t4_stays_unquantised() -> None:
+    assert chosen([T4], alias="qwen2.5-1.5b", tokens=4096).quantization == "none"
+
+
+def test_an_8b_on_an_a100_of_40_gib_runs_in_bf16_unquantised() -> None:
+    choice = chosen([A100], tokens=8192)
+    assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("bf16", "none", True)
+    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
+
+
+def test_a_cpu_runs_in_fp32_without_checkpointing() -> None:
+    choice = chosen([])
+    assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("fp32", "none", False)
+    assert choice.ds_config == DS_CONFIG_FOLDER / "fp32_zero0.json"
+    assert choice.reasons == ("fp32 on CPU", "ds_config fp32_zero0.json for 1 rank")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name"), [([], "fp32_zero2"), ([T4, T4], "fp16_zero2"), ([A100, A100], "bf16_zero2")]
+)
+def test_two_ranks_run_zero_stage_2(gpus: list[Gpu], name: str) -> None:
+    choice = chosen(gpus, ranks=2)
+    assert choice.ds_config == DS_CONFIG_FOLDER / f"{name}.json"
+    assert choice.reasons[-1] == f"ds_config {name}.json for 2 ranks"
+
+
+def test_of_unequal_gpus_the_older_one_decides_the_precision() -> None:
+    choice = chosen([A100, T4], ranks=2)
+    assert (choice.precision, choice.quantization) == ("fp16", "4bit")
+
+
+def test_of_unequal_gpus_the_smaller_one_decides_what_fits() -> None:
+    small_but_newer = Gpu(2, "GPU-3", "NVIDIA GeForce RTX 3060", 12 * 2**30, (8, 6), "550.54.15")
+    choice = chosen([A100, small_but_newer], ranks=2)
+    assert (choice.precision, choice.quantization) == ("bf16", "4bit")
+
+
+def test_a_model_of_unknown_shape_is_not_quantised_on_a_guess() -> None:
+    assert chosen([T4], alias=None).quantization == "none"
+
+
+def test_what_the_user_fixed_is_kept() -> None:
+    choice = chosen([A100], precision="fp16", quantization="4bit", gradient_checkpointing=False)
+    assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("fp16", "4bit", False)
+    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero0.json"
+    assert choice.reasons[0] == "fp16 as asked"
+
+
+def test_plain_python_uses_no_deepspeed_file() -> None:
+    choice = chosen([], under_deepspeed=False)
+    assert choice.ds_config is None
+    assert choice.reasons[-1] == "no DeepSpeed under plain python"
+
+
+# --- which file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["bf16_zero3", "bf16_zero3.json", str(DS_CONFIG_FOLDER / "bf16_zero3.json")])
+def test_a_file_is_found_by_name_and_by_path(name: str) -> None:
+    choice = chosen([A100], ds_config=name)
+    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero3.json"
+    assert choice.reasons[-1] == "ds_config bf16_zero3.json as asked"
+
+
+def test_a_file_of_the_working_folder_wins_over_one_of_the_same_name() -> None:
+    choice = chosen([], ds_config=ds_file("fp32_zero0", zero_optimization={"stage": 0}))
+    assert choice.ds_config == Path("fp32_zero0")
+
+
+@pytest.mark.parametrize("name", ["ds_config.json", "config.json", "config_new.json"])
+def test_field_names_that_do_not_exist_here_mean_auto(name: str) -> None:
+    choice = chosen([A100], ds_config=name)
+    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
+    assert choice.reasons[-1] == f"ds_config bf16_zero0.json for 1 rank (no file {name} here, so auto)"
+    assert chosen([], ds_config=name, under_deepspeed=False).ds_config is None
+
+
+def test_a_field_name_that_exists_here_is_that_file() -> None:
+    choice = chosen([T4], ds_config=ds_file("ds_config.json", fp16={"enabled": True}))
+    assert choice.ds_config == Path("ds_config.json")
+
+
+def test_an_unknown_name_is_refused_with_the_list() -> None:
+    (problem,) = refused([], ds_config="zero9")
+    assert problem.startswith(
+        "--ds_config: 'zero9' does not exist. Use auto, a path, or one of bf16_zero0, bf16_zero2, "
+    )
+    assert "fp16_zeroone_adam, fp32_zero0, fp32_zero2, fp32_zero3" in problem
+
+
+def test_a_folder_is_no_file() -> None:
+    assert isinstance(locate_ds_config(str(DS_CONFIG_FOLDER), "fp32", 1), Problem)
+
+
+def test_a_file_under_plain_python_is_refused_with_the_launch_command() -> None:
+    (problem,) = refused([], ds_config="fp32_zero0", under_deepspeed=False)
+    assert "is 'fp32_zero0', but this is plain python." in problem
+    assert "deepspeed --include localhost:0 train_lora.py" in problem
+
+
+def test_a_file_that_fixes_fp16_is_followed_on_an_a100() -> None:
+    choice = chosen([A100], ds_config="fp16_zero2")
+    assert (choice.precision, choice.reasons[0]) == ("fp16", "fp16 as fp16_zero2.json says")
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_bf16_on_a_t4_is_refused() -> None:
+    assert refused([T4], precision="bf16") == [
+        "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16, or a "
+        "GPU of compute capability 8.0 or more."
+    ]
+
+
+def test_a_file_that_fixes_bf16_is_refused_on_a_t4() -> None:
+    (problem,) = refused([T4], ds_config="bf16_zero0")
+    assert problem.startswith("--precision: is bf16, which Tesla T4")
+
+
+def test_fp16_on_a_cpu_is_refused() -> None:
+    assert refused([], precision="fp16") == [
+        "--precision: is fp16, which needs a GPU; there is none. Use --precision fp32, or auto."
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["ZeroOneAdam", "OneBitAdam", "onebitlamb"])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_optimizer_that_sends_single_bits_is_refused_with_a_zero_stage(optimizer: str, stage: int) -> None:
+    name = ds_file(
+        "mine.json",
+        fp16={"enabled": True},
+        optimizer={"type": optimizer},
+        zero_optimization={"stage": stage},
+    )
+    problems = refused([T4], ds_config=name, quantization="none", alias="qwen2.5-1.5b")
+    assert problems == [
+        f"--ds_config: mine.json joins {optimizer} with ZeRO stage {stage}. {optimizer} works with stage 0 only: "
+        "set the stage to 0, or leave the optimizer out."
+    ]
+
+
+def test_an_optimizer_that_sends_single_bits_is_fine_at_stage_0_on_a_gpu_only() -> None:
+    name = ds_file("mine.json", optimizer={"type": "ZeroOneAdam"}, zero_optimization={"stage": 0})
+    assert chosen([T4], ds_config=name).ds_config == Path("mine.json")
+    assert refused([], ds_config=name) == [
+        "--ds_config: mine.json uses ZeroOneAdam, which needs a GPU; there is none. Use --ds_config auto."
+    ]
+
+
+def test_four_bit_weights_with_zero_stage_3_are_refused() -> None:
+    assert refused([A100], ds_config="bf16_zero3", quantization="4bit") == [
+        "--quantization: 4bit does not work with ZeRO stage 3 (bf16_zero3.json). Use a stage 0 or 2 configuration, "
+        "or --quantization none."
+    ]
+
+
+@pytest.mark.parametrize(("file", "precision"), [("fp16_zero0", "bf16"), ("bf16_zero2", "fp16"), ("bf16_zero0", "fp32")])
+def test_a_file_and_a_precision_that_disagree_are_refused(file: str, precision: str) -> None:
+    (problem,) = refused([A100], ds_config=file, precision=precision)
+    written = file[:4]
+    assert problem == (
+        f"--ds_config: {file}.json asks for {written}, but the precision is {precision}. Use a configuration for "
+        f"{precision}, --ds_config auto, or --precision {written}."
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b'{"zero_optimization": {"stage": 2', id="cut off"),
+        pytest.param(b"[]", id="not an object"),
+        pytest.param(b'{"zero_optimization": 2}', id="section that is no object"),
+        pytest.param(b'{"zero_optimization": {"stage": "two"}}', id="stage that is no number"),
+        pytest.param(b'{"zero_optimization": {"stage": null}}', id="stage that is null"),
+        pytest.param(b'{"optimizer": "adam"}', id="optimizer that is no object"),
+        pytest.param(b"\xff\xfe{}", id="not UTF-8"),
+    ],
+)
+def test_a_malformed_file_is_refused(content: bytes) -> None:
+    Path("mine.json").write_bytes(content)
+    (problem,) = refused([A100], ds_config="mine.json")
+    assert problem.startswith("--ds_config: mine.json is no DeepSpeed configuration (")
+    assert problem.endswith("It has to be a JSON object; ds_configs/ has working ones.")
+
+
+def test_an_empty_object_is_a_valid_file() -> None:
+    Path("mine.json").write_text("{}")
+    assert check_ds_config(Path("mine.json"), "fp32", "none", on_gpu=False) == []
+
+
+def test_weights_that_are_larger_than_the_gpu_are_refused() -> None:
+    assert refused([T4], alias="llama2-13b", quantization="none") == [
+        "--base_model: needs 24.2 GiB for its weights alone; Tesla T4 has 15.0 GiB. Use a smaller model, or a larger "
+        "GPU, or --quantization 4bit."
+    ]
+
+
+def test_weights_that_zero_stage_3_divides_may_be_larger_than_one_gpu() -> None:
+    assert chosen([T4, T4], ranks=2, alias="llama2-13b", quantization="none", ds_config="fp16_zero3")
+
+
+def test_the_way_out_of_too_large_four_bit_weights_is_not_four_bit_weights() -> None:
+    tiny = Gpu(0, "GPU-0", "Small", 2 * 2**30, (8, 0), "550.54.15")
+    (problem,) = refused([tiny])
+    assert problem.endswith("Use a smaller model, or a larger GPU.")
+
+
+def test_several_problems_are_found_at_once() -> None:
+    name = ds_file(
+        "mine.json",
+        fp16={"enabled": True},
+        optimizer={"type": "OneBitAdam"},
+        zero_optimization={"stage": 3},
+    )
+    problems = refused([T4], precision="bf16", quantization="4bit", ds_config=name)
+    assert [problem.split(" ")[0:3] for problem in problems] == [
+        ["--precision:", "is", "bf16,"],
+        ["--ds_config:", "mine.json", "joins"],
+        ["--quantization:", "4bit", "does"],
+        ["--ds_config:", "mine.json", "asks"],
+    ]
+    assert len(refused([T4], precision="bf16", ds_config="zero9")) == 2
+
+
+@pytest.mark.parametrize(
+    ("cuda", "built_for"), [("13.0", "built for CUDA 13.0"), (None, "built for CPU only")]
+)
+def test_a_torch_that_cannot_use_the_gpu_is_named_with_driver_and_way_out(
+    cuda: str | None, built_for: str
+) -> None:
+    problem = torch_mismatch([T4], "2.13.0", cuda)
+    assert problem.where == "torch"
+    assert problem.found == f"2.13.0 ({built_for}) cannot use Tesla T4 with driver 550.54.15."
+    assert "pip install --force-reinstall torch==2.6.0" in problem.way_out
+
+
+def test_the_folder_of_deepspeed_files_does_not_depend_on_the_working_folder() -> None:
+    assert hardware.ds_config_files()

@@ -1,0 +1,237 @@
+"""What a user can get wrong: one clear message each, exit status 2, nothing loaded and nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ["--base_model", str(ROOT / "sample/base"), "--dataset", str(ROOT / "sample/dataset/train.jsonl")]
+T4 = "0, GPU-1111, Tesla T4, 15360, 7.5, 550.54.15"
+
+
+def run(cwd: Path, *flags: str, entry: str = "train_lora.py", **env: str) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / entry)] if entry.endswith(".sh") else [sys.executable, str(ROOT / entry)]
+    return subprocess.run(
+        [*command, *flags],
+        cwd=cwd,
+        env=os.environ
+        | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def assert_refused(cwd: Path, done: subprocess.CompletedProcess[str], *messages: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    for message in messages:
+        assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (cwd / "finetuned_models").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "messages"),
+    [
+        pytest.param(
+            ["--base_model", "llama9", *SAMPLE[2:]],
+            {},
+            [
+                "--base_model: 'llama9' is no known alias and no folder",
+                "llama3.1-8b",
+                "a hub id (owner/name)",
+            ],
+            id="unknown alias",
+        ),
+        pytest.param(
+            [*SAMPLE[:2], "--dataset", "nowhere.jsonl,AI/rows"],
+            {},
+            ["'nowhere.jsonl' does not exist", "'AI/rows' does not exist here (add --from_remote"],
+            id="missing datasets",
+        ),
+        pytest.param(
+            ["--base_model", "llama3.1-8b", *SAMPLE[2:]],
+            {},
+            ["meta-llama/Llama-3.1-8B-Instruct is gated, and there is no HF_TOKEN", "put HF_TOKEN into .env"],
+            id="gated without token",
+        ),
+        pytest.param(
+            SAMPLE,
+            {"WANDB_MODE": "online"},
+            ["WANDB_MODE: is online, but there is no WANDB_API_KEY", "leave WANDB_MODE out to log offline"],
+            id="wandb online without key",
+        ),
+        pytest.param(
+            [*SAMPLE, "--precision", "fp16"],
+            {},
+            ["--precision: is fp16, which needs a GPU"],
+            id="fp16 on CPU",
+        ),
+        pytest.param(
+            [*SAMPLE, "--ds_config", "zero7"],
+            {"WORLD_SIZE": "1"},
+            ["--ds_config: 'zero7' does not exist", "fp32_zero2"],
+            id="unknown ds_config",
+        ),
+        pytest.param(
+            [*SAMPLE, "--quantization", "4bit", "--ds_config", "fp32_zero3"],
+            {"WORLD_SIZE": "2"},
+            ["4bit does not work with ZeRO stage 3"],
+            id="4-bit with ZeRO-3",
+        ),
+        pytest.param(
+            [*SAMPLE, "--resume"],
+            {},
+            ["--resume: finds no complete checkpoint in finetuned_models/forecaster_*"],
+            id="nothing to resume",
+        ),
+        pytest.param(
+            [*SAMPLE, "--max_length", "9000", "--max_new_tokens", "9001", "--lora_dropout", "1"],
+            {},
+            [
+                "3 to mend",
+                "--max_new_tokens: is 9001. It has to be below --max_length",
+                "--lora_dropout: is 1.0",
+                "reads 4096 tokens. Use --max_length 4096 or less",
+            ],
+            id="values out of range, all at once",
+        ),
+        pytest.param(
+            [*SAMPLE, "--batch_sise", "2"], {}, ["--batch_sise: is no flag. Did you mean --batch_size?"], id="misspelt flag"
+        ),
+        pytest.param([*SAMPLE, "--batch_size", "two"], {}, ["invalid int value: 'two'"], id="wrong type"),
+        pytest.param(
+            ["--config", "missing.yaml"],
+            {},
+            ["--config: missing.yaml cannot be read"],
+            id="missing configuration",
+        ),
+    ],
+)
+def test_bad_flags_are_refused(
+    tmp_path: Path, flags: list[str], env: dict[str, str], messages: list[str]
+) -> None:
+    assert_refused(tmp_path, run(tmp_path, *flags, **env), *messages)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_bit_adam_with_a_zero_stage_is_refused(tmp_path: Path) -> None:
+    config = {"optimizer": {"type": "ZeroOneAdam", "params": {}}, "zero_optimization": {"stage": 2}}
+    (tmp_path / "mine.json").write_text(json.dumps(config))
+    done = run(tmp_path, *SAMPLE, "--ds_config", "mine.json", WORLD_SIZE="1")
+    assert_refused(tmp_path, done, "mine.json joins ZeroOneAdam with ZeRO stage 2", "set the stage to 0")
+
+
+def fake_gpu(folder: Path, listing: str) -> dict[str, str]:
+    """A PATH on which nvidia-smi shows the given GPUs: the edge where this machine has none."""
+    tools = folder / "tools"
+    tools.mkdir()
+    script = tools / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\nprintf '%s\\n' '{listing}'\n")
+    script.chmod(0o755)
+    return {"PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def test_a_precision_that_the_gpu_lacks_and_a_torch_that_cannot_see_it_are_refused_together(
+    tmp_path: Path,
+) -> None:
+    done = run(tmp_path, *SAMPLE, "--precision", "bf16", **fake_gpu(tmp_path, T4))
+    assert_refused(
+        tmp_path,
+        done,
+        "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16",
+        "cannot use Tesla T4 with driver 550.54.15. Run `pip install",
+    )
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, *SAMPLE, "--gpus", "3", entry="train.sh", **fake_gpu(tmp_path, T4))
+    assert_refused(tmp_path, done, "--gpus: '3' asked for, GPUs present: 0", "nvidia-smi -L")
+
+
+@pytest.mark.parametrize(
+    ("rows", "messages"),
+    [
+        (
+            [{"prompt": "p", "answer": "a", "period": "2024-01-07 to 2024-01-14", "symbol": "AAPL"}],
+            ["rows.jsonl (train): lacks the column label", "prompt, answer, period, label, symbol"],
+        ),
+        (
+            [
+                {"prompt": "p", "answer": answer, "period": period, "label": "up by 0-1%", "symbol": "AAPL"}
+                for answer, period in (
+                    ("fine", "2024-01-07 to 2024-01-14"),
+                    (" ", "2024-01-14 to 2024-01-21"),
+                    ("fine", "last week"),
+                )
+            ],
+            ["rows.jsonl (train): row 1: the answer is empty", "row 2: the period is 'last week'"],
+        ),
+    ],
+    ids=["missing column", "empty answer and bad period"],
+)
+def test_bad_rows_are_named_by_file_and_row(
+    tmp_path: Path, rows: list[dict[str, str]], messages: list[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    done = run(tmp_path, "--base_model", str(ROOT / "sample/base"), "--dataset", "rows.jsonl")
+    assert_refused(tmp_path, done, *messages)
+
+
+def test_rows_that_cannot_fit_are_refused_before_the_model_loads(tmp_path: Path) -> None:
+    done = run(tmp_path, *SAMPLE, "--max_length", "40", "--max_new_tokens", "8", "--report_to", "none")
+    assert_refused(
+        tmp_path, done, "--max_length: is 40, which leaves 0 training and 0 test rows", "would keep all"
+    )
+    assert "Loading weights" not in done.stderr
+
+
+def test_a_full_disk_is_refused(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small tmpfs here: {mounted.stderr.strip()}")
+    try:
+        done = run(tmp_path, *SAMPLE, "--output_dir", str(disk / "out"))
+        assert_refused(tmp_path, done, "0.00 GB free, and the run may need 0.05 GB", "on a larger disk")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_existing_output_folder_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").write_text("mine")
+    done = run(tmp_path, *SAMPLE, "--output_dir", "out")
+    assert_refused(tmp_path, done, "out exists already. Add --resume to go on with that run")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.txt"]
+
+
+def test_train_sh_reports_the_same_problems_and_starts_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "--base_model", "nope", "--dataset", "nowhere.jsonl", entry="train.sh")
+    assert_refused(tmp_path, done, "2 to mend", "'nope' is no known alias", "'nowhere.jsonl' does not exist")
+    assert "$ " not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "is no folder"),
+        (lambda folder: folder.mkdir(), "lacks run_config.json, dataset.json, log_history.json"),
+    ],
+    ids=["no folder", "empty folder"],
+)
+def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, message: str) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "adapter")
+    done = run(tmp_path, "--adapter", "adapter", entry="benchmark.py")
+    assert_refused(tmp_path, done, message, "Give the output folder of a training that has ended")

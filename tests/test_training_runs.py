@@ -1,0 +1,170 @@
+"""The real `deepspeed` launcher, the real train_lora.py, one and two CPU ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "sample" / "base"
+LAUNCHER = Path(sys.executable).with_name("deepspeed")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(ranks: int) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {
+        "PATH": path,
+        "LOCAL_SIZE": str(ranks),
+        "OMP_NUM_THREADS": str(max(1, 2 // ranks)),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def deepspeed(cwd: Path, ranks: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run train_lora.py in `cwd` under the launcher, as a user would."""
+    include = "localhost:" + ",".join(map(str, range(ranks)))
+    command = [str(LAUNCHER), "--include", include, "--master_port", str(free_port())]
+    return subprocess.run(
+        [*command, str(ROOT / "train_lora.py"), *flags],
+        cwd=cwd,
+        env=environment(ranks),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 training and 4 test rows of the embedded sample."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, count in (("train", 16), ("test", 4)):
+        lines = (ROOT / "sample" / "dataset" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def short_run(data: Path, output_dir: Path, ranks: int, accumulation: int, ds_config: str, *more: str) -> Path:
+    done = deepspeed(
+        data,
+        ranks,
+        *("--base_model", str(BASE), "--dataset", "train.jsonl", "--test_dataset", "test.jsonl"),
+        *("--max_length", "1024", "--batch_size", "2", "--gradient_accumulation_steps", str(accumulation)),
+        *("--max_steps", "4", "--log_interval", "1", "--eval_steps", "2", "--learning_rate", "5e-3"),
+        *("--ds_config", ds_config, "--report_to", "none", "--output_dir", str(output_dir), *more),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return output_dir
+
+
+def losses(folder: Path) -> list[float]:
+    history = json.loads((folder / "log_history.json").read_text())
+    return [entry.get("loss", entry.get("eval_loss")) for entry in history if {"loss", "eval_loss"} & set(entry)]
+
+
+def row_order(folder: Path, rank: int) -> list[dict[str, Any]]:
+    path = folder / "row_order" / f"rank_{rank}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rows_by_step(folder: Path, ranks: int) -> dict[int, set[str]]:
+    steps: dict[int, set[str]] = {}
+    for rank in range(ranks):
+        for entry in row_order(folder, rank):
+            steps.setdefault(entry["step"], set()).update(entry["row_ids"])
+    return steps
+
+
+@pytest.fixture(scope="module")
+def zero2(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return short_run(data, tmp_path_factory.mktemp("runs") / "zero2", 2, 2, "fp32_zero2")
+
+
+def test_zero_2_and_zero_3_on_two_ranks_take_the_same_rows_and_lose_the_same(
+    data: Path, zero2: Path, tmp_path: Path
+) -> None:
+    zero3 = short_run(data, tmp_path / "zero3", 2, 2, "fp32_zero3")
+    for rank in (0, 1):
+        assert row_order(zero2, rank) == row_order(zero3, rank)
+        assert len(row_order(zero2, rank)) == 4 * 2
+    assert losses(zero3) == pytest.approx(losses(zero2), abs=1e-5)
+    assert len(losses(zero2)) == 4 + 2
+    assert load_file(zero3 / "adapter_model.safetensors").keys() == load_file(
+        zero2 / "adapter_model.safetensors"
+    ).keys()
+
+
+def test_one_rank_with_doubled_accumulation_takes_the_same_rows_per_optimizer_step(
+    data: Path, zero2: Path, tmp_path: Path
+) -> None:
+    alone = short_run(data, tmp_path / "alone", 1, 4, "auto")
+    assert rows_by_step(alone, 1) == rows_by_step(zero2, 2)
+    assert all(len(rows) == 8 for rows in rows_by_step(alone, 1).values())
+    assert losses(alone)[0] == pytest.approx(losses(zero2)[0], abs=1e-5)
+    record = json.loads((alone / "run_config.json").read_text())
+    assert record["resolved"]["rows_per_optimizer_step"] == 8
+    assert record["resolved"]["ds_config"] == "fp32_zero0.json"
+
+
+def test_a_run_goes_on_from_its_newest_complete_checkpoint(data: Path, zero2: Path, tmp_path: Path) -> None:
+    cut_short = tmp_path / "cut_short"
+    shutil.copytree(zero2, cut_short)
+    for name in ("adapter_model.safetensors", "log_history.json", "trainer_state.json", "README.md"):
+        (cut_short / name).unlink()
+    (cut_short / "checkpoint-4" / "manifest.json").unlink()
+    done = short_run(data, cut_short, 2, 2, "fp32_zero2", "--resume")
+    assert losses(done) == pytest.approx(losses(zero2), abs=1e-6)
+    assert (done / "adapter_model.safetensors").read_bytes() == (zero2 / "adapter_model.safetensors").read_bytes()
+    assert (done / "adapter_config.json").read_bytes() == (zero2 / "adapter_config.json").read_bytes()
+
+
+def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path) -> None:
+    """Every flag of the command is kept; only the model and the dataset are local folders."""
+    shutil.copy(data / "train.jsonl", tmp_path / "rows.jsonl")  # no test split: it is split by date
+    done = deepspeed(
+        tmp_path,
+        1,
+        *("--run_name", "lora_t4_16g", "--base_model", str(BASE), "--dataset", "rows.jsonl", "--from_remote"),
+        *("--max_length", "2048", "--batch_size", "1", "--gradient_accumulation_steps", "24"),
+        *("--learning_rate", "1e-5", "--num_epochs", "3", "--log_interval", "10", "--warmup_ratio", "0.03"),
+        *("--scheduler", "constant", "--evaluation_strategy", "steps", "--ds_config", "ds_config.json"),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "constant after a linear warm-up over 0.03 of the steps" in done.stdout
+    assert "no file ds_config.json here, so auto" in done.stdout
+    assert "W&B: offline, there is no WANDB_API_KEY" in done.stdout
+    (output_dir,) = (tmp_path / "finetuned_models").glob("lora_t4_16g_*")
+    for name in (
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "run_config.json",
+        "ds_config.json",
+        "dataset.json",
+        "trainer_state.json",
+        "log_history.json",
+        "README.md",
+        "wandb_run.json",
+    ):
+        assert (output_dir / name).stat().st_size > 0, name
+    record = json.loads((output_dir / "run_config.json").read_text())
+    assert record["resolved"]["scheduler"] == "constant_with_warmup"
+    assert record["resolved"]["chat_template"] == "llama2"
+    assert record["versions"]["deepspeed"]
+    assert list((output_dir / "wandb").glob("offline-run-*/*.wandb"))
