@@ -82,16 +82,9 @@ def resolve(
     else:
         problems += config.find_model_problems(flags, model, settings)
 
-    gpus: tuple[hardware.Gpu, ...] = ()
-    try:
-        gpus = hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices)
-    except hardware.GpuSelectionError as error:
-        problems.append(Problem("CUDA_VISIBLE_DEVICES", f"{error}.", "Name GPUs that `nvidia-smi -L` lists."))
-    if gpus and (mismatch := find_torch_mismatch(gpus)):
-        problems.append(mismatch)
-
+    gpus = find_gpus(flags, settings, problems)
     choice = hardware.choose(
-        gpus if settings.launched else gpus[:1],
+        gpus,
         settings.world_size,
         shape=model.shape,
         lora_rank=flags.lora_r,
@@ -118,10 +111,26 @@ def resolve(
         raise ConfigurationError(problems)
 
     return (
-        Run(flags, model, choice, folder.path, folder.resume_from, on_gpu=bool(gpus)),
+        Run(flags, model, choice, gpus, folder.path, folder.resume_from),
         train_sources,
         test_sources,
     )
+
+
+def find_gpus(
+    flags: config.TrainConfig, settings: Settings, problems: list[Problem]
+) -> tuple[hardware.Gpu, ...]:
+    """The GPUs of this run, or those that `--gpu` names; adds to `problems`."""
+    if flags.gpu in hardware.KNOWN_GPUS:
+        return (hardware.KNOWN_GPUS[flags.gpu],) * settings.world_size
+    try:
+        gpus = hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices)
+    except hardware.GpuSelectionError as error:
+        problems.append(Problem("CUDA_VISIBLE_DEVICES", f"{error}.", "Name GPUs that `nvidia-smi -L` lists."))
+        return ()
+    if gpus and (mismatch := find_torch_mismatch(gpus)):
+        problems.append(mismatch)
+    return gpus if settings.launched else gpus[:1]
 
 
 def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
@@ -137,8 +146,8 @@ def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
 
 def print_plan(run: Run, settings: Settings) -> None:
     flags, choice = run.config, run.choice
-    found = hardware.describe(hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices))
-    print(f"Found {found}; {settings.world_size} rank(s). Chose {'; '.join(choice.reasons)}.")
+    found = ("Asked about " if flags.gpu else "Found ") + hardware.describe(run.gpus)
+    print(f"{found}; {settings.world_size} rank(s). Chose {'; '.join(choice.reasons)}.")
     if choice.quantization == "4bit" and flags.quantization == "auto":
         print(
             "WARNING: 4-bit weights change the numerics; give --quantization 4bit to say that this is meant."

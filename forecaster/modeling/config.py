@@ -14,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.modeling.hardware import KNOWN_GPUS
 from forecaster.modeling.memory import weight_bytes
 from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.settings import Settings
@@ -90,6 +91,8 @@ class TrainConfig:
     output_dir: str | None = _flag(None, "Default: finetuned_models/<run_name>_<time>.")
     resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
     dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
+
+    gpu: str | None = _flag(None, f"With --dry_run: check for this GPU ({', '.join(KNOWN_GPUS)}), not the machine's.")
 
     max_new_tokens: int = _flag(512, "For the benchmark: longest answer, in tokens.")
 
@@ -200,6 +203,8 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "A count of steps is a whole number.",
     )
     need(config.scheduler in _SCHEDULERS, "scheduler", f"Use one of {', '.join(_SCHEDULERS)}.")
+    need(config.gpu is None or config.gpu in KNOWN_GPUS, "gpu", f"Use one of {', '.join(KNOWN_GPUS)}.")
+    need(config.gpu is None or config.dry_run, "gpu", "It goes with --dry_run only; a run takes the machine's GPUs.")
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
     return problems
 

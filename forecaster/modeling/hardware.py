@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecaster.errors import Problem
-from forecaster.modeling.memory import training_bytes, weight_bytes
+from forecaster.modeling.memory import RESERVE_BYTES, USABLE_SHARE, training_bytes, weight_bytes
 from forecaster.modeling.registry import ModelShape
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -36,6 +36,26 @@ class Gpu:
     @property
     def has_bf16(self) -> bool:
         return self.compute_capability >= BF16_CAPABILITY
+
+
+def _known(name: str, mebibytes: int, capability: tuple[int, int]) -> Gpu:
+    return Gpu(0, "", name, mebibytes * 2**20, capability, "")
+
+
+# Memory as nvidia-smi reports it, in MiB; compute capabilities from NVIDIA's list of CUDA GPUs.
+KNOWN_GPUS = {
+    "t4": _known("Tesla T4", 15360, (7, 5)),
+    "v100": _known("Tesla V100 16 GB", 16384, (7, 0)),
+    "l4": _known("NVIDIA L4", 23034, (8, 9)),
+    "a10": _known("NVIDIA A10", 23028, (8, 6)),
+    "rtx3090": _known("NVIDIA GeForce RTX 3090", 24576, (8, 6)),
+    "rtx4090": _known("NVIDIA GeForce RTX 4090", 24564, (8, 9)),
+    "a100-40": _known("NVIDIA A100 40 GB", 40960, (8, 0)),
+    "a100-80": _known("NVIDIA A100 80 GB", 81920, (8, 0)),
+    "h100": _known("NVIDIA H100 80 GB", 81559, (9, 0)),
+    "h200": _known("NVIDIA H200", 143771, (9, 0)),
+}
+"""GPUs that a run can be checked for without having one."""
 
 
 class GpuSelectionError(Exception):
@@ -171,7 +191,7 @@ def choose(
         chosen_quantization = quantization
     elif weakest is not None and shape is not None:
         needed = training_bytes(shape, lora_rank=lora_rank, tokens=tokens)
-        if needed > weakest.memory_bytes:
+        if needed > USABLE_SHARE * weakest.memory_bytes:
             chosen_quantization = "4bit"
             reasons.append(
                 f"4-bit base weights, because 16-bit ones need about {needed / 2**30:.0f} GiB of "
@@ -207,30 +227,36 @@ def choose(
         )
     else:
         reasons.append("no DeepSpeed under plain python")
+    if weakest and shape and (too_large := _check_weights_fit(shape, chosen_quantization, weakest, path)):
+        problems.append(too_large)
     if problems:
         return problems
     return Choice(chosen_precision, chosen_quantization, checkpointing, path, tuple(reasons))
 
 
 def _check_weights_fit(
-    shape: ModelShape, quantization: Quantization, gpu: Gpu, ds_config: Path
+    shape: ModelShape, quantization: Quantization, gpu: Gpu, ds_config: Path | None
 ) -> Problem | None:
-    """Weights that alone exceed the GPU, where the configuration keeps all of them on it."""
-    try:
-        stage = json.loads(ds_config.read_text())["zero_optimization"]["stage"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """Weights that leave no room on the GPU, where the configuration keeps all of them on it."""
+    if ds_config and _zero_stage(ds_config) == 3:
         return None
-    weights = weight_bytes(shape, quantization == "4bit")
-    if stage == 3 or weights < gpu.memory_bytes:
+    needed = weight_bytes(shape, quantization == "4bit") + RESERVE_BYTES
+    if needed <= USABLE_SHARE * gpu.memory_bytes:
         return None
-    way_out = "a smaller model, or a larger GPU" + (
-        ", or --quantization 4bit" if quantization == "none" else ""
-    )
+    way_out = "a smaller model or a larger GPU" + (", or --quantization 4bit" if quantization == "none" else "")
     return Problem(
         "--base_model",
-        f"needs {weights / 2**30:.1f} GiB for its weights alone; {gpu.name} has {gpu.memory_bytes / 2**30:.1f} GiB.",
+        f"needs {needed / 2**30:.1f} GiB before the first row, and {gpu.name} has {gpu.memory_bytes / 2**30:.1f} GiB.",
         f"Use {way_out}.",
     )
+
+
+def _zero_stage(path: Path) -> int:
+    """The ZeRO stage of a readable DeepSpeed file, 0 where it names none."""
+    try:
+        return int(json.loads(path.read_text()).get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 0
 
 
 def locate_ds_config(name: str, precision: Precision, ranks: int) -> tuple[Path, str] | Problem:

@@ -6,6 +6,8 @@ from forecaster.modeling.registry import ModelShape
 
 RESERVE_BYTES = 1_000_000_000
 """CUDA context, allocator slack and communication buffers."""
+USABLE_SHARE = 0.94
+"""Share of a GPU's memory that the sum below may reach: drivers and fragmentation take the rest."""
 
 
 def weight_bytes(shape: ModelShape, four_bit: bool) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from forecaster.errors import Problem
 from forecaster.modeling import checkpoints
 from forecaster.modeling.config import OUTPUT_FOLDER, TrainConfig
-from forecaster.modeling.hardware import Choice
+from forecaster.modeling.hardware import Choice, Gpu
 from forecaster.modeling.registry import BaseModel
 
 
@@ -20,9 +20,10 @@ class Run:
     config: TrainConfig
     model: BaseModel
     choice: Choice
+    gpus: tuple[Gpu, ...]
+    """Empty: CPU."""
     output_dir: Path
     resume_from: Path | None
-    on_gpu: bool
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def sft_config(run: Run) -> SFTConfig:
         output_dir=str(run.output_dir),
         run_name=config.run_name,
         seed=config.seed,
-        use_cpu=not run.on_gpu,
+        use_cpu=not run.gpus,
         fp16=choice.precision == "fp16",
         bf16=choice.precision == "bf16",
         deepspeed=str(choice.ds_config) if choice.ds_config else None,
@@ -255,7 +255,7 @@ def build_model(run: Run) -> PeftModel:
     # LoRA's factors start at random: the same on every rank and in every run of this seed.
     set_seed(config.seed)
     # A quantised model cannot be moved later: it is put on its GPU while it loads.
-    device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.on_gpu else None
+    device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.gpus else None
     base = adapters.load_base(
         run.model.location, choice.precision, choice.quantization, config.trust_remote_code, device_map
     )
