@@ -3,8 +3,8 @@
     python benchmark.py --adapter finetuned_models/embedded_20260101000000
     CUDA_VISIBLE_DEVICES=0 python benchmark.py --adapter DIR --batch_size 32
 
-Writes predictions.jsonl, metrics.json, report.md and report.png into DIR/benchmark. A benchmark that was stopped goes
-on with the same command; answers that it has are not generated again.
+Writes predictions.jsonl, metrics.json, report.md and report.png into DIR/benchmark. A benchmark that was
+stopped goes on with the same command; answers that it has are not generated again.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     status = subprocess.run(benchmark, env=env | cuda_visible(indices[:1], settings)).returncode
     if status:
         print(
-            f"\nThe benchmark stopped with status {status}. The adapter is complete; the same command goes on:\n"
+            f"\nThe benchmark stopped with status {status}. The adapter is complete; this goes on:\n"
             f"  {shlex.join(benchmark)}",
             file=sys.stderr,
         )
@@ -102,7 +102,7 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="train.sh",
         allow_abbrev=False,
         usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--no_benchmark] [--dry_run] [any flag of train_lora.py]",
-        description="Fine-tune under DeepSpeed, then benchmark. Without a configuration: the embedded default.",
+        description="Fine-tune under DeepSpeed, then benchmark. Without flags: the embedded default.",
         epilog="`python train_lora.py --help` lists its flags.",
     )
     parser.add_argument(
@@ -147,9 +147,9 @@ def cuda_visible(indices: Sequence[int], settings: Settings) -> dict[str, str]:
 def rank_environment(indices: Sequence[int]) -> dict[str, str]:
     """Environment of the launched processes.
 
-    `--include` collides with a set CUDA_VISIBLE_DEVICES (DeepSpeed#5818), so that goes: its choice is in `--include`.
-    On CPU, DeepSpeed counts NUMA nodes as slots unless LOCAL_SIZE says otherwise, and
-    each rank's OpenMP would take every core.
+    `--include` collides with a set CUDA_VISIBLE_DEVICES (DeepSpeed#5818), so that goes: its choice is in
+    `--include`. On CPU, DeepSpeed counts NUMA nodes as slots unless LOCAL_SIZE says otherwise, and each
+    rank's OpenMP would take every core.
     """
     env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"

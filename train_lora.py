@@ -6,7 +6,7 @@ The embedded default, on any machine:
 
 A rented GPU:
 
-    deepspeed --include localhost:0 train_lora.py --base_model llama3.1-8b --dataset dow30-202305-202405 --from_remote
+    deepspeed --include localhost:0 train_lora.py --config configs/llama3.1-8b-a100.yaml
 
 Every problem of a configuration is reported before anything heavy is loaded, with exit status 2.
 """
@@ -141,7 +141,7 @@ def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
     return hardware.torch_mismatch(gpus, torch.__version__, torch.version.cuda)
 
 
-# --- print ---------------------------------------------------------------------------------------------------
+# --- print --------------------------------------------------------------------------------------------------
 
 
 def print_plan(run: Run, settings: Settings) -> None:
@@ -163,8 +163,8 @@ def print_plan(run: Run, settings: Settings) -> None:
     print(f"Base model {run.model.location}{trainable}.")
     rows = flags.batch_size * flags.gradient_accumulation_steps * settings.world_size
     print(
-        f"{rows} rows per optimizer step: {flags.batch_size} x {flags.gradient_accumulation_steps} accumulated x "
-        f"{settings.world_size} rank(s). Output folder {run.output_dir}."
+        f"{rows} rows per optimizer step: {flags.batch_size} x {flags.gradient_accumulation_steps} "
+        f"accumulated x {settings.world_size} rank(s). Output folder {run.output_dir}."
     )
     if run.resume_from:
         print(f"Going on from {run.resume_from}.")
@@ -176,15 +176,15 @@ def print_plan(run: Run, settings: Settings) -> None:
 def print_counts(corpus: sources.Corpus) -> None:
     counts = corpus.counts
     print(
-        f"Rows: {counts.train_read} training and {counts.test_read} test rows read; dropped because a test week "
-        f"would not come after its symbol's training: {counts.train_dropped_out_of_order} training, "
+        f"Rows: {counts.train_read} training and {counts.test_read} test rows read; dropped because a test "
+        f"week would not come after its symbol's training: {counts.train_dropped_out_of_order} training, "
         f"{counts.test_dropped_out_of_order} test; {counts.train_after_repeats} training rows after repeats, "
         f"{len(corpus.test)} test rows.",
         flush=True,
     )
 
 
-# --- run -----------------------------------------------------------------------------------------------------
+# --- run ----------------------------------------------------------------------------------------------------
 
 
 def train(
@@ -198,7 +198,8 @@ def train(
     if run.resume_from:
         check_same_rows(run.output_dir, corpus)
 
-    # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was checked.
+    # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
+    # checked.
     from forecaster.modeling import training
 
     args = training.sft_config(run)
@@ -215,14 +216,14 @@ def train(
         print(train_report.summary("Training"))
         print(test_report.summary("Test"), flush=True)
     if not len(train_rows) or not len(test_rows):
+        left = f"{len(train_rows)} training and {len(test_rows)} test rows"
+        would_do = max(train_report.max_length_that_would_do, test_report.max_length_that_would_do)
         raise ConfigurationError(
             [
                 Problem(
                     "--max_length",
-                    f"is {run.config.max_length}, which leaves {len(train_rows)} training and {len(test_rows)} test "
-                    "rows.",
-                    f"--max_length {max(train_report.max_length_that_would_do, test_report.max_length_that_would_do)} "
-                    "would keep all.",
+                    f"is {run.config.max_length}, which leaves {left}.",
+                    f"--max_length {would_do} would keep all.",
                 )
             ]
         )
@@ -274,6 +275,7 @@ def model_card(
     run: Run, template: str, corpus: sources.Corpus, train_loss: float, test_loss: float | None
 ) -> str:
     flags, choice = run.config, run.choice
+    weights = "4-bit NF4" if choice.quantization == "4bit" else "unquantised"
     test_line = f"{test_loss:.4f}" if test_loss is not None else "not measured"
     return f"""---
 base_model: {run.model.location}
@@ -290,8 +292,9 @@ predicted move and an analysis. Not financial advice.
 | base model | {run.model.location} |
 | data | {flags.dataset}, {len(corpus.train)} training and {len(corpus.test)} test rows |
 | LoRA | r {flags.lora_r}, alpha {flags.lora_alpha}, dropout {flags.lora_dropout}, {flags.target_modules} |
-| optimisation | rate {flags.learning_rate:g}, {flags.scheduler}, {flags.num_epochs:g} epochs, seed {flags.seed} |
-| numerics | {choice.precision}, base weights {"4-bit NF4" if choice.quantization == "4bit" else "unquantised"} |
+| optimisation | rate {flags.learning_rate:g}, {flags.scheduler}, {flags.num_epochs:g} epochs |
+| seed | {flags.seed} |
+| numerics | {choice.precision}, base weights {weights} |
 | chat template | {template}, saved as chat_template.jinja; evaluation has to use this file |
 | loss | {train_loss:.4f} mean over training, {test_line} on the test rows (answer tokens) |
 

@@ -20,7 +20,8 @@ LENGTHS = (4096, 2048, 1024)
 
 
 def cell(gpu: Gpu, model: ModelSpec) -> str:
-    """How the model trains on this GPU at one row a step: at the longest length at which 16 bit fits, else 4 bit."""
+    """How the model trains on this GPU at one row a step: at the longest length at which 16 bit fits, else 4
+    bit."""
     for four_bit in (False, True):
         for length in LENGTHS[: 2 if not four_bit else 3]:
             needed = training_bytes(model.shape, lora_rank=8, tokens=length, four_bit=four_bit)

@@ -36,6 +36,6 @@ class AdapterNotTrainedError(Exception):
     def __init__(self, path: str, tensor: str, reason: str) -> None:
         self.path, self.tensor, self.reason = path, tensor, reason
         super().__init__(
-            f"The adapter in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that every "
-            "rank took part in saving (ZeRO-3 gathers the weights on save)."
+            f"The adapter in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that "
+            "every rank took part in saving (ZeRO-3 gathers the weights on save)."
         )

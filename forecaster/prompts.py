@@ -14,9 +14,10 @@ from forecaster.records import Answer, Company, Direction, Label, Messages, Unre
 
 POSITIVE, CONCERNS, FORECAST = "Positive Developments", "Potential Concerns", "Prediction & Analysis"
 
-SYSTEM_PROMPT = f"""You are an experienced stock market analyst. From the company's recent news and financials, \
-name what speaks for the stock and what speaks against it, then forecast its move over the coming week and \
-explain the forecast. Answer in exactly this form:
+SYSTEM_PROMPT = f"""\
+You are an experienced stock market analyst. From the company's recent news and financials, name \
+what speaks for the stock and what speaks against it, then forecast its move over the coming week and explain \
+the forecast. Answer in exactly this form:
 
 [{POSITIVE}]:
 1. ...
@@ -32,7 +33,8 @@ Analysis: ..."""
 
 
 def render_published(messages: Messages) -> str:
-    """The single-string prompt of the published datasets: `[INST]<<SYS>>` system `<</SYS>>` user `[/INST]`."""
+    """The single-string prompt of the published datasets: `[INST]<<SYS>>` system `<</SYS>>` user
+    `[/INST]`."""
     return f"[INST]<<SYS>>\n{messages.system}\n<</SYS>>\n\n{messages.user}[/INST]"
 
 
@@ -43,7 +45,8 @@ _PUBLISHED = re.compile(
 
 
 def split_published(prompt: str) -> Messages:
-    """Inverse of `render_published`; a prompt without that wrapping is all user text, with an empty system part."""
+    """Inverse of `render_published`; a prompt without that wrapping is all user text, with an empty system
+    part."""
     if match := _PUBLISHED.fullmatch(prompt):
         return Messages(match["system"], match["user"])
     return Messages("", prompt)
@@ -57,10 +60,11 @@ def render_user_text(
     target_start: date,
     target_end: date,
 ) -> str:
-    """User part of a prompt: who the company is, its past weeks oldest first, its latest financials, the question."""
+    """User part of a prompt: who the company is, its past weeks oldest first, its latest financials, the
+    question."""
     parts = [
-        f"[Company Introduction]:\n\n{company.name} ({company.symbol}) is listed on {company.exchange} and belongs "
-        f"to the {company.industry} industry."
+        f"[Company Introduction]:\n\n{company.name} ({company.symbol}) is listed on {company.exchange} and "
+        f"belongs to the {company.industry} industry."
     ]
     for week in weeks:
         if week.end_price_usd == week.start_price_usd:
@@ -80,18 +84,19 @@ def render_user_text(
         )
     parts.append(
         f"Using only what was known before {target_start}, give the two to four most important positive "
-        f"developments and potential concerns for {company.symbol}, mostly from the news. Then predict how the "
-        f"{company.symbol} stock price moves in the coming week ({target_start} to {target_end}) and explain why."
+        f"developments and potential concerns for {company.symbol}, mostly from the news. Then predict how "
+        f"the {company.symbol} stock price moves in the coming week ({target_start} to {target_end}) and explain "
+        "why."
     )
     return "\n\n".join(parts)
 
 
-# A news item runs to the next blank line that is followed by something only a prompt builder writes: summaries
-# hold line breaks, and now and then blank lines, of their own.
+# A news item runs to the next blank line that is followed by something only a prompt builder writes:
+# summaries hold line breaks, and now and then blank lines, of their own.
 _NEWS_ITEM = re.compile(
-    r"\[Headline\]: .*?(?=\n\n(?:\[Headline\]: |\[Basic Financials\]|From \d{4}-\d\d-\d\d to \d{4}-\d\d-\d\d, "
-    r"|Some recent basic financials of |No basic financial reported|Financials of |Based on all the information "
-    r"|Using only what was known )|\Z)\n*",
+    r"\[Headline\]: .*?(?=\n\n(?:\[Headline\]: |\[Basic Financials\]"
+    r"|From \d{4}-\d\d-\d\d to \d{4}-\d\d-\d\d, |Some recent basic financials of "
+    r"|No basic financial reported|Financials of |Based on all the information |Using only what was known )|\Z)\n*",
     re.DOTALL,
 )
 _WEEK_START = re.compile(r"^From (\d{4}-\d\d-\d\d) to \d{4}-\d\d-\d\d, ", re.MULTILINE)
@@ -165,7 +170,8 @@ _MAX_WORDS_APART_CHARS = 40
 
 
 def without_think_block(text: str) -> str:
-    """The answer behind a reasoning model's closed think block; an answer without one is returned as it is."""
+    """The answer behind a reasoning model's closed think block; an answer without one is returned as it
+    is."""
     return _THINK_BLOCK.sub("", text).strip()
 
 

@@ -1,4 +1,5 @@
-"""Keys and process facts from `.env` and the environment: the only module that reads environment variables."""
+"""Keys and process facts from `.env` and the environment: the only module that reads environment
+variables."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Settings:
 def load_settings() -> Settings:
     """Read `.env` of the working folder, then the environment, which wins.
 
-    Keys from `.env` are put into this process's environment, where the Hugging Face and W&B clients look for them.
+    Keys from `.env` are put into this process's environment, where the Hugging Face and W&B clients look for
+    them.
     """
     load_dotenv(find_dotenv(usecwd=True), override=False)
     # A key that is set but empty would make the clients ask for another one.
@@ -68,7 +70,7 @@ def redact(text: str) -> str:
 def calm_openmp() -> None:
     """Let idle OpenMP threads sleep, unless the user chose otherwise; call it before torch is imported.
 
-    Threads that spin while they wait take the cores from every other process: two CPU ranks, or a training beside
-    anything else, were ten times slower. A GPU run does not notice.
+    Threads that spin while they wait take the cores from every other process: two CPU ranks, or a training
+    beside anything else, were ten times slower. A GPU run does not notice.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

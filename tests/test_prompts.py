@@ -1,4 +1,4 @@
-"""What models read and write: published prompts, news items inside them, answers and predictions, each way."""
+"""What models read and write: published prompts, their news, answers and predictions, in both directions."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def test_the_published_form_is_written_to_the_letter() -> None:
             PLAIN.replace("Prediction:", "**Prediction:**").replace("Analysis:", "**Analysis:**"),
             id="bold fields",
         ),
-        pytest.param(f"<think>Up or down by 9%? [Prediction & Analysis]</think>\n\n{PLAIN}", id="think block"),
+        pytest.param(
+            f"<think>Up or down by 9%? [Prediction & Analysis]</think>\n\n{PLAIN}", id="think block"
+        ),
         pytest.param(f"Here is my view.\n\n{PLAIN}\n", id="with a preamble"),
         pytest.param(PLAIN.replace("\n", "\r\n").replace(PROS.replace("\n", "\r\n"), PROS), id="CRLF"),
         pytest.param(PLAIN.replace("2-3%\n", "2-3%. "), id="prediction and analysis on one line"),
@@ -224,13 +226,32 @@ def test_no_text_makes_the_reader_raise(text: str) -> None:
     assert isinstance(parse_answer(text), Unreadable)
 
 
-PIECES = ["[", "]", "*", "#", ":", "%", "-", "+", "\n", "<think>", "</think>", "5", ".", "Analysis:", "up", "down"]
+PIECES = [
+    "[",
+    "]",
+    "*",
+    "#",
+    ":",
+    "%",
+    "-",
+    "+",
+    "\n",
+    "<think>",
+    "</think>",
+    "5",
+    ".",
+    "Analysis:",
+    "up",
+    "down",
+]
 
 
 @CALM
 @given(
     st.lists(
-        st.tuples(st.integers(0, len(PLAIN)), st.integers(0, 30), st.sampled_from(PIECES) | st.text(max_size=5)),
+        st.tuples(
+            st.integers(0, len(PLAIN)), st.integers(0, 30), st.sampled_from(PIECES) | st.text(max_size=5)
+        ),
         max_size=12,
     )
 )
@@ -339,7 +360,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def test_all_544_real_prompts_split_wrap_again_and_show_all_their_news(real_data: Path) -> None:
     folder = real_data / "forecaster_dow30"
-    prompts = [row["prompt"] for name in ("test_300.jsonl", "train_244.jsonl") for row in _rows(folder / name)]
+    prompts = [
+        row["prompt"] for name in ("test_300.jsonl", "train_244.jsonl") for row in _rows(folder / name)
+    ]
     assert len(prompts) == 544
     for prompt in prompts:
         messages = split_published(prompt)

@@ -56,7 +56,9 @@ def test_there_are_twelve_labels_with_twelve_texts() -> None:
     ]
 
 
-@pytest.mark.parametrize(("direction", "lower_pct"), [("sideways", 1), ("UP", 1), ("", 0), ("up", -1), ("up", 6)])
+@pytest.mark.parametrize(
+    ("direction", "lower_pct"), [("sideways", 1), ("UP", 1), ("", 0), ("up", -1), ("up", 6)]
+)
 def test_a_label_outside_the_twelve_cannot_be_made(direction: Any, lower_pct: int) -> None:
     with pytest.raises(ValueError, match="no such label"):
         Label(direction, lower_pct)

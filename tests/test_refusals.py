@@ -104,7 +104,10 @@ def assert_refused(cwd: Path, done: subprocess.CompletedProcess[str], *messages:
             id="values out of range, all at once",
         ),
         pytest.param(
-            [*SAMPLE, "--batch_sise", "2"], {}, ["--batch_sise: is no flag. Did you mean --batch_size?"], id="misspelt flag"
+            [*SAMPLE, "--batch_sise", "2"],
+            {},
+            ["--batch_sise: is no flag. Did you mean --batch_size?"],
+            id="misspelt flag",
         ),
         pytest.param([*SAMPLE, "--batch_size", "two"], {}, ["invalid int value: 'two'"], id="wrong type"),
         pytest.param(

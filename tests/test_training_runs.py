@@ -54,12 +54,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 training and 4 test rows of the embedded sample."""
     folder = tmp_path_factory.mktemp("data")
     for name, count in (("train", 16), ("test", 4)):
-        lines = (ROOT / "sample" / "dataset" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+        lines = (
+            (ROOT / "sample" / "dataset" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+        )
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
-def short_run(data: Path, output_dir: Path, ranks: int, accumulation: int, ds_config: str, *more: str) -> Path:
+def short_run(
+    data: Path, output_dir: Path, ranks: int, accumulation: int, ds_config: str, *more: str
+) -> Path:
     done = deepspeed(
         data,
         ranks,
@@ -74,7 +78,9 @@ def short_run(data: Path, output_dir: Path, ranks: int, accumulation: int, ds_co
 
 def losses(folder: Path) -> list[float]:
     history = json.loads((folder / "log_history.json").read_text())
-    return [entry.get("loss", entry.get("eval_loss")) for entry in history if {"loss", "eval_loss"} & set(entry)]
+    return [
+        entry.get("loss", entry.get("eval_loss")) for entry in history if {"loss", "eval_loss"} & set(entry)
+    ]
 
 
 def row_order(folder: Path, rank: int) -> list[dict[str, Any]]:
@@ -104,9 +110,10 @@ def test_zero_2_and_zero_3_on_two_ranks_take_the_same_rows_and_lose_the_same(
         assert len(row_order(zero2, rank)) == 4 * 2
     assert losses(zero3) == pytest.approx(losses(zero2), abs=1e-5)
     assert len(losses(zero2)) == 4 + 2
-    assert load_file(zero3 / "adapter_model.safetensors").keys() == load_file(
-        zero2 / "adapter_model.safetensors"
-    ).keys()
+    assert (
+        load_file(zero3 / "adapter_model.safetensors").keys()
+        == load_file(zero2 / "adapter_model.safetensors").keys()
+    )
 
 
 def test_one_rank_with_doubled_accumulation_takes_the_same_rows_per_optimizer_step(
@@ -129,7 +136,9 @@ def test_a_run_goes_on_from_its_newest_complete_checkpoint(data: Path, zero2: Pa
     (cut_short / "checkpoint-4" / "manifest.json").unlink()
     done = short_run(data, cut_short, 2, 2, "fp32_zero2", "--resume")
     assert losses(done) == pytest.approx(losses(zero2), abs=1e-6)
-    assert (done / "adapter_model.safetensors").read_bytes() == (zero2 / "adapter_model.safetensors").read_bytes()
+    assert (done / "adapter_model.safetensors").read_bytes() == (
+        zero2 / "adapter_model.safetensors"
+    ).read_bytes()
     assert (done / "adapter_config.json").read_bytes() == (zero2 / "adapter_config.json").read_bytes()
 
 

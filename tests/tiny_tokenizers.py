@@ -29,7 +29,9 @@ DEEPSEEK_TEMPLATE = (
 )
 
 
-def make(special: tuple[str, ...], bos: str | None, eos: str, template: str | None) -> PreTrainedTokenizerFast:
+def make(
+    special: tuple[str, ...], bos: str | None, eos: str, template: str | None
+) -> PreTrainedTokenizerFast:
     """Word-level tokenizer: special tokens get the first ids, then ROLES, then WORDS; adds the BOS by default."""
     vocabulary = {token: i for i, token in enumerate(("<unk>", *special, *ROLES, *WORDS))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
@@ -49,7 +51,13 @@ def llama2() -> PreTrainedTokenizerFast:
 
 
 def llama3() -> PreTrainedTokenizerFast:
-    special = ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>")
+    special = (
+        "<|begin_of_text|>",
+        "<|eot_id|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|end_of_text|>",
+    )
     return make(special, "<|begin_of_text|>", "<|eot_id|>", LLAMA3_TEMPLATE)
 
 

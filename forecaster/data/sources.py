@@ -1,4 +1,5 @@
-"""Where datasets come from: hub ids, folders made by `save_to_disk`, parquet and jsonl files, FinGPT's short names.
+"""Where datasets come from: hub ids, folders made by `save_to_disk`, parquet and jsonl files, FinGPT's short
+names.
 
 Rows stay in Arrow files (`datasets.Dataset`), never in Python lists.
 """
@@ -25,8 +26,8 @@ SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 _SPEC_HELP = (
-    "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as dow30-202305-202405, or "
-    "a hub id together with --from_remote."
+    "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
+    "dow30-202305-202405, or a hub id together with --from_remote."
 )
 
 
@@ -65,7 +66,8 @@ class Corpus:
 
 
 def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
-    """Resolve a comma list of datasets without loading anything; raises ConfigurationError with every bad entry."""
+    """Resolve a comma list of datasets without loading anything; raises ConfigurationError with every bad
+    entry."""
     sources, problems = [], []
     for entry in filter(None, (part.strip() for part in specs.split(","))):
         spec, repeat_text = entry, "1"
@@ -116,9 +118,9 @@ def _locate(spec: str, from_remote: bool) -> tuple[Literal["file", "folder", "hu
 def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None) -> Corpus:
     """Read, check, split and order the rows.
 
-    A source without a test split is split by date. With `test_sources` their test rows (all rows, for a source
-    without a split) are the test set and stay whole: training rows that break the order of time give way. Without,
-    test rows give way to training rows.
+    A source without a test split is split by date. With `test_sources` their test rows (all rows, for a
+    source without a split) are the test set and stay whole: training rows that break the order of time give
+    way. Without, test rows give way to training rows.
 
     Raises:
         ConfigurationError: a missing column, an empty answer, an unreadable period, each with file and row.

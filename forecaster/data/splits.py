@@ -1,4 +1,5 @@
-"""Splits by date, and the rule that no test week lies in or before a training week of the same symbol. Pure."""
+"""Splits by date, and the rule that no test week lies in or before a training week of the same symbol.
+Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) 
 def out_of_order(
     train: Sequence[RowKey], test: Sequence[RowKey], give_way: Literal["train", "test"]
 ) -> list[int]:
-    """Indices of the rows of the `give_way` part to drop, so that each symbol's test weeks follow its training.
+    """Indices of the rows of the `give_way` part to drop, so that each symbol's test weeks follow its
+    training.
 
     With `test`, test rows in or before the symbol's last training week go; with `train`, training rows in or
     after the symbol's first test week.

@@ -42,7 +42,8 @@ class Metrics:
     mse: float | None
     """Mean squared difference of bin midpoints in percent squared, over readable answers."""
     rouge: dict[str, dict[str, float]] | None
-    """Section key -> rouge1, rouge2, rougeL: F-measure with stemming, as published; rows whose reference reads too."""
+    """Section key -> rouge1, rouge2, rougeL: F-measure with stemming, as published; rows whose reference
+    reads too."""
     seconds_per_answer: float | None
     unreadable: dict[str, int]
     """Reason -> count."""

@@ -27,7 +27,7 @@ def draw_run(
     left.plot(*zip(*train, strict=True), color="0.45", linewidth=1.5, label="training")
     if test:
         left.plot(*zip(*test, strict=True), color="black", marker="o", linestyle="--", label="test")
-    left.set(xlabel="optimizer step", ylabel="loss per answer token (nats)", title="Loss", yscale="log")
+    left.set(xlabel="optimizer step", ylabel="loss per answer token (nats)", title="Loss", ylim=(0, None))
     left.legend(frameon=False)
 
     bars: list[tuple[str, float | None, str]] = [
@@ -36,9 +36,9 @@ def draw_run(
     bars += [(b.name, b.bin_acc, "0.75") for b in baselines if b.bin_acc is not None]
     for place, (_, value, shade) in enumerate(reversed(bars)):
         right.barh(place, value or 0, color=shade)
-        right.text(
-            (value or 0) + 0.01, place, "no readable answer" if value is None else f"{value:.3f}", va="center"
-        )
+        text = "no readable answer" if value is None else f"{value:.3f}"
+        on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        right.text((value or 0) + 0.015, place, text, va="center", bbox=on_white)
     right.set_yticks(range(len(bars)), [name for name, _, _ in reversed(bars)])
     right.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     right.set(xlim=(0, 1), xlabel="share of right directions", title="Binary accuracy")

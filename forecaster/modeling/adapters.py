@@ -27,7 +27,8 @@ def load_base(
 ) -> PreTrainedModel:
     """Load base weights in the precision of the run, or in 4 bit (NF4, double quantisation) computing in it.
 
-    Attention is SDPA: it has kernels on every GPU and, unlike eager attention, does not overflow in fp16 on Qwen2.5.
+    Attention is SDPA: it has kernels on every GPU and, unlike eager attention, does not overflow in fp16 on
+    Qwen2.5.
     """
     four_bit = None
     if quantization == "4bit":
@@ -84,7 +85,8 @@ def sort_adapter_config(folder: Path) -> None:
 
 
 def check_trained(folder: Path) -> int:
-    """Check that a saved adapter has no empty tensor, no non-finite one, and LoRA-B factors that moved from zero.
+    """Check that a saved adapter has no empty tensor, no non-finite one, and LoRA-B factors that moved from
+    zero.
 
     Returns:
         The number of tensors.

@@ -92,7 +92,9 @@ class TrainConfig:
     resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
     dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
 
-    gpu: str | None = _flag(None, f"With --dry_run: check for this GPU ({', '.join(KNOWN_GPUS)}), not the machine's.")
+    gpu: str | None = _flag(
+        None, f"With --dry_run: check for this GPU ({', '.join(KNOWN_GPUS)}), not the machine's."
+    )
 
     max_new_tokens: int = _flag(512, "For the benchmark: longest answer, in tokens.")
 
@@ -112,9 +114,10 @@ def parse_flags(argv: Sequence[str]) -> TrainConfig:
     words = [*yaml_as_flags(_config_path(argv)), *argv]
     config, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
-        raise ConfigurationError([_unknown_flag(word) for word in unknown if word.startswith("-")] or [
-            Problem(unknown[0], "belongs to no flag.", "Flags look like `--name value`.")
-        ])
+        raise ConfigurationError(
+            [_unknown_flag(word) for word in unknown if word.startswith("-")]
+            or [Problem(unknown[0], "belongs to no flag.", "Flags look like `--name value`.")]
+        )
     return config
 
 
@@ -204,7 +207,11 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
     )
     need(config.scheduler in _SCHEDULERS, "scheduler", f"Use one of {', '.join(_SCHEDULERS)}.")
     need(config.gpu is None or config.gpu in KNOWN_GPUS, "gpu", f"Use one of {', '.join(KNOWN_GPUS)}.")
-    need(config.gpu is None or config.dry_run, "gpu", "It goes with --dry_run only; a run takes the machine's GPUs.")
+    need(
+        config.gpu is None or config.dry_run,
+        "gpu",
+        "It goes with --dry_run only; a run takes the machine's GPUs.",
+    )
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
     return problems
 
@@ -217,7 +224,7 @@ def find_model_problems(config: TrainConfig, model: BaseModel, settings: Setting
             Problem(
                 "--base_model",
                 f"{model.location} is gated, and there is no HF_TOKEN.",
-                "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder with it.",
+                "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder.",
             )
         )
     unknown = [name for name in config.target_module_names if name not in ALL_PROJECTIONS]

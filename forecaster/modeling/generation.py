@@ -45,7 +45,8 @@ def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, limit: int) -> Prompt:
-    """A dataset row's prompt with at most `limit` tokens, losing whole news items, oldest first, as in training."""
+    """A dataset row's prompt with at most `limit` tokens, losing whole news items, oldest first, as in
+    training."""
     fitted = fit(split_published(prompt), limit, lambda messages: len(prompt_ids(tokenizer, messages)))
     if fitted is None:
         return Prompt(row_id, None, 0)

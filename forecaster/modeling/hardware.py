@@ -1,4 +1,5 @@
-"""Which GPU leads to which precision, method and DeepSpeed configuration, and why. Pure but for `detect_gpus`."""
+"""Which GPU leads to which precision, method and DeepSpeed configuration, and why. Pure but for
+`detect_gpus`."""
 
 from __future__ import annotations
 
@@ -91,8 +92,8 @@ def parse_gpu_listing(text: str) -> tuple[Gpu, ...]:
 def select_gpus(gpus: Sequence[Gpu], asked: str | None) -> tuple[Gpu, ...]:
     """The GPUs that a list such as `2,3` or `GPU-1a2b` names, in its order; None means all.
 
-    This is the syntax of CUDA_VISIBLE_DEVICES; an empty list or `-1` hides every GPU. Without a GPU there is nothing
-    to select: DeepSpeed's launcher numbers CPU ranks in that variable too.
+    This is the syntax of CUDA_VISIBLE_DEVICES; an empty list or `-1` hides every GPU. Without a GPU there is
+    nothing to select: DeepSpeed's launcher numbers CPU ranks in that variable too.
     """
     if asked is None or not gpus:
         return tuple(gpus)
@@ -243,10 +244,13 @@ def _check_weights_fit(
     needed = weight_bytes(shape, quantization == "4bit") + RESERVE_BYTES
     if needed <= USABLE_SHARE * gpu.memory_bytes:
         return None
-    way_out = "a smaller model or a larger GPU" + (", or --quantization 4bit" if quantization == "none" else "")
+    way_out = "a smaller model or a larger GPU" + (
+        ", or --quantization 4bit" if quantization == "none" else ""
+    )
     return Problem(
         "--base_model",
-        f"needs {needed / 2**30:.1f} GiB before the first row, and {gpu.name} has {gpu.memory_bytes / 2**30:.1f} GiB.",
+        f"needs {needed / 2**30:.1f} GiB before the first row, and {gpu.name} has "
+        f"{gpu.memory_bytes / 2**30:.1f}.",
         f"Use {way_out}.",
     )
 
@@ -272,7 +276,8 @@ def locate_ds_config(name: str, precision: Precision, ranks: int) -> tuple[Path,
                 f"Use auto, a path, or one of {', '.join(sorted(path.stem for path in ds_config_files()))}.",
             )
         note = f" (no file {name} here, so auto)"
-    # Partitioning optimizer state over one rank only costs time; LoRA's state is small, so stage 3 is never needed.
+    # Partitioning optimizer state over one rank only costs time; LoRA's state is small, so stage 3 is never
+    # needed.
     stage = 0 if ranks == 1 else 2
     path = DS_CONFIG_FOLDER / f"{precision}_zero{stage}.json"
     return path, f"ds_config {path.name} for {ranks} rank{'s' if ranks > 1 else ''}{note}"

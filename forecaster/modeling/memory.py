@@ -26,12 +26,13 @@ def training_bytes(
     checkpointing: bool = True,
     answer_share: float = 0.2,
 ) -> int:
-    """Peak bytes of one LoRA training step of `tokens` tokens (micro batch x length) on one GPU without partitioning.
+    """Peak bytes of one LoRA training step of `tokens` tokens (micro batch x length) on one GPU without
+    partitioning.
 
-    Adapters cost 16 bytes a parameter (weights, gradients, fp32 copy and two Adam moments). Activations follow
-    Korthikanti et al. 2022 for a Llama layer with fused attention: the layer inputs (2 bytes x hidden) stay in any
-    case; a layer's inner values and their gradients are held for one layer with checkpointing, for all without.
-    Logits (about 10 bytes a vocabulary entry) are built for answer tokens only.
+    Adapters cost 16 bytes a parameter (weights, gradients, fp32 copy and two Adam moments). Activations
+    follow Korthikanti et al. 2022 for a Llama layer with fused attention: the layer inputs (2 bytes x hidden)
+    stay in any case; a layer's inner values and their gradients are held for one layer with checkpointing,
+    for all without. Logits (about 10 bytes a vocabulary entry) are built for answer tokens only.
     """
     inner = 2 * (8 * shape.hidden_size + 3 * shape.intermediate_size)
     per_token = 2 * shape.layers * shape.hidden_size + inner * (2 if checkpointing else shape.layers + 1)

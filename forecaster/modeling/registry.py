@@ -142,7 +142,8 @@ class BaseModel:
 
 
 def resolve(base_model: str) -> BaseModel | Problem:
-    """Resolve an alias, hub id or folder without network access; a folder wins over a hub id of the same name."""
+    """Resolve an alias, hub id or folder without network access; a folder wins over a hub id of the same
+    name."""
     path = Path(base_model)
     if path.is_dir():
         try:

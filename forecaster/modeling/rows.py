@@ -27,9 +27,9 @@ class TemplateError(Exception):
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """Give the tokenizer the chat template that training and evaluation share, and a pad token; say which.
 
-    The model's own template is kept, but for DeepSeek-R1 models, whose own one hides the answer; models without
-    one get the Llama-2 form. The pad token falls back to one that is not the end token, where the vocabulary has
-    one: padding is masked by position, never by token id.
+    The model's own template is kept, but for DeepSeek-R1 models, whose own one hides the answer; models
+    without one get the Llama-2 form. The pad token falls back to one that is not the end token, where the
+    vocabulary has one: padding is masked by position, never by token id.
     """
     own = tokenizer.chat_template
     if isinstance(own, str) and "</think>" in own and "<｜Assistant｜>" in own:
@@ -69,13 +69,15 @@ def prompt_and_answer_ids(
     answer_ids = tokenizer(full_text[len(prompt_text) :], add_special_tokens=False)["input_ids"]
     ends = end_token_ids(tokenizer)
     last_end = max((i for i, token in enumerate(answer_ids) if token in ends), default=None)
-    # Templates may end a turn with a line break behind the end token (Qwen2.5); others write no end token at all.
+    # Templates may end a turn with a line break behind the end token (Qwen2.5); others write no end token at
+    # all.
     answer_ids = [*answer_ids, tokenizer.eos_token_id] if last_end is None else answer_ids[: last_end + 1]
     return _encode(tokenizer, prompt_text), answer_ids
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that end an answer: the end-of-text token, and the end-of-turn token of the Llama-3 and Qwen forms."""
+    """Tokens that end an answer: the end-of-text token, and the end-of-turn token of the Llama-3 and Qwen
+    forms."""
     names = (tokenizer.eos_token, "<|eot_id|>", "<|im_end|>")
     vocabulary = tokenizer.get_vocab()
     return {vocabulary[name] for name in names if name in vocabulary}
@@ -90,7 +92,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str 
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a rendered prompt. The template writes the BOS for most models, the tokenizer for others: one stays."""
+    """Ids of a rendered prompt. The template writes the BOS for most models, the tokenizer for others: one
+    stays."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:1] != [bos] and tokenizer("")["input_ids"][:1] == [bos]:
@@ -107,7 +110,8 @@ class FittedPrompt:
 
 
 def fit(messages: Messages, limit: int, count_tokens: Callable[[Messages], int]) -> FittedPrompt | None:
-    """Drop whole news items, oldest first, until `count_tokens` is within `limit`; None when that is not enough."""
+    """Drop whole news items, oldest first, until `count_tokens` is within `limit`; None when that is not
+    enough."""
     available = len(news_item_spans(messages.user))
 
     def cut(count: int) -> Messages:
@@ -173,9 +177,11 @@ class RowReport:
 
     def summary(self, name: str) -> str:
         text = (
-            f"{name}: {self.kept} of {self.rows} rows, {self.tokens:,} tokens ({self.answer_tokens:,} of answers); "
+            f"{name}: {self.kept} of {self.rows} rows, {self.tokens:,} tokens "
+            f"({self.answer_tokens:,} of answers); "
             f"{self.trimmed} rows lost {self.news_items_dropped} of their oldest news items, "
-            f"{len(self.dropped_row_ids)} rows dropped (longer than --max_length {self.max_length} without any news)."
+            f"{len(self.dropped_row_ids)} rows dropped (longer than --max_length {self.max_length} without "
+            "any news)."
         )
         if len(self.dropped_row_ids) > 0.05 * self.rows:
             text += (

@@ -85,8 +85,8 @@ def sft_config(run: Run) -> SFTConfig:
         report_to=[] if config.report_to == "none" else [config.report_to],
     )
     if choice.ds_config:
-        # The Trainer opens torch's process group only. ZeRO-3 asks DeepSpeed's own for the number of ranks while the
-        # model loads, and would count one.
+        # The Trainer opens torch's process group only. ZeRO-3 asks DeepSpeed's own for the number of ranks
+        # while the model loads, and would count one.
         deepspeed.init_distributed(auto_mpi_discovery=False)
     return args
 
@@ -114,7 +114,8 @@ class RowCollator:
 
 
 class ForecasterTrainer(SFTTrainer):
-    """TRL's trainer (token-mean loss over answers, computed in chunks) that records which rows made each step."""
+    """TRL's trainer (token-mean loss over answers, computed in chunks) that records which rows made each
+    step."""
 
     def __init__(self, *args: Any, row_order_file: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

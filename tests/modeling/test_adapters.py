@@ -37,7 +37,9 @@ def base_folder(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def lora(base: Path, dropout: float = 0.0, quantization: str = "none", checkpointing: bool = False) -> PeftModel:
+def lora(
+    base: Path, dropout: float = 0.0, quantization: str = "none", checkpointing: bool = False
+) -> PeftModel:
     model = load_base(str(base), "fp32", quantization)  # type: ignore[arg-type]
     return attach_lora(
         model,
@@ -80,7 +82,9 @@ def test_a_reloaded_adapter_gives_the_same_logits(base_folder: Path, tmp_path: P
         assert torch.equal(model.eval()(ids).logits, reloaded.eval()(ids).logits)
 
 
-def test_a_trained_adapter_passes_the_check_and_an_untrained_one_does_not(base_folder: Path, tmp_path: Path) -> None:
+def test_a_trained_adapter_passes_the_check_and_an_untrained_one_does_not(
+    base_folder: Path, tmp_path: Path
+) -> None:
     model = lora(base_folder)
     model.save_pretrained(tmp_path / "untrained")
     with pytest.raises(AdapterNotTrainedError, match="still zero, as before training"):
@@ -97,7 +101,9 @@ def test_a_trained_adapter_passes_the_check_and_an_untrained_one_does_not(base_f
         (lambda tensor: tensor * float("nan"), "holds NaN or infinite values"),
     ],
 )
-def test_a_damaged_adapter_is_named_by_tensor(base_folder: Path, tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_adapter_is_named_by_tensor(
+    base_folder: Path, tmp_path: Path, damage, message: str
+) -> None:  # type: ignore[no-untyped-def]
     model = lora(base_folder)
     train_two_steps(model)
     model.save_pretrained(tmp_path)
@@ -117,7 +123,9 @@ def test_a_missing_adapter_file_is_told(tmp_path: Path) -> None:
 def test_adapter_config_is_written_in_sorted_order(base_folder: Path, tmp_path: Path) -> None:
     lora(base_folder).save_pretrained(tmp_path)
     sort_adapter_config(tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == sorted(ALL_PROJECTIONS)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == sorted(
+        ALL_PROJECTIONS
+    )
 
 
 def test_gradients_reach_the_adapters_through_checkpointed_layers(base_folder: Path) -> None:

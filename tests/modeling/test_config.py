@@ -145,7 +145,9 @@ def test_a_value_of_the_wrong_type_ends_with_status_2(words: list[str]) -> None:
         (["stray"], ["stray: belongs to no flag. Flags look like `--name value`."]),
     ],
 )
-def test_unknown_flags_are_all_named_with_the_nearest_known_one(words: list[str], messages: list[str]) -> None:
+def test_unknown_flags_are_all_named_with_the_nearest_known_one(
+    words: list[str], messages: list[str]
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_flags([*NEEDED, *words])
     assert [str(problem) for problem in caught.value.problems] == messages
@@ -264,16 +266,27 @@ def test_every_bad_value_is_listed_at_once() -> None:
         (["--learning_rate", "nan"], "--learning_rate: is nan. It has to be above 0, for example 5e-5."),
         (["--learning_rate=-1e-5"], "--learning_rate: is -1e-05. It has to be above 0, for example 5e-5."),
         (["--max_steps=-2"], "--max_steps: is -2. Use a number of steps, or -1 for all epochs."),
-        (["--eval_steps", "0"], "--eval_steps: is 0.0. Use a count of steps (50) or a fraction of all (0.1)."),
+        (
+            ["--eval_steps", "0"],
+            "--eval_steps: is 0.0. Use a count of steps (50) or a fraction of all (0.1).",
+        ),
         (["--eval_steps", "10.5"], "--eval_steps: is 10.5. A count of steps is a whole number."),
         (
             ["--max_length", "512", "--max_new_tokens", "512"],
             "--max_new_tokens: is 512. It has to be below --max_length.",
         ),
         (
+            ["--gpu", "t5", "--dry_run"],
+            "--gpu: is 't5'. Use one of t4, v100, l4, a10, rtx3090, rtx4090, a100-40, a100-80, h100, h200.",
+        ),
+        (
+            ["--gpu", "t4"],
+            "--gpu: is 't4'. It goes with --dry_run only; a run takes the machine's GPUs.",
+        ),
+        (
             ["--scheduler", "sawtooth"],
-            "--scheduler: is 'sawtooth'. Use one of linear, cosine, cosine_with_restarts, polynomial, constant, "
-            "constant_with_warmup, inverse_sqrt.",
+            "--scheduler: is 'sawtooth'. Use one of linear, cosine, cosine_with_restarts, polynomial, "
+            "constant, constant_with_warmup, inverse_sqrt.",
         ),
     ],
 )
@@ -293,6 +306,7 @@ def test_a_bad_value_is_shown_with_what_is_allowed(words: list[str], message: st
         ["--warmup_ratio", "1"],
         ["--weight_decay", "0"],
         ["--num_epochs", "0.5"],
+        ["--gpu", "t4", "--dry_run"],
         ["--target_modules", "q_proj, v_proj,"],
     ],
 )
@@ -330,10 +344,10 @@ def test_any_other_scheduler_is_taken_as_asked(scheduler: str, warmup_ratio: str
 def test_a_gated_model_needs_a_token() -> None:
     flags = parse_flags([*NEEDED, "--base_model", "llama3.1-8b"])
     model = model_of("llama3.1-8b")
-    assert [str(problem) for problem in find_model_problems(flags, model, Settings())] == [
-        "--base_model: meta-llama/Llama-3.1-8B-Instruct is gated, and there is no HF_TOKEN. Accept its licence on "
-        "its hub page and put HF_TOKEN into .env, or give a local folder with it."
-    ]
+    (problem,) = find_model_problems(flags, model, Settings())
+    assert problem.where == "--base_model"
+    assert problem.found == "meta-llama/Llama-3.1-8B-Instruct is gated, and there is no HF_TOKEN."
+    assert "put HF_TOKEN into .env" in problem.way_out
     assert find_model_problems(flags, model, Settings(hf_token=SOME_KEY)) == []
 
 
@@ -354,7 +368,9 @@ def test_a_max_length_above_the_context_is_refused_with_the_largest_allowed() ->
 def test_layers_that_the_model_does_not_have_are_named() -> None:
     flags = parse_flags([*NEEDED, "--target_modules", "q_proj,c_attn,W_pack"])
     (problem,) = find_model_problems(flags, model_of("qwen2.5-1.5b"), Settings())
-    assert str(problem).startswith("--target_modules: c_attn, W_pack can not be adapted in this model. It has q_proj")
+    assert str(problem).startswith(
+        "--target_modules: c_attn, W_pack can not be adapted in this model. It has q_proj"
+    )
 
 
 def test_of_an_unknown_model_nothing_is_assumed() -> None:

@@ -1,4 +1,4 @@
-"""From the GPUs of a machine to precision, quantisation and DeepSpeed file, and what is refused on the way."""
+"""From the GPUs of a machine to precision, quantisation and DeepSpeed file, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from forecaster.errors import Problem
 from forecaster.modeling import hardware
 from forecaster.modeling.hardware import (
     DS_CONFIG_FOLDER,
+    KNOWN_GPUS,
     Choice,
     Gpu,
     GpuSelectionError,
@@ -42,7 +43,9 @@ def empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
 
 
-def ask(gpus: list[Gpu], ranks: int = 1, alias: str | None = "llama3.1-8b", **flags: Any) -> Choice | list[Problem]:
+def ask(
+    gpus: list[Gpu], ranks: int = 1, alias: str | None = "llama3.1-8b", **flags: Any
+) -> Choice | list[Problem]:
     shape = SHAPES[alias] if alias else None
     return choose(gpus, ranks, shape=shape, lora_rank=8, tokens=flags.pop("tokens", 2048), **flags)
 
@@ -126,6 +129,13 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(asked: str) -> N
 
 def test_without_a_gpu_there_is_nothing_to_select() -> None:
     assert select_gpus([], "0,1") == ()
+
+
+def test_gpus_that_a_run_can_be_checked_for_are_as_nvidia_smi_would_list_them() -> None:
+    t4, a100 = KNOWN_GPUS["t4"], KNOWN_GPUS["a100-40"]
+    assert (t4.name, t4.memory_bytes, t4.compute_capability) == (T4.name, T4.memory_bytes, (7, 5))
+    assert (a100.memory_bytes, a100.compute_capability) == (40 * 2**30, (8, 0))
+    assert [name for name, gpu in KNOWN_GPUS.items() if not gpu.has_bf16] == ["t4", "v100"]
 
 
 def test_gpus_are_described_by_kind_and_number() -> None:
@@ -255,8 +265,8 @@ def test_a_file_that_fixes_fp16_is_followed_on_an_a100() -> None:
 
 def test_bf16_on_a_t4_is_refused() -> None:
     assert refused([T4], precision="bf16") == [
-        "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16, or a "
-        "GPU of compute capability 8.0 or more."
+        "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16, "
+        "or a GPU of compute capability 8.0 or more."
     ]
 
 
@@ -282,8 +292,8 @@ def test_an_optimizer_that_sends_single_bits_is_refused_with_a_zero_stage(optimi
     )
     problems = refused([T4], ds_config=name, quantization="none", alias="qwen2.5-1.5b")
     assert problems == [
-        f"--ds_config: mine.json joins {optimizer} with ZeRO stage {stage}. {optimizer} works with stage 0 only: "
-        "set the stage to 0, or leave the optimizer out."
+        f"--ds_config: mine.json joins {optimizer} with ZeRO stage {stage}. {optimizer} works with stage 0 "
+        "only: set the stage to 0, or leave the optimizer out."
     ]
 
 
@@ -297,18 +307,20 @@ def test_an_optimizer_that_sends_single_bits_is_fine_at_stage_0_on_a_gpu_only() 
 
 def test_four_bit_weights_with_zero_stage_3_are_refused() -> None:
     assert refused([A100], ds_config="bf16_zero3", quantization="4bit") == [
-        "--quantization: 4bit does not work with ZeRO stage 3 (bf16_zero3.json). Use a stage 0 or 2 configuration, "
-        "or --quantization none."
+        "--quantization: 4bit does not work with ZeRO stage 3 (bf16_zero3.json). Use a stage 0 or 2 "
+        "configuration, or --quantization none."
     ]
 
 
-@pytest.mark.parametrize(("file", "precision"), [("fp16_zero0", "bf16"), ("bf16_zero2", "fp16"), ("bf16_zero0", "fp32")])
+@pytest.mark.parametrize(
+    ("file", "precision"), [("fp16_zero0", "bf16"), ("bf16_zero2", "fp16"), ("bf16_zero0", "fp32")]
+)
 def test_a_file_and_a_precision_that_disagree_are_refused(file: str, precision: str) -> None:
     (problem,) = refused([A100], ds_config=file, precision=precision)
     written = file[:4]
     assert problem == (
-        f"--ds_config: {file}.json asks for {written}, but the precision is {precision}. Use a configuration for "
-        f"{precision}, --ds_config auto, or --precision {written}."
+        f"--ds_config: {file}.json asks for {written}, but the precision is {precision}. Use a configuration "
+        f"for {precision}, --ds_config auto, or --precision {written}."
     )
 
 
@@ -338,10 +350,16 @@ def test_an_empty_object_is_a_valid_file() -> None:
 
 
 def test_weights_that_are_larger_than_the_gpu_are_refused() -> None:
-    assert refused([T4], alias="llama2-13b", quantization="none") == [
-        "--base_model: needs 24.2 GiB for its weights alone; Tesla T4 has 15.0 GiB. Use a smaller model, or a larger "
-        "GPU, or --quantization 4bit."
-    ]
+    (problem,) = refused([T4], alias="llama2-13b", quantization="none")
+    assert problem.startswith("--base_model: needs 25.2 GiB before the first row, and Tesla T4 has 15.0")
+    assert problem.endswith("Use a smaller model or a larger GPU, or --quantization 4bit.")
+
+
+def test_weights_that_leave_no_room_on_the_gpu_are_refused_with_and_without_deepspeed() -> None:
+    # 14.96 GiB of weights would go into the 15 GiB of a T4, and nothing else.
+    for under_deepspeed in (True, False):
+        (problem,) = refused([T4], quantization="none", under_deepspeed=under_deepspeed)
+        assert problem.startswith("--base_model: needs 15.9 GiB before the first row")
 
 
 def test_weights_that_zero_stage_3_divides_may_be_larger_than_one_gpu() -> None:
@@ -351,7 +369,7 @@ def test_weights_that_zero_stage_3_divides_may_be_larger_than_one_gpu() -> None:
 def test_the_way_out_of_too_large_four_bit_weights_is_not_four_bit_weights() -> None:
     tiny = Gpu(0, "GPU-0", "Small", 2 * 2**30, (8, 0), "550.54.15")
     (problem,) = refused([tiny])
-    assert problem.endswith("Use a smaller model, or a larger GPU.")
+    assert problem.endswith("Use a smaller model or a larger GPU.")
 
 
 def test_several_problems_are_found_at_once() -> None:

@@ -152,7 +152,9 @@ def test_a_folder_is_a_local_model_with_the_shape_of_its_config(tokenizer: str, 
     assert resolve(folder) == BaseModel(folder, True, ModelShape(4, 2, 2, 1, 2, 8, 10), 512)
 
 
-def test_a_folder_wins_over_a_hub_id_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_wins_over_a_hub_id_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     _folder(tmp_path / "Qwen/Qwen2.5-1.5B-Instruct", json.dumps(TOY).encode())
     model = resolve("Qwen/Qwen2.5-1.5B-Instruct")

@@ -26,6 +26,10 @@ ROW = {"prompt": render_published(Messages("be brief", "AAPL?")), "answer": "buy
 X = -100
 
 
+def ids(text: str) -> list[int]:
+    return [int(word) for word in text.split()]
+
+
 @pytest.mark.parametrize(
     ("make", "template", "input_ids", "labels"),
     [
@@ -33,14 +37,16 @@ X = -100
             tiny_tokenizers.llama2,
             "llama2",
             # <s> [INST] <<SYS>>\n be brief \n<</SYS>>\n\n AAPL? [/INST] | buy it </s>
-            [1, 16, 18, 17, 13, 20, 20, 22, 21, 21, 14, 7, 13, 8, 14, 20, 20, 19, 22, 21, 21, 15, 9, 10, 13, 16, 19]
-            + [18, 17, 13, 11, 13, 12, 2],
+            ids(
+                "1  16 18 17 13  20 20 22 21 21 14  7 13 8  14 20 20 19 22 21 21 15  9 10  13 16 19 18 17"
+                "  13 11 13 12 2"
+            ),
             [X] * 29 + [13, 11, 13, 12, 2],
         ),
         (
             tiny_tokenizers.llama3,
             "own",
-            # <|begin_of_text|> system header, be brief, <|eot_id|> user header, AAPL?, <|eot_id|> assistant header
+            # <|begin_of_text|> system header, be brief, user header, AAPL?, assistant header, each with its end
             [1, 3, 6, 4, 18, 10, 16, 11, 2, 3, 7, 4, 18, 12, 13, 2, 3, 8, 4, 18, 14, 16, 15, 2],
             [X] * 20 + [14, 16, 15, 2],
         ),
@@ -88,7 +94,12 @@ def test_a_template_that_leaves_the_bos_to_the_tokenizer_still_gets_one() -> Non
 
 
 def test_generation_sees_the_prompt_that_training_saw() -> None:
-    for make in (tiny_tokenizers.llama2, tiny_tokenizers.llama3, tiny_tokenizers.deepseek, tiny_tokenizers.qwen):
+    for make in (
+        tiny_tokenizers.llama2,
+        tiny_tokenizers.llama3,
+        tiny_tokenizers.deepseek,
+        tiny_tokenizers.qwen,
+    ):
         tokenizer = make()
         prepare_tokenizer(tokenizer)
         messages = Messages("be brief", "AAPL?")
@@ -97,7 +108,9 @@ def test_generation_sees_the_prompt_that_training_saw() -> None:
 
 
 def test_a_template_that_renders_another_prompt_for_training_is_refused() -> None:
-    tokenizer = tiny_tokenizers.deepseek()  # its own template: generation begins with <think>, training does not
+    tokenizer = (
+        tiny_tokenizers.deepseek()
+    )  # its own template: generation begins with <think>, training does not
     with pytest.raises(TemplateError, match="another prompt"):
         prompt_and_answer_ids(tokenizer, Messages("be brief", "AAPL?"), "buy it")
 
@@ -131,7 +144,9 @@ def test_a_long_row_loses_whole_news_items_oldest_first_and_never_its_answer() -
     )
     expected = tokenise_row({"prompt": two_left, "answer": "buy it"}, tokenizer, 10_000)
     # One token less than three items need.
-    three_left_tokens = (whole["tokens"] + 3 * expected["tokens"]) // 4 + (whole["tokens"] - expected["tokens"]) // 4
+    three_left_tokens = (whole["tokens"] + 3 * expected["tokens"]) // 4 + (
+        whole["tokens"] - expected["tokens"]
+    ) // 4
     trimmed = tokenise_row({"prompt": news_prompt(4), "answer": "buy it"}, tokenizer, three_left_tokens - 1)
     assert trimmed["news_dropped"] == 2
     assert trimmed["input_ids"] == expected["input_ids"]

@@ -1,0 +1,485 @@
+"""Build the sample: a small instruction dataset around real weekly closes, and a tiny base model for it.
+
+    python sample/build_sample.py dataset   # weekly_closes.csv -> dataset/train.jsonl, dataset/test.jsonl
+    python sample/build_sample.py base      # weekly_closes.csv -> base/, pretrained from scratch on prompts
+    python sample/build_sample.py           # both
+
+Prices are real. News items are templates that restate those prices or name an everyday market topic; they
+report nothing about any company. The sample shows that the machinery works, not how well it forecasts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import math
+import random
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.optimization import get_cosine_schedule_with_warmup
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from forecaster.modeling.rows import prepare_tokenizer, prompt_ids
+from forecaster.prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
+from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
+
+logger = logging.getLogger("build_sample")
+
+SAMPLE_FOLDER = Path(__file__).resolve().parent
+CLOSES_FILE = SAMPLE_FOLDER / "weekly_closes.csv"
+DATASET_FOLDER = SAMPLE_FOLDER / "dataset"
+BASE_FOLDER = SAMPLE_FOLDER / "base"
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+HISTORY_WEEKS = 4
+"""Weekly changes that the price figures of a prompt look back on."""
+TEST_WEEKS = 8
+GAP_WEEKS = 1
+"""Weeks left out between training and test: the past week in the first test prompt is no training target."""
+NEAR_HIGH_PCT = -3.0
+CALM_VOLATILITY_PCT = 3.0
+
+COMPANIES = {
+    company.symbol: company
+    for company in (
+        Company("AAPL", "Apple", "Technology", "NASDAQ"),
+        Company("AMZN", "Amazon", "Retail", "NASDAQ"),
+        Company("COST", "Costco", "Retail", "NASDAQ"),
+        Company("CSCO", "Cisco", "Communications", "NASDAQ"),
+        Company("MSFT", "Microsoft", "Technology", "NASDAQ"),
+        Company("NVDA", "Nvidia", "Semiconductors", "NASDAQ"),
+        Company("PEP", "PepsiCo", "Beverages", "NASDAQ"),
+        Company("TSLA", "Tesla", "Automobiles", "NASDAQ"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """An everyday market topic: true of any week, and about no company in particular."""
+
+    factor: str
+    """What an answer calls it."""
+    headline: str
+    summary: str
+
+
+SUPPORTS = (
+    Topic("Lower rates", "Hopes for lower rates lift the mood", "Cheaper credit tends to help share prices."),
+    Topic("Steady demand", "Funds keep buying large stocks", "Regular savings plans bring steady demand."),
+    Topic("Buybacks", "Why buybacks matter to holders", "Fewer shares leave more profit for each one."),
+    Topic("Long view", "Patient investors look past one week", "Time tends to smooth out short swings."),
+    Topic("Index weight", "Large members carry the index", "Index funds have to hold every member."),
+    Topic("Cheaper energy", "Lower energy prices ease costs", "Lower bills leave more money to spend."),
+)
+RISKS = (
+    Topic("Higher rates", "Fear of higher rates returns", "Dearer credit tends to weigh on share prices."),
+    Topic("Trade worries", "Tariff talk keeps traders careful", "New duties can raise costs for many."),
+    Topic("Rich prices", "Are large stocks too expensive?", "High prices leave little room for bad news."),
+    Topic("Currency", "A strong dollar is a headwind", "Sales abroad are worth less in dollars."),
+    Topic("Thin trading", "Thin trading can enlarge moves", "A few orders can push prices far."),
+    Topic("Busy calendar", "A busy week of data lies ahead", "Surprises in the figures can hurt stocks."),
+)
+
+# --- prices -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Close:
+    """Adjusted close of a week's last trading day."""
+
+    day: date
+    usd: Decimal
+
+    @property
+    def week_end(self) -> date:
+        """The Sunday that ends the week."""
+        return self.day + timedelta(days=6 - self.day.weekday())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One symbol at one week end, and the close that is to be forecast."""
+
+    company: Company
+    closes: tuple[Close, ...]
+    """The last `HISTORY_WEEKS + 1` weekly closes that are known, oldest first."""
+    target: Close
+
+    @property
+    def known_until(self) -> date:
+        return self.closes[-1].week_end
+
+    @property
+    def label(self) -> Label:
+        """Bin of the target week's move."""
+        return move_label(self.closes[-1].usd, self.target.usd)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the known closes of a case say, in percent with two decimals."""
+
+    week_change_pct: float
+    four_week_change_pct: float
+    distance_from_high_pct: float
+    """From the highest of the known closes; 0 at the high, else negative."""
+    weekly_volatility_pct: float
+    """Standard deviation of the weekly changes."""
+
+    @classmethod
+    def of(cls, case: Case) -> Figures:
+        prices = [float(close.usd) for close in case.closes]
+        changes = [_change_pct(before, after) for before, after in pairwise(prices)]
+        return cls(
+            week_change_pct=changes[-1],
+            four_week_change_pct=_change_pct(prices[0], prices[-1]),
+            distance_from_high_pct=_change_pct(max(prices), prices[-1]),
+            weekly_volatility_pct=round(statistics.stdev(changes), 2),
+        )
+
+    def as_financials(self) -> dict[str, float]:
+        """The figures under the names that prompts show."""
+        return {
+            "weekChangePct": self.week_change_pct,
+            "fourWeekChangePct": self.four_week_change_pct,
+            "distanceFromHighPct": self.distance_from_high_pct,
+            "weeklyVolatilityPct": self.weekly_volatility_pct,
+        }
+
+
+def move_label(before_usd: Decimal, after_usd: Decimal) -> Label:
+    """Bin of a move; no move counts as up. Decimal keeps moves of exactly n % in the bin below n."""
+    move_pct = 100 * (after_usd - before_usd) / before_usd
+    return Label.of_move("down" if move_pct < 0 else "up", math.ceil(abs(move_pct)))
+
+
+def _change_pct(before_usd: float, after_usd: float) -> float:
+    return round(100 * (after_usd / before_usd - 1), 2) + 0.0  # the sum turns -0.0 into 0.0
+
+
+def read_closes(path: Path = CLOSES_FILE) -> dict[str, list[Close]]:
+    """Weekly closes by symbol, oldest first."""
+    closes: dict[str, list[Close]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            close = Close(date.fromisoformat(line["date"]), Decimal(line["close_usd"]))
+            closes.setdefault(line["symbol"], []).append(close)
+    return {symbol: sorted(series, key=lambda close: close.day) for symbol, series in closes.items()}
+
+
+def split_cases(closes: dict[str, list[Close]]) -> tuple[list[Case], list[Case]]:
+    """Training and test cases by target week and symbol; the last `TEST_WEEKS` weeks are for testing."""
+    cases = [
+        Case(COMPANIES[symbol], tuple(series[at - HISTORY_WEEKS - 1 : at]), series[at])
+        for symbol, series in closes.items()
+        for at in range(HISTORY_WEEKS + 1, len(series))
+    ]
+    cases.sort(key=lambda case: (case.known_until, case.company.symbol))
+    weeks = sorted({case.known_until for case in cases})
+    first_test, first_gap = weeks[-TEST_WEEKS], weeks[-TEST_WEEKS - GAP_WEEKS]
+    train = [case for case in cases if case.known_until < first_gap]
+    test = [case for case in cases if case.known_until >= first_test]
+    return train, test
+
+
+# --- texts --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Story:
+    """A case with the news that its prompt tells."""
+
+    case: Case
+    figures: Figures
+    support: Topic
+    risk: Topic
+    news: tuple[NewsItem, ...]
+
+
+def tell(case: Case, variant: str) -> Story:
+    """Choose two topics and two to four news items; the choice depends on the case and on `variant` only."""
+    rng = random.Random(f"{variant} {case.company.symbol} {case.known_until}")
+    figures = Figures.of(case)
+    support, risk = rng.choice(SUPPORTS), rng.choice(RISKS)
+    news = [NewsItem(topic.headline, topic.summary) for topic in (support, risk)]
+    price_news = [_move_item(case, figures, rng), _trend_item(case, figures, rng)]
+    news += [item for item in price_news if rng.random() < 0.7]
+    rng.shuffle(news)
+    return Story(case, figures, support, risk, tuple(news))
+
+
+def _move_item(case: Case, figures: Figures, rng: random.Random) -> NewsItem:
+    verb = rng.choice(("gain", "rise", "climb") if figures.week_change_pct >= 0 else ("lose", "slip", "fall"))
+    before, after = case.closes[-2:]
+    return NewsItem(
+        f"{case.company.name} shares {verb} {abs(figures.week_change_pct):.2f}% in a week",
+        f"{case.company.symbol} closed at {after.usd} after {before.usd} the week before.",
+    )
+
+
+def _trend_item(case: Case, figures: Figures, rng: random.Random) -> NewsItem:
+    direction = "up" if figures.four_week_change_pct >= 0 else "down"
+    return NewsItem(
+        f"{case.company.name} chart: four-week trend {rng.choice(('points', 'is', 'looks'))} {direction}",
+        f"{case.company.symbol} is {direction} {abs(figures.four_week_change_pct):.2f}% over four weeks.",
+    )
+
+
+def messages_for(story: Story) -> Messages:
+    """System and user text of a prompt: one past week, its news, and the price figures."""
+    case = story.case
+    before, last = case.closes[-2:]
+    week = Week(before.week_end, last.week_end, float(before.usd), float(last.usd), story.news)
+    user = render_user_text(
+        case.company,
+        [week],
+        story.figures.as_financials(),
+        financials_period_end=last.day,
+        target_start=case.known_until,
+        target_end=case.target.week_end,
+    )
+    return Messages(SYSTEM_PROMPT, user)
+
+
+def template_answer(story: Story) -> Answer:
+    """The teacher: restates the story's own facts, and takes the label from what the price then did."""
+    case = story.case
+    positive, concerns = _factors(story)
+    analysis = _analysis(story, case.label, case.target.week_end)
+    return Answer(_numbered(positive), _numbered(concerns), case.label, analysis)
+
+
+def diary(story: Story) -> str:
+    """Company, news and a plain paragraph on the past week: the words of an answer, without its form."""
+    case = story.case
+    introduction = messages_for(story).user.partition("\n\nFinancials of ")[0]
+    positive, concerns = _factors(story)
+    past_label = move_label(case.closes[-2].usd, case.closes[-1].usd)
+    return (
+        f"{introduction}\n\n{' '.join(positive + concerns)} {_analysis(story, past_label, case.known_until)}"
+    )
+
+
+def _analysis(story: Story, label: Label, week_end: date) -> str:
+    """Two sentences on why the price moves by `label` in the week to `week_end`."""
+    stronger, weaker = (story.support, story.risk) if label.direction == "up" else (story.risk, story.support)
+    return (
+        f"For {story.case.company.symbol}, {stronger.factor.lower()} should weigh more than "
+        f"{weaker.factor.lower()}. "
+        f"The stock price moves {label.text} in the week to {week_end}."
+    )
+
+
+def _factors(story: Story) -> tuple[list[str], list[str]]:
+    """Two or three positive developments, and as many potential concerns, from the figures and the topics."""
+    figures = story.figures
+    week, trend = abs(figures.week_change_pct), abs(figures.four_week_change_pct)
+    below_high, volatility = abs(figures.distance_from_high_pct), figures.weekly_volatility_pct
+    positive, concerns = [], []
+    if figures.week_change_pct >= 0:
+        positive.append(f"Weekly gain: the stock rose {week:.2f}% in a week.")
+    else:
+        concerns.append(f"Weekly loss: the stock fell {week:.2f}% in a week.")
+    if figures.four_week_change_pct >= 0:
+        positive.append(f"Upward trend: it is up {trend:.2f}% over four weeks.")
+    else:
+        concerns.append(f"Downward trend: it is down {trend:.2f}% over four weeks.")
+    if volatility <= CALM_VOLATILITY_PCT:
+        positive.append(f"Calm trading: weekly volatility is {volatility:.2f}%.")
+    else:
+        concerns.append(f"Rough trading: weekly volatility is {volatility:.2f}%.")
+    if not positive:
+        positive.append(f"Room to recover: it is {below_high:.2f}% below its recent high.")
+    if not concerns:
+        concerns.append(f"Profit taking: holders may sell after {trend:.2f}% in four weeks.")
+    return (
+        [*positive[:2], f"{story.support.factor}: {story.support.summary}"],
+        [*concerns[:2], f"{story.risk.factor}: {story.risk.summary}"],
+    )
+
+
+def _numbered(factors: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {factor}" for number, factor in enumerate(factors, start=1))
+
+
+# --- dataset ------------------------------------------------------------------------------------------------
+
+
+def row_for(case: Case) -> dict[str, str]:
+    """One row with the five published columns."""
+    story = tell(case, variant="dataset")
+    return {
+        "prompt": render_published(messages_for(story)),
+        "answer": render_answer(template_answer(story)),
+        "period": f"{case.known_until} to {case.target.week_end}",
+        "label": case.label.text,
+        "symbol": case.company.symbol,
+    }
+
+
+def build_dataset() -> None:
+    """Write dataset/train.jsonl and dataset/test.jsonl."""
+    DATASET_FOLDER.mkdir(exist_ok=True)
+    for name, cases in zip(("train", "test"), split_cases(read_closes()), strict=True):
+        path = DATASET_FOLDER / f"{name}.jsonl"
+        lines = [json.dumps(row_for(case), ensure_ascii=False) + "\n" for case in cases]
+        path.write_text("".join(lines), encoding="utf-8", newline="\n")
+        logger.info("%s: %d rows, %d bytes", path, len(lines), path.stat().st_size)
+
+
+# --- base model ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Size and schedule of the base model."""
+
+    vocab_size: int = 1500
+    hidden_size: int = 128
+    intermediate_size: int = 344
+    layers: int = 4
+    heads: int = 4
+    max_positions: int = 4096
+    steps: int = 250
+    batch_size: int = 8
+    block_tokens: int = 512
+    learning_rate: float = 3e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    diary_share: float = 0.4
+    """Share of documents that are diaries; the others are prompts."""
+    seed: int = 0
+    threads: int = 2
+    """Fixed, because the order of sums, and with it the last bits of the weights, depends on it."""
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that puts `<s>` in front of a text and nothing behind it."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, core.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=BOS, eos_token=EOS, pad_token=PAD, padding_side="left"
+    )
+
+
+def documents(
+    cases: Sequence[Case], tokenizer: PreTrainedTokenizerFast, plan: Pretraining
+) -> Iterator[list[int]]:
+    """Token ids of endless documents: prompts, each ended where an answer would begin, mixed with diaries.
+
+    Args:
+        tokenizer: with the chat template that fine-tuning will use.
+    """
+    rng = random.Random(plan.seed)
+    while True:
+        story = tell(rng.choice(cases), variant=f"pretraining {rng.random()}")
+        is_diary = rng.random() < plan.diary_share
+        ids = tokenizer(diary(story))["input_ids"] if is_diary else prompt_ids(tokenizer, messages_for(story))
+        yield [*ids, tokenizer.eos_token_id]
+
+
+def batches(stream: Iterator[list[int]], plan: Pretraining) -> Iterator[torch.Tensor]:
+    """`plan.steps` batches of packed documents, each an int64 tensor of shape (batch_size, block_tokens)."""
+    pending: list[int] = []
+    size = plan.batch_size * plan.block_tokens
+    for _ in range(plan.steps):
+        while len(pending) < size:
+            pending += next(stream)
+        yield torch.tensor(pending[:size]).view(plan.batch_size, plan.block_tokens)
+        pending = pending[size:]
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, plan: Pretraining) -> LlamaForCausalLM:
+    """A float32 Llama model with random weights."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=plan.hidden_size,
+        intermediate_size=plan.intermediate_size,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        num_key_value_heads=plan.heads,
+        max_position_embeddings=plan.max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    return LlamaForCausalLM(config)
+
+
+def pretrain(model: LlamaForCausalLM, stream: Iterator[list[int]], plan: Pretraining) -> None:
+    """Next-token training in place."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    schedule = get_cosine_schedule_with_warmup(optimizer, plan.warmup_steps, plan.steps)
+    model.train()
+    for step, input_ids in enumerate(batches(stream, plan), start=1):
+        loss = model(input_ids=input_ids, labels=input_ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step == 1 or step % 25 == 0:
+            logger.info("step %d of %d: loss %.3f", step, plan.steps, loss.item())
+    model.eval()
+
+
+def build_base(plan: Pretraining) -> None:
+    """Train tokenizer and model on prompts and diaries of the training weeks and write base/."""
+    torch.manual_seed(plan.seed)
+    torch.set_num_threads(plan.threads)
+    train, _ = split_cases(read_closes())
+    stories = [tell(case, variant="tokenizer") for case in train]
+    texts = [text for story in stories for text in (render_published(messages_for(story)), diary(story))]
+    tokenizer = train_tokenizer(texts, plan.vocab_size)
+    prepare_tokenizer(tokenizer)
+    model = new_model(tokenizer, plan)
+    pretrain(model, documents(train, tokenizer, plan), plan)
+    tokenizer.chat_template = None  # whoever fine-tunes brings it
+    tokenizer.save_pretrained(BASE_FOLDER)
+    model.save_pretrained(BASE_FOLDER)
+    logger.info("%s: %d parameters, %d tokens", BASE_FOLDER, model.num_parameters(), len(tokenizer))
+
+
+def main() -> None:
+    """Parse the command line and build what it names."""
+    parser = argparse.ArgumentParser(description="Build the sample dataset and the sample base model.")
+    parser.add_argument("part", nargs="?", choices=("dataset", "base"), help="what to build; default: both")
+    part = parser.parse_args().part
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if part in (None, "dataset"):
+        build_dataset()
+    if part in (None, "base"):
+        build_base(Pretraining())
+
+
+if __name__ == "__main__":
+    main()

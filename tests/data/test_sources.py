@@ -1,0 +1,442 @@
+"""Datasets of every kind, resolved, read, checked, split and put in order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from conftest import JsonlWriter
+
+from forecaster.data.sources import Corpus, RowCounts, Source, load, resolve
+from forecaster.errors import ConfigurationError
+
+WEEKS = [
+    f"{date(2024, 1, 7) + timedelta(weeks=i)} to {date(2024, 1, 14) + timedelta(weeks=i)}" for i in range(6)
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def a_row(symbol: str, week: int, **changes: Any) -> dict[str, Any]:
+    row = {
+        "prompt": f"How is {symbol}?",
+        "answer": f"It is well in week {week}.",
+        "period": WEEKS[week],
+        "label": "up by 1-2%",
+        "symbol": symbol,
+    }
+    return row | changes
+
+
+def read(specs: str | Path, test: str | Path | None = None) -> Corpus:
+    return load(
+        resolve(str(specs), False, "--dataset"),
+        resolve(str(test), False, "--test_dataset") if test is not None else None,
+    )
+
+
+def refused(specs: str | Path, test: str | Path | None = None) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        read(specs, test)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def answers(rows: datasets.Dataset) -> list[str]:
+    return [
+        f"{symbol}{WEEKS.index(week)}" for symbol, week in zip(rows["symbol"], rows["period"], strict=True)
+    ]
+
+
+def as_dataset(rows: Sequence[dict[str, Any]]) -> datasets.Dataset:
+    return datasets.Dataset.from_list(list(rows))
+
+
+TRAIN = [a_row("A", 0), a_row("B", 0)]
+TEST = [a_row("A", 1), a_row("B", 1)]
+
+# --- kinds of sources ---------------------------------------------------------------------------------------
+
+
+def test_jsonl_parquet_and_folders_give_the_same_rows(jsonl: JsonlWriter, tmp_path: Path) -> None:
+    rows = TRAIN + TEST
+    as_jsonl = jsonl("rows.jsonl", rows)
+    as_parquet = tmp_path / "rows.parquet"
+    as_dataset(rows).to_parquet(as_parquet)
+    as_dataset(rows).save_to_disk(tmp_path / "single")
+    datasets.DatasetDict(train=as_dataset(TRAIN), test=as_dataset(TEST)).save_to_disk(tmp_path / "split")
+
+    corpora = [read(path) for path in (as_jsonl, as_parquet, tmp_path / "single", tmp_path / "split")]
+    for corpus in corpora:
+        assert answers(corpus.train) == ["A0", "B0"]
+        assert answers(corpus.test) == ["A1", "B1"]
+    assert len({corpus.fingerprint for corpus in corpora}) == 1
+
+
+def test_a_corpus_has_the_published_columns_and_row_ids_and_nothing_else(jsonl: JsonlWriter) -> None:
+    corpus = read(jsonl("rows.jsonl", [a_row("A", 0, weight=3), a_row("A", 1, weight=4)]))
+    assert corpus.train.column_names == ["prompt", "answer", "period", "label", "symbol", "row_id"]
+    assert corpus.train[0] == a_row("A", 0) | {"row_id": "rows.jsonl:train#0"}
+
+
+def test_a_row_id_keeps_its_place_in_the_file_after_splitting(jsonl: JsonlWriter) -> None:
+    corpus = read(jsonl("rows.jsonl", [a_row("A", 1), a_row("A", 0), a_row("B", 1), a_row("B", 0)]))
+    assert list(corpus.train["row_id"]) == ["rows.jsonl:train#1", "rows.jsonl:train#3"]
+    assert list(corpus.test["row_id"]) == ["rows.jsonl:train#0", "rows.jsonl:train#2"]
+
+
+def test_rows_of_two_files_of_the_same_name_have_different_ids(jsonl: JsonlWriter) -> None:
+    first = jsonl("first/rows.jsonl", [a_row("A", 0), a_row("A", 1)])
+    second = jsonl("second/rows.jsonl", [a_row("B", 0), a_row("B", 1)])
+    ids = list(read(f"{first},{second}").test["row_id"])
+    assert len(ids) == 2
+    assert len(set(ids)) == 2
+
+
+def test_a_json_array_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    datasets.Dataset.from_list(TRAIN + TEST).to_json(path, lines=False)
+    assert answers(read(path).train) == ["A0", "B0"]
+
+
+def test_the_test_split_is_found_under_its_name_and_validation_rows_are_left_alone(tmp_path: Path) -> None:
+    datasets.DatasetDict(
+        train=as_dataset(TRAIN), validation=as_dataset([a_row("A", 5)]), test=as_dataset(TEST)
+    ).save_to_disk(tmp_path / "rows")
+    corpus = read(tmp_path / "rows")
+    assert answers(corpus.train) == ["A0", "B0"]
+    assert answers(corpus.test) == ["A1", "B1"]
+
+
+def test_a_short_name_means_a_folder_under_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    datasets.DatasetDict(train=as_dataset(TRAIN), test=as_dataset(TEST)).save_to_disk(
+        "data/fingpt-forecaster-toy"
+    )
+    assert resolve("toy", False, "--dataset") == [
+        Source("toy", "folder", "data/fingpt-forecaster-toy", repeat=1)
+    ]
+    assert answers(read("toy").test) == ["A1", "B1"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "hub_id"),
+    [
+        ("dow30-202305-202405", "FinGPT/fingpt-forecaster-dow30-202305-202405"),
+        (
+            "FinGPT/fingpt-forecaster-sz50-20230201-20240101",
+            "FinGPT/fingpt-forecaster-sz50-20230201-20240101",
+        ),
+    ],
+)
+def test_with_from_remote_names_that_are_not_here_are_on_the_hub(
+    spec: str, hub_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve(spec, True, "--dataset") == [Source(spec, "hub", hub_id)]
+
+
+def test_with_from_remote_a_local_path_wins(
+    jsonl: JsonlWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    datasets.DatasetDict(train=as_dataset(TRAIN)).save_to_disk("owner/name")
+    datasets.DatasetDict(train=as_dataset(TRAIN)).save_to_disk("data/fingpt-forecaster-toy")
+    jsonl("rows.jsonl", TRAIN)
+    assert [
+        (s.kind, s.location) for s in resolve("owner/name,toy,rows.jsonl,else/where", True, "--dataset")
+    ] == [
+        ("folder", "owner/name"),
+        ("folder", "data/fingpt-forecaster-toy"),
+        ("file", "rows.jsonl"),
+        ("hub", "else/where"),
+    ]
+
+
+def test_a_hub_id_without_from_remote_is_told_about_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (problem,) = refused("owner/name")
+    assert problem.startswith(
+        "--dataset: 'owner/name' does not exist here (add --from_remote to take it from the hub)."
+    )
+
+
+def test_every_bad_entry_is_named_at_once(
+    jsonl: JsonlWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    jsonl("rows.jsonl", TRAIN + TEST)
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    (tmp_path / "folder").mkdir()
+    problems = refused("rows.jsonl,gone.jsonl,rows.csv,folder,rows.jsonl*0,nowhere")
+    assert [problem.split(". Give")[0] for problem in problems] == [
+        "--dataset: 'gone.jsonl' does not exist",
+        "--dataset: rows.csv is no .jsonl or .parquet file",
+        "--dataset: the folder folder was not made by save_to_disk",
+        "--dataset: 'rows.jsonl*0' repeats '0' times. A repeat is a whole number from 1.",
+        "--dataset: 'nowhere' does not exist",
+    ]
+
+
+@pytest.mark.parametrize("specs", ["", " , ", ","])
+def test_a_list_without_entries_names_no_dataset(specs: str) -> None:
+    (problem,) = refused(specs)
+    assert problem.startswith("--dataset: names no dataset.")
+
+
+# --- repeats ------------------------------------------------------------------------------------------------
+
+
+def test_a_repeat_multiplies_the_training_rows_only(jsonl: JsonlWriter) -> None:
+    often = jsonl("often.jsonl", [a_row("A", 0), a_row("A", 1)])
+    once = jsonl("once.jsonl", [a_row("B", 0), a_row("B", 1)])
+    corpus = read(f"{often}*3, {once}")
+    assert answers(corpus.train) == ["A0", "A0", "A0", "B0"]
+    assert answers(corpus.test) == ["A1", "B1"]
+    assert corpus.counts == RowCounts(
+        train_read=2,
+        test_read=2,
+        train_dropped_out_of_order=0,
+        test_dropped_out_of_order=0,
+        train_after_repeats=4,
+    )
+
+
+def test_a_repeat_of_test_data_changes_nothing(jsonl: JsonlWriter) -> None:
+    train, test = jsonl("train.jsonl", TRAIN), jsonl("test.jsonl", TEST)
+    assert answers(read(train, f"{test}*2").test) == ["A1", "B1"]
+
+
+@pytest.mark.parametrize("repeat", ["0", "-1", "1.5", "two", "", " 2 x", "²"])
+def test_a_repeat_that_is_no_whole_number_from_one_is_refused(jsonl: JsonlWriter, repeat: str) -> None:
+    (problem,) = refused(f"{jsonl('rows.jsonl', TRAIN)}*{repeat}")
+    assert "A repeat is a whole number from 1." in problem
+
+
+def test_a_file_whose_name_holds_a_star_is_that_file(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows*2.jsonl", TRAIN + TEST)
+    assert resolve(str(path), False, "--dataset") == [Source(str(path), "file", str(path), repeat=1)]
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_column_is_named_with_its_file(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", [{"prompt": "p", "answer": "a", "symbol": "A", "extra": 1}])
+    assert refused(path) == [
+        f"{path} (train): lacks the columns period, label (it has prompt, answer, symbol, extra). A dataset "
+        "has the columns prompt, answer, period, label, symbol."
+    ]
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", None])
+def test_an_empty_answer_is_named_with_file_and_row(jsonl: JsonlWriter, empty: str | None) -> None:
+    path = jsonl("rows.jsonl", [a_row("A", 0), a_row("A", 1, answer=empty), a_row("A", 2)])
+    assert refused(path) == [
+        f"{path} (train): row 1: the answer is empty. Every row needs all of its columns; mend or remove it."
+    ]
+
+
+def test_an_empty_prompt_is_named_with_file_and_row(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", [a_row("A", 0, prompt=" "), a_row("A", 1)])
+    (problem,) = refused(path)
+    assert problem.startswith(f"{path} (train): row 0: the prompt is empty.")
+
+
+@pytest.mark.parametrize("period", ["January", "2024-01-07", "2024-01-32 to 2024-02-07", None, ""])
+def test_a_bad_period_is_named_with_file_and_row(jsonl: JsonlWriter, period: str | None) -> None:
+    path = jsonl("rows.jsonl", [a_row("A", 0), a_row("A", 1, period=period)])
+    (problem,) = refused(path)
+    assert problem.startswith(
+        f'{path} (train): row 1: the period is {str(period)!r}, not "YYYY-MM-DD to YYYY-MM-DD".'
+    )
+
+
+def test_a_bad_row_in_the_test_split_is_found_and_its_split_named(tmp_path: Path) -> None:
+    datasets.DatasetDict(train=as_dataset(TRAIN), test=as_dataset([a_row("A", 1, answer="")])).save_to_disk(
+        tmp_path / "rows"
+    )
+    (problem,) = refused(tmp_path / "rows")
+    assert problem.startswith(f"{tmp_path / 'rows'} (test): row 0: the answer is empty.")
+
+
+def test_five_bad_rows_are_shown_and_the_others_counted(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", [a_row("A", 0, answer=" ") for _ in range(1205)])
+    problems = refused(path)
+    assert len(problems) == 6
+    assert "row 4: the answer is empty" in problems[4]
+    assert "and 1200 more such rows" in problems[5]
+
+
+def test_bad_rows_beyond_the_first_thousand_have_their_own_number(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", [a_row("A", 0) for _ in range(1003)] + [a_row("A", 1, answer="")])
+    (problem,) = refused(path)
+    assert "row 1003: the answer is empty" in problem
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\n\n\n"])
+def test_a_file_without_rows_is_refused_by_name(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    (problem,) = refused(path)
+    assert problem.startswith(str(path))
+
+
+def test_a_parquet_file_without_rows_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    as_dataset(TRAIN).select([]).to_parquet(path)
+    (problem,) = refused(path)
+    assert problem.startswith(str(path))
+
+
+def test_a_saved_split_without_rows_is_refused_by_name(tmp_path: Path) -> None:
+    datasets.DatasetDict(train=as_dataset(TRAIN), test=as_dataset(TEST).select([])).save_to_disk(
+        tmp_path / "rows"
+    )
+    (problem,) = refused(tmp_path / "rows")
+    assert problem.startswith(str(tmp_path / "rows"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.jsonl", b'{"prompt": "p", "answer": "a"}\n{"prompt": "p", "ans'),
+        ("binary.jsonl", b"\xff\xfe\x00\x01"),
+        ("empty.parquet", b""),
+        ("cut.parquet", b"PAR1 and no footer"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    (problem,) = refused(path)
+    assert problem.startswith(f"{path}: cannot be read (")
+    assert problem.endswith("Make it anew, or take a whole copy.")
+
+
+def test_a_damaged_folder_is_refused_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    as_dataset(TRAIN).save_to_disk(folder)
+    (arrow,) = folder.glob("*.arrow")
+    arrow.write_bytes(arrow.read_bytes()[:100])
+    (problem,) = refused(folder)
+    assert problem.startswith(f"{folder}: cannot be read (")
+
+
+# --- splits and the order of time ---------------------------------------------------------------------------
+
+
+def test_without_a_test_split_the_last_fifth_of_the_weeks_is_for_testing(jsonl: JsonlWriter) -> None:
+    rows = [a_row(symbol, week) for symbol in "AB" for week in (5, 0, 3, 1, 4, 2)]
+    corpus = read(jsonl("rows.jsonl", rows))
+    assert answers(corpus.train) == ["A0", "A3", "A1", "A2", "B0", "B3", "B1", "B2"]
+    assert answers(corpus.test) == ["A5", "A4", "B5", "B4"]
+
+
+def test_a_single_week_cannot_be_split(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", TRAIN)
+    assert refused(path) == [
+        f"{path}: has neither a test split nor a second week to split at. Name test rows with --test_dataset."
+    ]
+
+
+def test_without_a_test_dataset_test_rows_give_way_to_training_rows(tmp_path: Path) -> None:
+    datasets.DatasetDict(
+        train=as_dataset([a_row("A", 0), a_row("A", 2), a_row("B", 0)]),
+        test=as_dataset([a_row("A", 1), a_row("A", 2), a_row("A", 3), a_row("B", 1), a_row("C", 0)]),
+    ).save_to_disk(tmp_path / "rows")
+    corpus = read(tmp_path / "rows")
+    assert answers(corpus.train) == ["A0", "A2", "B0"]
+    assert answers(corpus.test) == ["A3", "B1", "C0"]
+    assert corpus.counts == RowCounts(3, 5, 0, 2, 3)
+
+
+def test_with_a_test_dataset_training_rows_give_way_to_test_rows(jsonl: JsonlWriter) -> None:
+    train = jsonl("train.jsonl", [a_row("A", 0), a_row("A", 2), a_row("B", 0), a_row("A", 1)])
+    test = jsonl("test.jsonl", [a_row("A", 3), a_row("A", 2), a_row("B", 1)])
+    corpus = read(f"{train}*2", test)
+    assert answers(corpus.train) == ["A0", "A0", "B0", "B0", "A1", "A1"]
+    assert answers(corpus.test) == ["A3", "A2", "B1"]
+    assert corpus.counts == RowCounts(4, 3, 1, 0, 6)
+
+
+def test_with_a_test_dataset_a_test_split_of_the_training_data_is_not_used(
+    jsonl: JsonlWriter, tmp_path: Path
+) -> None:
+    datasets.DatasetDict(train=as_dataset(TRAIN), test=as_dataset(TEST)).save_to_disk(tmp_path / "rows")
+    corpus = read(tmp_path / "rows", jsonl("test.jsonl", [a_row("A", 4)]))
+    assert answers(corpus.train) == ["A0", "B0"]
+    assert answers(corpus.test) == ["A4"]
+
+
+def test_of_a_test_dataset_with_splits_only_the_test_rows_count(jsonl: JsonlWriter, tmp_path: Path) -> None:
+    datasets.DatasetDict(train=as_dataset([a_row("A", 3)]), test=as_dataset([a_row("A", 4)])).save_to_disk(
+        tmp_path / "later"
+    )
+    assert answers(read(jsonl("train.jsonl", TRAIN), tmp_path / "later").test) == ["A4"]
+
+
+def test_when_every_training_row_has_to_give_way_the_run_is_refused(jsonl: JsonlWriter) -> None:
+    train, test = jsonl("train.jsonl", [a_row("A", 1), a_row("A", 2)]), jsonl("test.jsonl", [a_row("A", 0)])
+    assert refused(train, test) == [
+        "--dataset: no training row is left: for every one, the other part holds an earlier or equal test "
+        "week of its symbol. Choose data whose test weeks follow the training weeks of the same symbol."
+    ]
+
+
+def test_when_every_test_row_has_to_give_way_the_run_is_refused(tmp_path: Path) -> None:
+    datasets.DatasetDict(train=as_dataset([a_row("A", 1)]), test=as_dataset([a_row("A", 0)])).save_to_disk(
+        tmp_path / "rows"
+    )
+    (problem,) = refused(tmp_path / "rows")
+    assert problem.startswith("--dataset: no test row is left")
+
+
+# --- fingerprint --------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_does_not_depend_on_where_or_how_often_rows_are_read(jsonl: JsonlWriter) -> None:
+    first = read(jsonl("first.jsonl", TRAIN + TEST)).fingerprint
+    again = read(jsonl("elsewhere/second.jsonl", TRAIN + TEST)).fingerprint
+    assert first == again
+    assert len(first) == 64
+
+
+@pytest.mark.parametrize("column", ["prompt", "answer", "label", "symbol", "period"])
+def test_one_changed_character_changes_the_fingerprint(column: str, jsonl: JsonlWriter) -> None:
+    changed = [dict(row) for row in TRAIN + TEST]
+    changed[3][column] = {
+        "period": "2024-01-15 to 2024-01-21",
+        "label": "up by 1-3%",
+        "symbol": "b",
+    }.get(column, changed[3][column] + " ")
+    assert read(jsonl("a.jsonl", TRAIN + TEST)).fingerprint != read(jsonl("b.jsonl", changed)).fingerprint
+
+
+def test_the_order_of_the_rows_and_their_repeats_change_the_fingerprint(jsonl: JsonlWriter) -> None:
+    path = jsonl("a.jsonl", TRAIN + TEST)
+    prints = {read(path).fingerprint, read(f"{path}*2").fingerprint}
+    prints.add(read(jsonl("b.jsonl", [TRAIN[1], TRAIN[0], *TEST])).fingerprint)
+    assert len(prints) == 3
+
+
+def test_text_that_moves_between_columns_changes_the_fingerprint(jsonl: JsonlWriter) -> None:
+    one = [a_row("A", 0, prompt="ab", answer="c"), a_row("A", 1)]
+    two = [a_row("A", 0, prompt="a", answer="bc"), a_row("A", 1)]
+    assert read(jsonl("a.jsonl", one)).fingerprint != read(jsonl("b.jsonl", two)).fingerprint
+
+
+def test_the_real_rows_load_in_order(real_data: Path) -> None:
+    folder = real_data / "forecaster_dow30"
+    corpus = read(folder / "train_244.jsonl", folder / "test_300.jsonl")
+    assert corpus.counts.train_read == 244
+    assert (corpus.counts.test_read, len(corpus.test)) == (300, 300)
+    assert corpus.counts.test_dropped_out_of_order == 0

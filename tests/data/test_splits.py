@@ -1,0 +1,78 @@
+"""Splitting by date, and the rule that a symbol's test weeks follow its training weeks."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from forecaster.data.splits import RowKey, last_weeks, out_of_order, parse_period
+
+W1, W2, W3, W4, W5 = (date(2024, 1, 7) + timedelta(weeks=i) for i in range(5))
+
+
+def test_a_period_is_its_first_and_last_day() -> None:
+    assert parse_period("2024-02-25 to 2024-03-03") == (date(2024, 2, 25), date(2024, 3, 3))
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        "",
+        "2024-02-25",
+        "2024-02-25_2024-03-03",
+        "2024-02-25to2024-03-03",
+        "2024-02-30 to 2024-03-03",
+        "2024-02-25 to ",
+        "25.02.2024 to 03.03.2024",
+        "None",
+    ],
+)
+def test_anything_else_is_no_period(period: str) -> None:
+    with pytest.raises(ValueError):
+        parse_period(period)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(2, 1), (3, 1), (5, 1), (6, 2), (10, 2), (11, 3), (15, 3), (35, 7)]
+)
+def test_a_fifth_of_the_weeks_rounded_up_is_for_testing(count: int, expected: int) -> None:
+    weeks = [W1 + timedelta(weeks=i) for i in range(count)]
+    assert last_weeks(weeks) == set(weeks[-expected:])
+
+
+def test_weeks_count_once_whatever_their_order_and_number_of_rows() -> None:
+    assert last_weeks([W3, W1, W5, W1, W1, W2, W4, W5, W1]) == {W5}
+
+
+def test_a_single_week_stays_for_training() -> None:
+    assert last_weeks([W1, W1]) == set()
+    assert last_weeks([]) == set()
+
+
+def test_at_least_one_week_stays_for_training_however_large_the_share() -> None:
+    assert last_weeks([W1, W2, W3], share=1.0) == {W2, W3}
+
+
+TRAIN = [RowKey("A", W1), RowKey("A", W3), RowKey("B", W1), RowKey("C", W5)]
+TEST = [RowKey("A", W2), RowKey("A", W3), RowKey("A", W4), RowKey("B", W2), RowKey("D", W1)]
+
+
+def test_test_rows_in_or_before_the_last_training_week_of_their_symbol_give_way() -> None:
+    assert out_of_order(TRAIN, TEST, "test") == [0, 1]
+
+
+def test_training_rows_in_or_after_the_first_test_week_of_their_symbol_give_way() -> None:
+    assert out_of_order(TRAIN, TEST, "train") == [1]
+
+
+def test_symbols_do_not_disturb_one_another() -> None:
+    assert out_of_order([RowKey("A", W5)], [RowKey("B", W1)], "test") == []
+    assert out_of_order([RowKey("A", W5)], [RowKey("B", W1)], "train") == []
+
+
+def test_rows_in_order_all_stay_and_no_rows_are_no_trouble() -> None:
+    assert out_of_order([RowKey("A", W1)], [RowKey("A", W2)], "test") == []
+    assert out_of_order([RowKey("A", W1)], [RowKey("A", W2)], "train") == []
+    assert out_of_order([], TEST, "test") == []
+    assert out_of_order(TRAIN, [], "train") == []
