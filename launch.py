@@ -110,8 +110,8 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
-    names = {word.split("=", 1)[0] for word in rest}
-    if not names & {"--config", "--base_model"}:
+    names = {word.split("=", 1)[0].lstrip("-").replace("-", "_") for word in rest if word.startswith("--")}
+    if not names & {"config", "base_model"}:
         rest = ["--config", EMBEDDED, *rest]
     return own, rest
 
@@ -125,8 +125,13 @@ def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
     flag = "--gpus" if asked else "CUDA_VISIBLE_DEVICES"
     try:
         if not gpus:
-            return [int(part) for part in asked.split(",")] if asked else [0]
+            ranks = [int(part) for part in asked.split(",")] if asked else [0]
+            if len(set(ranks)) < len(ranks) or min(ranks) < 0:
+                raise ValueError(f"{asked!r} names no set of ranks")
+            return ranks
         selected = hardware.select_gpus(gpus, asked or settings.cuda_visible_devices)
+        if not selected:
+            raise ValueError("hides every GPU of this machine")
     except (hardware.GpuSelectionError, ValueError) as error:
         raise ConfigurationError(
             [
@@ -137,7 +142,7 @@ def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
         ) from error
     if asked and settings.cuda_visible_devices:
         print(f"--gpus {asked} is used; CUDA_VISIBLE_DEVICES={settings.cuda_visible_devices} is not.")
-    return [gpu.index for gpu in selected] or [0]
+    return [gpu.index for gpu in selected]
 
 
 def cuda_visible(indices: Sequence[int], settings: Settings) -> dict[str, str]:

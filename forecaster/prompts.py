@@ -16,8 +16,8 @@ POSITIVE, CONCERNS, FORECAST = "Positive Developments", "Potential Concerns", "P
 
 SYSTEM_PROMPT = f"""\
 You are an experienced stock market analyst. From the company's recent news and financials, name \
-what speaks for the stock and what speaks against it, then forecast its move over the coming week and explain \
-the forecast. Answer in exactly this form:
+what speaks for the stock and what speaks against it, then forecast its move over the coming week and \
+explain the forecast. Answer in exactly this form:
 
 [{POSITIVE}]:
 1. ...
@@ -85,8 +85,8 @@ def render_user_text(
     parts.append(
         f"Using only what was known before {target_start}, give the two to four most important positive "
         f"developments and potential concerns for {company.symbol}, mostly from the news. Then predict how "
-        f"the {company.symbol} stock price moves in the coming week ({target_start} to {target_end}) and explain "
-        "why."
+        f"the {company.symbol} stock price moves in the coming week ({target_start} to {target_end}) and "
+        "explain why."
     )
     return "\n\n".join(parts)
 
@@ -96,7 +96,8 @@ def render_user_text(
 _NEWS_ITEM = re.compile(
     r"\[Headline\]: .*?(?=\n\n(?:\[Headline\]: |\[Basic Financials\]"
     r"|From \d{4}-\d\d-\d\d to \d{4}-\d\d-\d\d, |Some recent basic financials of "
-    r"|No basic financial reported|Financials of |Based on all the information |Using only what was known )|\Z)\n*",
+    r"|No basic financial reported|Financials of |Based on all the information "
+    r"|Using only what was known )|\Z)\n*",
     re.DOTALL,
 )
 _WEEK_START = re.compile(r"^From (\d{4}-\d\d-\d\d) to \d{4}-\d\d-\d\d, ", re.MULTILINE)
@@ -151,22 +152,31 @@ _HEADERS = re.compile(
     rf"|(?P<forecast>{_header('prediction (?:&|and) analysis')})",
     re.IGNORECASE | re.MULTILINE,
 )
-_PREDICTION = re.compile(rf"^{_MARKDOWN}prediction[*_]*[ \t]*:[*_]*", re.IGNORECASE | re.MULTILINE)
+_PREDICTION = re.compile(
+    rf"(?:^{_MARKDOWN}|\][*_]*:?[*_]*[ \t]*)prediction[*_]*[ \t]*:[*_]*", re.IGNORECASE | re.MULTILINE
+)
 _ANALYSIS = re.compile(
     rf"(?:^{_MARKDOWN}|[\s*_])(?:summary )?analysis[*_]*[ \t]*:[*_]*", re.IGNORECASE | re.MULTILINE
 )
 _THINK_BLOCK = re.compile(r"<think>.*?</think>", re.DOTALL)
 
-_UP = r"up|upward|upwards|increase|increases|rise|rises|gain|gains|grow|grows|climb|climbs"
+_UP = r"up(?! to\b)|upward|upwards|increase|increases|rise|rises|gain|gains|grow|grows|climb|climbs"
 _DOWN = r"down|downward|downwards|decrease|decreases|decline|declines|drop|drops|fall|falls|lose|loses"
 _DIRECTION_WORD = re.compile(rf"\b(?:(?P<up>{_UP})|(?P<down>{_DOWN}))\b", re.IGNORECASE)
 _SIZE = re.compile(
     r"(?P<sign>(?<![\d%])[-+−])?(?P<low>\d+(?:\.\d+)?)\s*%?"
-    r"(?:\s*(?:-|–|—|to)\s*(?P<high>\d+(?:\.\d+)?))?\s*(?:%|percent\b)(?P<plus>\s?\+)?",
+    r"(?:\s*(?:-|–|—|to)\s*(?P<high>\d+(?:\.\d+)?))?\s*(?:%|percent\b)"
+    r"(?P<plus>\s?\+| or (?:more|higher|above))?",
     re.IGNORECASE,
 )
 _OPEN_ENDED = re.compile(r"more than|over|above|beyond|exceed\w*|at least|>", re.IGNORECASE)
 _MAX_WORDS_APART_CHARS = 40
+_LARGEST_PCT = 1000.0
+"""Caps the nonsense of a looping model, such as a number of four hundred digits."""
+# What follows gives grounds, and may hold other sizes and directions.
+_GROUNDS = re.compile(
+    r"\b(?:as|because|since|due to|driven by|given|despite|while|after|following|amid)\b", re.I
+)
 
 
 def without_think_block(text: str) -> str:
@@ -222,16 +232,17 @@ def _only_prediction(text: str) -> Label | Unreadable:
     readings = [parse_prediction(line) for line in lines]
     labels = sorted({reading for reading in readings if isinstance(reading, Label)})
     if len(labels) > 1:
-        return Unreadable("contradictory predictions: " + ", ".join(label.text for label in labels))
+        return Unreadable("contradictory predictions", ", ".join(label.text for label in labels))
     return labels[0] if labels else readings[0]
 
 
 def parse_prediction(line: str) -> Label | Unreadable:
     """Read one prediction, such as `Up by 2-3%`, `Down by more than 5%`, `a 1.5% drop` or `-3%`."""
+    line = _GROUNDS.split(line, maxsplit=1)[0]
     sizes = list(_SIZE.finditer(line))
     words = list(_DIRECTION_WORD.finditer(line))
     if not sizes:
-        return Unreadable(f"no size in percent in the prediction {_quoted(line)}")
+        return Unreadable("no size in percent in the prediction", _shortened(line))
     labels = set()
     for size in sizes:
         near = _near_direction(size, words)
@@ -239,13 +250,13 @@ def parse_prediction(line: str) -> Label | Unreadable:
         if size["sign"]:
             signs.add("up" if size["sign"] == "+" else "down")
         if len(signs) > 1:
-            return Unreadable(f"both directions in the prediction {_quoted(line)}")
+            return Unreadable("both directions in the prediction", _shortened(line))
         if signs:
             labels.add(_label(signs.pop(), size, line))
     if not labels:
-        return Unreadable(f"no direction in the prediction {_quoted(line)}")
+        return Unreadable("no direction in the prediction", _shortened(line))
     if len(labels) > 1:
-        return Unreadable(f"more than one prediction in {_quoted(line)}")
+        return Unreadable("more than one prediction in a line", _shortened(line))
     return labels.pop()
 
 
@@ -256,14 +267,14 @@ def _near_direction(size: re.Match[str], words: list[re.Match[str]]) -> list[re.
 
 
 def _label(direction: Direction, size: re.Match[str], line: str) -> Label:
-    low = float(size["low"])
+    low = min(float(size["low"]), _LARGEST_PCT)
     lead_in = line[max(0, size.start() - 15) : size.start()]
     if not size["high"] and (size["plus"] or _OPEN_ENDED.search(lead_in)):
         return Label(direction, min(int(low), 5))
-    high = float(size["high"] or low)
+    high = min(float(size["high"] or low), _LARGEST_PCT)
     return Label.of_move(direction, (low + high) / 2)
 
 
-def _quoted(line: str, max_chars: int = 60) -> str:
+def _shortened(line: str, max_chars: int = 60) -> str:
     line = " ".join(line.split())
-    return repr(line if len(line) <= max_chars else line[: max_chars - 3] + "...")
+    return line if len(line) <= max_chars else line[: max_chars - 3] + "..."

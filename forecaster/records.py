@@ -76,6 +76,9 @@ class Unreadable:
     """An answer that does not hold the four parts, and why."""
 
     reason: str
+    """The same words for every answer with this fault, so that it can be counted."""
+    detail: str = ""
+    """The words of this answer."""
 
 
 @dataclass(frozen=True)

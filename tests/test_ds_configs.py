@@ -91,8 +91,8 @@ def test_a_file_passes_the_projects_own_check_for_its_precision_and_no_other(nam
     assert check_ds_config(FILES[name], own, "none", on_gpu=True) == []
     for other in {"fp32", "fp16", "bf16"} - {own}:
         problems = check_ds_config(FILES[name], other, "none", on_gpu=True)  # type: ignore[arg-type]
-        # fp32 files hold no precision block: there is nothing in them to disagree with.
-        assert len(problems) == (0 if own == "fp32" else 1)
+        assert len(problems) == 1
+        assert f"asks for {own}, but the precision is {other}" in str(problems[0])
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "zero3" not in name])

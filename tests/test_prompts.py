@@ -69,28 +69,48 @@ def test_a_prediction_is_read_as_its_bin(line: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("", "no size in percent in the prediction ''"),
-        ("Up", "no size in percent in the prediction 'Up'"),
-        ("Up by 2-3", "no size in percent in the prediction 'Up by 2-3'"),
-        ("2-3%", "no direction in the prediction '2-3%'"),
-        ("up or down by 2%", "both directions in the prediction 'up or down by 2%'"),
-        ("Up by 1-2% or down by 1-2%", "both directions in the prediction 'Up by 1-2% or down by 1-2%'"),
-        ("Up by -2%", "both directions in the prediction 'Up by -2%'"),
-        ("Up by 1-2% or 4-5%", "more than one prediction in 'Up by 1-2% or 4-5%'"),
+        ("", "no size in percent in the prediction"),
+        ("Up", "no size in percent in the prediction"),
+        ("Up by 2-3", "no size in percent in the prediction"),
+        ("2-3%", "no direction in the prediction"),
+        ("up or down by 2%", "both directions in the prediction"),
+        ("Up by 1-2% or down by 1-2%", "both directions in the prediction"),
+        ("Up by -2%", "both directions in the prediction"),
+        ("Up by 1-2% or 4-5%", "more than one prediction in a line"),
         # Words that merely hold "up" or "down" name no direction.
-        ("Supply at 3%", "no direction in the prediction 'Supply at 3%'"),
-        ("Upstream downtime of 3%", "no direction in the prediction 'Upstream downtime of 3%'"),
+        ("Supply at 3%", "no direction in the prediction"),
+        ("Upstream downtime of 3%", "no direction in the prediction"),
     ],
 )
 def test_a_prediction_that_is_not_one_direction_and_one_size_is_unreadable(line: str, reason: str) -> None:
-    assert parse_prediction(line) == Unreadable(reason)
+    assert parse_prediction(line) == Unreadable(reason, detail=line)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("Down by up to 2%", "down by 1-2%"),
+        ("Up by 1-2% as profits grow 10%", "up by 1-2%"),
+        ("Down by 2-3% because rates rise 1%", "down by 2-3%"),
+        ("Up by 2% or more", "up by 2-3%"),
+    ],
+)
+def test_grounds_and_limits_around_a_prediction_do_not_hide_it(line: str, text: str) -> None:
+    reading = parse_prediction(line)
+    assert isinstance(reading, Label), reading
+    assert reading.text == text
+
+
+def test_a_prediction_on_the_line_of_its_header_is_read() -> None:
+    reading = parse_answer(PLAIN.replace("[Prediction & Analysis]:\n", "[Prediction & Analysis]: "))
+    assert isinstance(reading, Answer), reading
 
 
 def test_a_long_prediction_is_quoted_short() -> None:
     reading = parse_prediction("word " * 40)
     assert isinstance(reading, Unreadable)
-    assert len(reading.reason) < 110
-    assert reading.reason.endswith("...'")
+    assert len(reading.detail) == 60
+    assert reading.detail.endswith("...")
 
 
 @pytest.mark.parametrize("lead_in", ["Up by ", "Up by more than "])
@@ -166,14 +186,14 @@ def test_an_answer_is_read_in_the_forms_that_models_write(text: str) -> None:
         (PLAIN.removesuffix(WHY), "the analysis is empty"),
         (PLAIN.replace(PROS, ""), "section [Positive Developments] is empty"),
         (PLAIN.replace(CONS, " \n "), "section [Potential Concerns] is empty"),
-        (PLAIN.replace("Up by 2-3%", "Up"), "no size in percent in the prediction 'Up'"),
+        (PLAIN.replace("Up by 2-3%", "Up"), "no size in percent in the prediction"),
         (
             PLAIN + "\nPrediction: Down by 1-2%",
-            "contradictory predictions: down by 1-2%, up by 2-3%",
+            "contradictory predictions",
         ),
         (
             PLAIN.replace("Up by 2-3%", "Up or down by 2-3%"),
-            "both directions in the prediction 'Up or down by 2-3%'",
+            "both directions in the prediction",
         ),
         (
             PLAIN.replace("Positive Developments", "x")
@@ -184,7 +204,9 @@ def test_an_answer_is_read_in_the_forms_that_models_write(text: str) -> None:
     ],
 )
 def test_an_answer_without_its_four_parts_is_unreadable_and_says_why(text: str, reason: str) -> None:
-    assert parse_answer(text) == Unreadable(reason)
+    reading = parse_answer(text)
+    assert isinstance(reading, Unreadable), reading
+    assert reading.reason == reason
 
 
 def test_only_a_closed_think_block_is_taken_away() -> None:

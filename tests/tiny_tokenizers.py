@@ -32,7 +32,7 @@ DEEPSEEK_TEMPLATE = (
 def make(
     special: tuple[str, ...], bos: str | None, eos: str, template: str | None
 ) -> PreTrainedTokenizerFast:
-    """Word-level tokenizer: special tokens get the first ids, then ROLES, then WORDS; adds the BOS by default."""
+    """Word-level tokenizer: ids in the order special tokens, ROLES, WORDS; adds the BOS."""
     vocabulary = {token: i for i, token in enumerate(("<unk>", *special, *ROLES, *WORDS))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Split(Regex(r"\n\n|\n| |\w+|[^\w\s]"), behavior="isolated")

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import datasets
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError
 
 from forecaster.data.splits import RowKey, last_weeks, out_of_order, parse_period
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.prompts import parse_prediction
+from forecaster.records import Label
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 SHORT_NAME_FOLDER = Path("data")
@@ -85,6 +87,12 @@ def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
             problems.append(Problem(flag, located, _SPEC_HELP))
         else:
             sources.append(Source(spec, *located, repeat=int(repeat_text)))
+    locations = [source.location for source in sources]
+    problems += [
+        Problem(flag, f"names {location} more than once.", f"Write {location}*2 to repeat training rows.")
+        for location in sorted(set(locations))
+        if locations.count(location) > 1
+    ]
     if not sources and not problems:
         problems.append(Problem(flag, "names no dataset.", _SPEC_HELP))
     if problems:
@@ -128,8 +136,9 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
     train_parts: list[datasets.Dataset] = []
     test_parts: list[datasets.Dataset] = []
     repeats: list[int] = []
+    names = _row_id_names([*train_sources, *(test_sources or ())])
     for source in train_sources:
-        splits = _read(source)
+        splits = _read(source, names[source.spec])
         if test_sources is None and "test" not in splits:
             splits = _split_by_date(splits["train"], source)
         train_parts.append(splits["train"])
@@ -137,7 +146,7 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
         if test_sources is None:
             test_parts.append(splits["test"])
     for source in test_sources or ():
-        splits = _read(source)
+        splits = _read(source, names[source.spec])
         test_parts.append(splits["test"] if "test" in splits else splits["train"])
 
     train, test = datasets.concatenate_datasets(train_parts), datasets.concatenate_datasets(test_parts)
@@ -164,7 +173,7 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
     return Corpus(train, test, counts, _fingerprint(train, test))
 
 
-def _read(source: Source) -> datasets.DatasetDict:
+def _read(source: Source, row_id_name: str) -> datasets.DatasetDict:
     """The source's splits, checked; a source without named splits has everything under `train`."""
     try:
         if source.kind == "hub":
@@ -184,13 +193,14 @@ def _read(source: Source) -> datasets.DatasetDict:
                 )
             ]
         ) from error
-    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+    except (DatasetGenerationError, OSError, ValueError, LookupError, StopIteration) as error:
         cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}".rstrip(": ")
         raise ConfigurationError(
             [
                 Problem(
                     source.spec,
-                    f"cannot be read ({type(cause).__name__}: {str(cause).splitlines()[0][:200]}).",
+                    f"cannot be read ({reason}).",
                     "Make it anew, or take a whole copy.",
                 )
             ]
@@ -202,7 +212,9 @@ def _read(source: Source) -> datasets.DatasetDict:
     problems = [p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})")]
     if problems:
         raise ConfigurationError(problems)
-    return datasets.DatasetDict({name: _prepare(part, source, name) for name, part in checked.items()})
+    return datasets.DatasetDict(
+        {name: _prepare(part, f"{row_id_name}:{name}") for name, part in checked.items()}
+    )
 
 
 def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Problem]:
@@ -221,19 +233,8 @@ def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Pr
     found: list[tuple[int, str]] = []
     for start in range(0, len(rows), 1000):
         batch = rows[start : start + 1000]
-        for offset, (prompt, answer, period) in enumerate(
-            zip(batch["prompt"], batch["answer"], batch["period"], strict=True)
-        ):
-            if not (isinstance(prompt, str) and prompt.strip()):
-                found.append((start + offset, "the prompt is empty"))
-            if not (isinstance(answer, str) and answer.strip()):
-                found.append((start + offset, "the answer is empty"))
-            try:
-                parse_period(str(period))
-            except ValueError:
-                found.append(
-                    (start + offset, f'the period is {str(period)!r}, not "YYYY-MM-DD to YYYY-MM-DD"')
-                )
+        for offset, row in enumerate(zip(*(batch[column] for column in COLUMNS), strict=True)):
+            found += [(start + offset, fault) for fault in _row_faults(*row)]
     problems = [
         Problem(where, f"row {row}: {what}.", "Every row needs all of its columns; mend or remove it.")
         for row, what in found[:shown]
@@ -243,16 +244,36 @@ def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Pr
     return problems
 
 
-def _prepare(rows: datasets.Dataset, source: Source, split: str) -> datasets.Dataset:
+def _row_faults(prompt: object, answer: object, period: object, label: object, symbol: object) -> list[str]:
+    faults = [
+        f"the {name} is empty"
+        for name, value in (("prompt", prompt), ("answer", answer), ("symbol", symbol))
+        if not (isinstance(value, str) and value.strip())
+    ]
+    try:
+        parse_period(str(period))
+    except ValueError:
+        faults.append(f'the period is {str(period)!r}, not "YYYY-MM-DD to YYYY-MM-DD"')
+    if not isinstance(parse_prediction(str(label)), Label):
+        faults.append(f'the label is {str(label)!r}, not like "up by 2-3%"')
+    return faults
+
+
+def _prepare(rows: datasets.Dataset, row_id_prefix: str) -> datasets.Dataset:
     text = datasets.Value("string")
     rows = rows.select_columns(list(COLUMNS)).cast(datasets.Features(dict.fromkeys(COLUMNS, text)))
-    name = f"{Path(source.location).name}:{split}"
-    return rows.add_column("row_id", [f"{name}#{i}" for i in range(len(rows))])
+    return rows.add_column("row_id", [f"{row_id_prefix}#{i}" for i in range(len(rows))])
+
+
+def _row_id_names(all_sources: Sequence[Source]) -> dict[str, str]:
+    """The last part of each location where that tells the sources apart, else what the user wrote."""
+    short = {source.spec: Path(source.location).name for source in all_sources}
+    return {spec: name if list(short.values()).count(name) == 1 else spec for spec, name in short.items()}
 
 
 def _keys(rows: datasets.Dataset) -> list[RowKey]:
     return [
-        RowKey(symbol, parse_period(period)[0])
+        RowKey(symbol, *parse_period(period))
         for symbol, period in zip(rows["symbol"], rows["period"], strict=True)
     ]
 

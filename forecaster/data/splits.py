@@ -18,14 +18,19 @@ class RowKey:
 
     symbol: str
     week_start: date
+    week_end: date
 
 
 def parse_period(period: str) -> tuple[date, date]:
     """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
     start, separator, end = period.partition(" to ")
-    if not separator:
+    first, last = (
+        date.fromisoformat(start.strip()),
+        date.fromisoformat(end.strip()) if separator else date.min,
+    )
+    if first >= last:
         raise ValueError(f"not a period: {period!r}")
-    return date.fromisoformat(start.strip()), date.fromisoformat(end.strip())
+    return first, last
 
 
 def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) -> set[date]:
@@ -41,15 +46,16 @@ def out_of_order(
     """Indices of the rows of the `give_way` part to drop, so that each symbol's test weeks follow its
     training.
 
-    With `test`, test rows in or before the symbol's last training week go; with `train`, training rows in or
-    after the symbol's first test week.
+    With `test`, test rows that start before the symbol's last training week has ended go; with `train`,
+    training rows that end after the symbol's first test week has started. Weeks of different sets need not
+    be aligned.
     """
     if give_way == "test":
-        last_training: dict[str, date] = {}
+        training_end: dict[str, date] = {}
         for row in train:
-            last_training[row.symbol] = max(row.week_start, last_training.get(row.symbol, row.week_start))
-        return [i for i, row in enumerate(test) if row.week_start <= last_training.get(row.symbol, date.min)]
+            training_end[row.symbol] = max(row.week_end, training_end.get(row.symbol, row.week_end))
+        return [i for i, row in enumerate(test) if row.week_start < training_end.get(row.symbol, date.min)]
     first_test: dict[str, date] = {}
     for row in test:
         first_test[row.symbol] = min(row.week_start, first_test.get(row.symbol, row.week_start))
-    return [i for i, row in enumerate(train) if row.week_start >= first_test.get(row.symbol, date.max)]
+    return [i for i, row in enumerate(train) if row.week_end > first_test.get(row.symbol, date.max)]

@@ -67,9 +67,7 @@ def score(rows: Sequence[Scored]) -> Metrics:
         mse=mean_squared_error([(a.label.midpoint_pct, row.actual) for row, a in pairs]),
         rouge=_mean_rouge([(reference, a) for row, a in pairs if (reference := _reference(row.reference))]),
         seconds_per_answer=sum(latencies) / len(latencies) if latencies else None,
-        unreadable=dict(
-            Counter(a.reason.split(" in the prediction ")[0] for a in answers if isinstance(a, Unreadable))
-        ),
+        unreadable=dict(Counter(a.reason for a in answers if isinstance(a, Unreadable))),
     )
 
 

@@ -24,11 +24,13 @@ def draw_run(
 
     train = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
     test = [(entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry]
-    left.plot(*zip(*train, strict=True), color="0.45", linewidth=1.5, label="training")
+    if train:
+        left.plot(*zip(*train, strict=True), color="0.45", linewidth=1.5, label="training")
     if test:
         left.plot(*zip(*test, strict=True), color="black", marker="o", linestyle="--", label="test")
     left.set(xlabel="optimizer step", ylabel="loss per answer token (nats)", title="Loss", ylim=(0, None))
-    left.legend(frameon=False)
+    if train or test:
+        left.legend(frameon=False)
 
     bars: list[tuple[str, float | None, str]] = [
         (f"{name} ({m.valid_count}/{m.rows} readable)", m.bin_acc, "0.25") for name, m in models.items()

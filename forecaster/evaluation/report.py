@@ -96,10 +96,10 @@ def render_report(
         "",
         f"![loss and binary accuracy]({picture})",
         "",
-        "**valid**: answers that hold the four parts and one prediction; every other figure of a model is over "
-        "these only. **binary accuracy**: right direction. **MSE**: squared difference of bin midpoints, in "
-        "percent squared. **ROUGE**: overlap with the reference answer's wording, no measure of forecasting "
-        "skill. A model that does not beat the lines below it has shown no skill.",
+        "**valid**: answers that hold the four parts and one prediction; every other figure of a model is "
+        "over these only. **binary accuracy**: right direction. **MSE**: squared difference of bin "
+        "midpoints, in percent squared. **ROUGE**: overlap with the reference answer's wording, no measure "
+        "of forecasting skill. A model that does not beat the lines below it has shown no skill.",
         "",
     ]
     if unreadable:

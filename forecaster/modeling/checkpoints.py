@@ -30,10 +30,12 @@ def mark_complete(folder: Path) -> None:
 def fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file is as its manifest says."""
     try:
-        manifest: dict[str, str] = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
         return "it has no manifest: it was not finished"
-    except json.JSONDecodeError:
+    except (NotADirectoryError, ValueError):
+        return "its manifest is damaged"
+    if not isinstance(manifest, dict) or not manifest:
         return "its manifest is damaged"
     for name, digest in manifest.items():
         path = folder / name
@@ -46,7 +48,11 @@ def fault(folder: Path) -> str | None:
 
 def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
     """The newest complete checkpoint of a run, and the newer ones that were passed over."""
-    folders = [path for path in output_dir.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
+    folders = [
+        path
+        for path in output_dir.glob(f"{_PREFIX}*")
+        if path.is_dir() and path.name.removeprefix(_PREFIX).isdecimal()
+    ]
     skipped: list[Skipped] = []
     for folder in sorted(folders, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True):
         reason = fault(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -128,12 +129,13 @@ def _unknown_flag(word: str) -> Problem:
 
 
 def _config_path(argv: Sequence[str]) -> str | None:
+    path = None
     for i, word in enumerate(argv):
         if word.startswith("--config="):
-            return word.removeprefix("--config=")
-        if word == "--config" and i + 1 < len(argv):
-            return argv[i + 1]
-    return None
+            path = word.removeprefix("--config=")
+        elif word == "--config" and i + 1 < len(argv):
+            path = argv[i + 1]
+    return path
 
 
 def yaml_as_flags(path: str | None) -> list[str]:
@@ -142,7 +144,8 @@ def yaml_as_flags(path: str | None) -> list[str]:
         return []
     names = {item.name for item in fields(TrainConfig)}
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # The base loader leaves scalars as written: argparse then reads `no` as a strategy, 1e-5 as a number.
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(
@@ -170,8 +173,8 @@ def yaml_as_flags(path: str | None) -> list[str]:
         )
     words = []
     for name, value in content.items():
-        if value is not None:
-            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        if value not in ("", "null", "~"):
+            words += [f"--{name}", ",".join(value) if isinstance(value, list) else str(value)]
     return words
 
 
@@ -188,9 +191,9 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
     need(config.max_length >= 16, "max_length", "It has to be 16 tokens or more.")
     need(config.max_new_tokens >= 1, "max_new_tokens", "It has to be 1 or more.")
     need(config.max_new_tokens < config.max_length, "max_new_tokens", "It has to be below --max_length.")
-    need(config.learning_rate > 0, "learning_rate", "It has to be above 0, for example 5e-5.")
-    need(config.weight_decay >= 0, "weight_decay", "It has to be 0 or more.")
-    need(config.num_epochs > 0, "num_epochs", "It has to be above 0.")
+    need(0 < config.learning_rate < math.inf, "learning_rate", "It has to be above 0, for example 5e-5.")
+    need(0 <= config.weight_decay < math.inf, "weight_decay", "It has to be 0 or more.")
+    need(0 < config.num_epochs < math.inf, "num_epochs", "It has to be above 0.")
     need(
         config.max_steps == -1 or config.max_steps > 0,
         "max_steps",

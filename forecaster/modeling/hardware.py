@@ -60,11 +60,13 @@ KNOWN_GPUS = {
 
 
 class GpuSelectionError(Exception):
-    """A GPU was asked for that the machine does not have."""
+    """A GPU was asked for that the machine does not have, or one was asked for twice."""
 
-    def __init__(self, asked: str, present: Sequence[int]) -> None:
+    def __init__(self, asked: str, present: Sequence[int], twice: bool = False) -> None:
         self.asked, self.present = asked, tuple(present)
-        super().__init__(f"{asked!r} asked for, GPUs present: {', '.join(map(str, present)) or 'none'}")
+        super().__init__(
+            f"{asked!r} asked for{' twice' if twice else ''}, GPUs present: {', '.join(map(str, present))}"
+        )
 
 
 def detect_gpus() -> tuple[Gpu, ...]:
@@ -104,8 +106,8 @@ def select_gpus(gpus: Sequence[Gpu], asked: str | None) -> tuple[Gpu, ...]:
         matches = [
             gpu for gpu in gpus if part == str(gpu.index) or (len(part) > 4 and gpu.uuid.startswith(part))
         ]
-        if not matches:
-            raise GpuSelectionError(part, [gpu.index for gpu in gpus])
+        if not matches or matches[0] in selected:
+            raise GpuSelectionError(part, [gpu.index for gpu in gpus], twice=bool(matches))
         selected.append(matches[0])
     return tuple(selected)
 
@@ -149,57 +151,29 @@ def choose(
     """Resolve what the user left `auto`, and check what the user fixed against the hardware.
 
     Args:
-        gpus: The GPUs that this run uses; empty for CPU. The weakest one decides.
+        gpus: The GPUs that this run uses; empty for CPU. The oldest decides the precision, the smallest what
+            fits.
         tokens: Micro batch times maximal length.
         ds_config: A path, a name in ds_configs/, or `auto`.
     """
-    reasons, problems = [], []
-    weakest = min(gpus, key=lambda gpu: (gpu.compute_capability, gpu.memory_bytes), default=None)
-
-    chosen_precision: Precision
+    reasons: list[str] = []
+    problems: list[Problem] = []
     named = named_ds_config(ds_config) if under_deepspeed else None
-    if precision != "auto":
-        chosen_precision = precision
-        reasons.append(f"{precision} as asked")
-    elif named and (written := _written_precision(named)):
-        chosen_precision = written
-        reasons.append(f"{written} as {named.name} says")
-    elif weakest is None:
-        chosen_precision = "fp32"
-        reasons.append("fp32 on CPU")
-    else:
-        chosen_precision = "bf16" if weakest.has_bf16 else "fp16"
-        capability = ".".join(map(str, weakest.compute_capability))
-        reasons.append(f"{chosen_precision} for compute capability {capability}")
-    if weakest is not None and chosen_precision == "bf16" and not weakest.has_bf16:
-        problems.append(
-            Problem(
-                "--precision",
-                f"is bf16, which {weakest.name} (compute capability "
-                f"{'.'.join(map(str, weakest.compute_capability))}) does not have.",
-                "Use --precision fp16, or a GPU of compute capability 8.0 or more.",
-            )
-        )
-    if weakest is None and chosen_precision == "fp16":
-        problems.append(
-            Problem(
-                "--precision", "is fp16, which needs a GPU; there is none.", "Use --precision fp32, or auto."
-            )
-        )
+    smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
 
+    chosen_precision = _choose_precision(precision, gpus, named, reasons, problems)
     chosen_quantization: Quantization = "none"
     if quantization != "auto":
         chosen_quantization = quantization
-    elif weakest is not None and shape is not None:
+    elif smallest and shape and not (named and _zero_stage(named) == 3):
         needed = training_bytes(shape, lora_rank=lora_rank, tokens=tokens)
-        if needed > USABLE_SHARE * weakest.memory_bytes:
+        if needed > USABLE_SHARE * smallest.memory_bytes:
             chosen_quantization = "4bit"
             reasons.append(
                 f"4-bit base weights, because 16-bit ones need about {needed / 2**30:.0f} GiB of "
-                f"{weakest.memory_bytes / 2**30:.0f} (this changes the numerics)"
+                f"{smallest.memory_bytes / 2**30:.0f} (this changes the numerics)"
             )
-
-    checkpointing = weakest is not None if gradient_checkpointing == "auto" else gradient_checkpointing
+    checkpointing = bool(gpus) if gradient_checkpointing == "auto" else gradient_checkpointing
 
     path: Path | None = None
     if under_deepspeed:
@@ -209,15 +183,7 @@ def choose(
         else:
             path, why = located
             reasons.append(why)
-            problems += check_ds_config(
-                path, chosen_precision, chosen_quantization, on_gpu=weakest is not None
-            )
-            if (
-                weakest
-                and shape
-                and (too_large := _check_weights_fit(shape, chosen_quantization, weakest, path))
-            ):
-                problems.append(too_large)
+            problems += check_ds_config(path, chosen_precision, chosen_quantization, on_gpu=bool(gpus))
     elif ds_config != "auto" and ds_config not in FIELD_NAMES_FOR_AUTO:
         problems.append(
             Problem(
@@ -228,11 +194,49 @@ def choose(
         )
     else:
         reasons.append("no DeepSpeed under plain python")
-    if weakest and shape and (too_large := _check_weights_fit(shape, chosen_quantization, weakest, path)):
+    if smallest and shape and (too_large := _check_weights_fit(shape, chosen_quantization, smallest, path)):
         problems.append(too_large)
-    if problems:
-        return problems
-    return Choice(chosen_precision, chosen_quantization, checkpointing, path, tuple(reasons))
+    return problems or Choice(chosen_precision, chosen_quantization, checkpointing, path, tuple(reasons))
+
+
+def _choose_precision(
+    asked: Precision | Literal["auto"],
+    gpus: Sequence[Gpu],
+    ds_config: Path | None,
+    reasons: list[str],
+    problems: list[Problem],
+) -> Precision:
+    """The precision of a run; adds to `reasons` and `problems`."""
+    oldest = min(gpus, key=lambda gpu: gpu.compute_capability, default=None)
+    capability = ".".join(map(str, oldest.compute_capability)) if oldest else ""
+    precision: Precision
+    if asked != "auto":
+        precision = asked
+        reasons.append(f"{asked} as asked")
+    elif ds_config and (written := _written_precision(ds_config)):
+        precision = written
+        reasons.append(f"{written} as {ds_config.name} says")
+    elif oldest is None:
+        precision = "fp32"
+        reasons.append("fp32 on CPU")
+    else:
+        precision = "bf16" if oldest.has_bf16 else "fp16"
+        reasons.append(f"{precision} for compute capability {capability}")
+    if oldest and precision == "bf16" and not oldest.has_bf16:
+        problems.append(
+            Problem(
+                "--precision",
+                f"is bf16, which {oldest.name} (compute capability {capability}) does not have.",
+                "Use --precision fp16, or a GPU of compute capability 8.0 or more.",
+            )
+        )
+    if oldest is None and precision == "fp16":
+        problems.append(
+            Problem(
+                "--precision", "is fp16, which needs a GPU; there is none.", "Use --precision fp32, or auto."
+            )
+        )
+    return precision
 
 
 def _check_weights_fit(
@@ -292,15 +296,20 @@ def named_ds_config(name: str) -> Path | None:
 
 
 def _written_precision(path: Path) -> Precision | None:
-    """The precision that a DeepSpeed file fixes; None when it leaves that open or cannot be read."""
+    """The precision that a DeepSpeed file fixes; None when it leaves that open or cannot be read.
+
+    A file that mentions neither 16-bit format makes DeepSpeed compute in fp32.
+    """
     try:
         config = json.loads(path.read_text())
-        for name in ("fp16", "bf16"):
-            if config.get(name, {}).get("enabled") is True:
-                return name  # type: ignore[return-value]
-    except (OSError, ValueError, AttributeError):
-        pass
-    return None
+        blocks = {name: config[name].get("enabled") for name in ("fp16", "bf16") if name in config}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    if blocks.get("fp16") is True:
+        return "fp16"
+    if blocks.get("bf16") is True:
+        return "bf16"
+    return None if "auto" in blocks.values() else "fp32"
 
 
 def ds_config_files() -> list[Path]:

@@ -64,7 +64,14 @@ class ModelShape:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelShape | None:
         """Shape from a `config.json`; None when the architecture has other parts than these."""
-        if config.get("model_type") not in ("llama", "qwen2", "mistral"):
+        needed = (
+            "num_attention_heads",
+            "hidden_size",
+            "num_hidden_layers",
+            "intermediate_size",
+            "vocab_size",
+        )
+        if config.get("model_type") not in ("llama", "qwen2", "mistral") or not set(needed) <= set(config):
             return None
         heads = config["num_attention_heads"]
         return cls(
@@ -148,7 +155,9 @@ def resolve(base_model: str) -> BaseModel | Problem:
     if path.is_dir():
         try:
             config = json.loads((path / "config.json").read_text())
-        except (OSError, json.JSONDecodeError):
+            if not isinstance(config, dict):
+                raise ValueError("no JSON object")
+        except (OSError, ValueError):
             return Problem(
                 "--base_model",
                 f"the folder {base_model} has no readable config.json.",

@@ -49,7 +49,9 @@ def find_run_folder(config: TrainConfig) -> RunFolder | Problem:
     if config.output_dir:
         candidates = [Path(config.output_dir)]
     else:
-        candidates = sorted(OUTPUT_FOLDER.glob(f"{config.run_name}_*"), reverse=True)
+        # The time behind the name tells runs of `a` from runs of `a_b`.
+        runs = OUTPUT_FOLDER.glob(f"{config.run_name}_*")
+        candidates = sorted((r for r in runs if r.name[len(config.run_name) + 1 :].isdecimal()), reverse=True)
     for candidate in candidates:
         checkpoint, _ = checkpoints.newest_complete(candidate)
         if checkpoint:

@@ -26,6 +26,8 @@ def test_a_period_is_its_first_and_last_day() -> None:
         "2024-02-25 to ",
         "25.02.2024 to 03.03.2024",
         "None",
+        "2024-03-03 to 2024-02-25",
+        "2024-03-03 to 2024-03-03",
     ],
 )
 def test_anything_else_is_no_period(period: str) -> None:
@@ -54,8 +56,12 @@ def test_at_least_one_week_stays_for_training_however_large_the_share() -> None:
     assert last_weeks([W1, W2, W3], share=1.0) == {W2, W3}
 
 
-TRAIN = [RowKey("A", W1), RowKey("A", W3), RowKey("B", W1), RowKey("C", W5)]
-TEST = [RowKey("A", W2), RowKey("A", W3), RowKey("A", W4), RowKey("B", W2), RowKey("D", W1)]
+def week(symbol: str, start: date) -> RowKey:
+    return RowKey(symbol, start, start + timedelta(weeks=1))
+
+
+TRAIN = [week("A", W1), week("A", W3), week("B", W1), week("C", W5)]
+TEST = [week("A", W2), week("A", W3), week("A", W4), week("B", W2), week("D", W1)]
 
 
 def test_test_rows_in_or_before_the_last_training_week_of_their_symbol_give_way() -> None:
@@ -67,12 +73,18 @@ def test_training_rows_in_or_after_the_first_test_week_of_their_symbol_give_way(
 
 
 def test_symbols_do_not_disturb_one_another() -> None:
-    assert out_of_order([RowKey("A", W5)], [RowKey("B", W1)], "test") == []
-    assert out_of_order([RowKey("A", W5)], [RowKey("B", W1)], "train") == []
+    assert out_of_order([week("A", W5)], [week("B", W1)], "test") == []
+    assert out_of_order([week("A", W5)], [week("B", W1)], "train") == []
 
 
 def test_rows_in_order_all_stay_and_no_rows_are_no_trouble() -> None:
-    assert out_of_order([RowKey("A", W1)], [RowKey("A", W2)], "test") == []
-    assert out_of_order([RowKey("A", W1)], [RowKey("A", W2)], "train") == []
+    assert out_of_order([week("A", W1)], [week("A", W2)], "test") == []
+    assert out_of_order([week("A", W1)], [week("A", W2)], "train") == []
     assert out_of_order([], TEST, "test") == []
     assert out_of_order(TRAIN, [], "train") == []
+
+
+def test_a_test_week_that_overlaps_a_training_week_of_another_calendar_gives_way() -> None:
+    midweek = RowKey("A", W3 + timedelta(days=3), W4 + timedelta(days=3))
+    assert out_of_order([week("A", W3)], [midweek, week("A", W4)], "test") == [0]
+    assert out_of_order([midweek, week("A", W2)], [week("A", W4)], "train") == [0]

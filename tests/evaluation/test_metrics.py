@@ -92,7 +92,10 @@ def test_answers_that_are_unreadable_for_one_reason_are_counted_together() -> No
             Scored(UP_1_2, REFERENCE, REFERENCE.replace("Up by 1-2%", "Up or down by 2%")),
         ]
     )
-    assert metrics.unreadable == {"no size in percent": 2, "both directions": 1}
+    assert metrics.unreadable == {
+        "no size in percent in the prediction": 2,
+        "both directions in the prediction": 1,
+    }
 
 
 def test_answers_that_name_several_sizes_are_counted_together_too() -> None:

@@ -46,7 +46,7 @@ def ids(text: str) -> list[int]:
         (
             tiny_tokenizers.llama3,
             "own",
-            # <|begin_of_text|> system header, be brief, user header, AAPL?, assistant header, each with its end
+            # <|begin_of_text|> system header, be brief, user header, AAPL?, assistant header
             [1, 3, 6, 4, 18, 10, 16, 11, 2, 3, 7, 4, 18, 12, 13, 2, 3, 8, 4, 18, 14, 16, 15, 2],
             [X] * 20 + [14, 16, 15, 2],
         ),
