@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
@@ -58,9 +58,7 @@ def attach_lora(
     gradient_checkpointing: bool = False,
 ) -> PeftModel:
     """Freeze the base and put trainable LoRA factors on every linear layer named in `target_modules`."""
-    if getattr(model, "is_loaded_in_4bit", False):
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
-    elif gradient_checkpointing:
+    if gradient_checkpointing:
         # Without this, no input of a checkpointed layer needs a gradient, and the adapters inside get none.
         model.enable_input_require_grads()
     model.config.use_cache = False
