@@ -21,7 +21,7 @@ from pathlib import Path
 
 from forecaster import tracking
 from forecaster.data import sources
-from forecaster.errors import ConfigurationError, Problem
+from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
 from forecaster.modeling import checkpoints, config, hardware, registry
 from forecaster.modeling.run import Run, RunFolder, find_run_folder
 from forecaster.provenance import versions
@@ -47,6 +47,9 @@ def main(argv: Sequence[str]) -> int:
             for problem in error.problems:
                 print(redact(f"  - {problem}"), file=sys.stderr)
         return error.exit_status
+    except AdapterNotTrainedError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     return 0
 
 
