@@ -1,4 +1,4 @@
-"""A model and dataset hub on the loopback interface: the few calls that huggingface_hub makes, from a folder."""
+"""A model and dataset hub on the loopback interface: the calls that huggingface_hub makes, from a folder."""
 
 from __future__ import annotations
 
