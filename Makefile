@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: demo test style bench clean
 
 demo: .venv/.runtime  ## the main job on the embedded default
-	./train.sh
+	env -u VIRTUAL_ENV ./train.sh
 
 test: .venv/.dev  ## every test, offline
 	$(BIN)/python -m pytest

@@ -10,6 +10,7 @@ stopped goes on with the same command; answers that it has are not generated aga
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,16 @@ from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import plots, report
-from forecaster.evaluation.baselines import baselines
+from forecaster.evaluation.baselines import Baseline, baselines
 from forecaster.evaluation.metrics import Metrics, Scored, score
-from forecaster.modeling.config import RUN_CONFIG
+from forecaster.modeling import registry
+from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
 from forecaster.prompts import parse_prediction
 from forecaster.records import Label
-from forecaster.settings import calm_openmp, load_settings, redact
+from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
 
 BASE, TUNED = "base", "fine-tuned"
+PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Adapter:
     """A finished run, as its folder describes it."""
 
     folder: Path
+    base: registry.BaseModel
     record: Mapping[str, Any]
     dataset_record: Mapping[str, Any]
     log_history: Sequence[Mapping[str, Any]]
@@ -78,50 +82,21 @@ def main(argv: Sequence[str]) -> int:
                 ]
             )
     except ConfigurationError as error:
-        print(f"benchmark.py cannot start, {len(error.problems)} to mend:", file=sys.stderr)
-        for problem in error.problems:
-            print(redact(f"  - {problem}"), file=sys.stderr)
-        return error.exit_status
+        return report_problems("benchmark.py", error)
 
     folder = adapter.folder / "benchmark"
     folder.mkdir(exist_ok=True)
-    predictions = answer_all(
-        adapter, test_rows, folder / "predictions.jsonl", max_new_tokens, args.batch_size
-    )
+    set_aside_other_answers(folder, adapter, max_new_tokens)
+    predictions = answer_all(adapter, test_rows, folder / PREDICTIONS, max_new_tokens, args.batch_size)
     models = score_models(predictions, test_rows)
-    training_labels = {
-        label: count
-        for text, count in adapter.dataset_record["training_labels"].items()
-        if isinstance(label := parse_prediction(text), Label)
-    }
-    lines = baselines([actual_label(row) for row in test_rows], training_labels)
-
-    content = report.metrics_json(models, lines)
-    (folder / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plots.draw_run(folder / "report.png", adapter.log_history, models, lines)
-    rows = report.table_rows(models, lines)
-    settings_shown = {
-        "base model": adapter.record["resolved"]["base_model"],
-        "test rows": len(test_rows),
-        "training rows": adapter.dataset_record["counts"]["train_after_repeats"],
-        "prompt and answer tokens": flags["max_length"],
-        "answer tokens": max_new_tokens,
-        "prompts that lost news": sum(bool(p.news_dropped) for p in predictions if p.model == TUNED),
-        "prompts that did not fit": sum(p.answer is None for p in predictions if p.model == TUNED),
-    }
-    text = report.render_report(
-        f"Benchmark of {flags['run_name']}", models, lines, settings_shown, "report.png"
+    lines = baselines(
+        [label_of(row["label"]) for row in test_rows],
+        {label_of(text): count for text, count in adapter.dataset_record["training_labels"].items()},
     )
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    write_report(folder, adapter, models, lines, predictions, max_new_tokens)
     if flags["report_to"] == "wandb":
-        tracking.start(adapter.folder, flags["run_name"], {}, settings)
-        tracking.log_summary(
-            "benchmark", {f"{name}/{k}": v for name, m in content["models"].items() for k, v in m.items()}
-        )
-        tracking.log_table("benchmark/table", report.COLUMNS, rows)
-        tracking.log_image("benchmark/report", folder / "report.png")
-        tracking.finish()
-    print(f"\n{report.render_table(rows)}\n\nReport: {folder / 'report.md'}")
+        log_to_wandb(folder, adapter, models, lines, settings)
+    print(f"\n{report.render_table(report.table_rows(models, lines))}\n\nReport: {folder / 'report.md'}")
     return 0
 
 
@@ -149,8 +124,8 @@ def read_adapter(folder: Path) -> Adapter:
     """Raises ConfigurationError when the folder is not a finished run."""
     names = (
         RUN_CONFIG,
-        "dataset.json",
-        "log_history.json",
+        DATASET_FILE,
+        LOG_HISTORY,
         "adapter_config.json",
         "adapter_model.safetensors",
     )
@@ -161,7 +136,10 @@ def read_adapter(folder: Path) -> Adapter:
             [Problem("--adapter", found, "Give the output folder of a training that has ended.")]
         )
     record, data, history = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3])
-    return Adapter(folder, record, data, history)
+    base = registry.resolve(record["resolved"]["base_model"])
+    if isinstance(base, Problem):
+        raise ConfigurationError([base])
+    return Adapter(folder, base, record, data, history)
 
 
 def load_test_rows(adapter: Adapter) -> list[dict[str, str]]:
@@ -185,23 +163,38 @@ def load_test_rows(adapter: Adapter) -> list[dict[str, str]]:
     return [dict(row) for row in corpus.test]
 
 
-def actual_label(row: Mapping[str, str]) -> Label:
-    label = parse_prediction(row["label"])
-    if not isinstance(label, Label):
-        raise ConfigurationError(
-            [Problem(row["row_id"], f"has the label {row['label']!r}.", "Labels read like `up by 2-3%`.")]
-        )
+def label_of(text: str) -> Label:
+    label = parse_prediction(text)
+    assert isinstance(label, Label), text  # labels were checked when the rows were loaded
     return label
 
 
+def set_aside_other_answers(folder: Path, adapter: Adapter, max_new_tokens: int) -> None:
+    """Keep answers of another adapter or length, as from before a resumed training, out of the figures."""
+    weights = (adapter.folder / "adapter_model.safetensors").read_bytes()
+    made_by = {"adapter_sha256": hashlib.sha256(weights).hexdigest(), "max_new_tokens": max_new_tokens}
+    record, predictions = folder / "made_by.json", folder / PREDICTIONS
+    if predictions.exists() and (not record.exists() or json.loads(record.read_text()) != made_by):
+        predictions.replace(folder / "predictions.old.jsonl")
+        print("The answers here are of another adapter or length: set aside as predictions.old.jsonl.")
+    record.write_text(json.dumps(made_by) + "\n")
+
+
 def answer_all(
-    adapter: Adapter, rows: Sequence[Mapping[str, str]], path: Path, max_new_tokens: int, batch_size: int
+    adapter: Adapter,
+    rows: Sequence[Mapping[str, str]],
+    path: Path,
+    max_new_tokens: int,
+    batch_size: int | None,
 ) -> list[Prediction]:
     """Answers of base and fine-tuned model to every row, generating those that `path` does not hold yet."""
     from forecaster.modeling import generation  # torch: not needed to refuse a bad folder
 
     resolved, flags = adapter.record["resolved"], adapter.record["flags"]
     tokenizer = generation.load_saved_tokenizer(adapter.folder)
+    batch_size = batch_size or generation.largest_batch_size(
+        adapter.base, resolved["quantization"], flags["max_length"]
+    )
     limit = flags["max_length"] - max_new_tokens
     prompts = [generation.render_prompt(tokenizer, row["row_id"], row["prompt"], limit) for row in rows]
     by_id = {row["row_id"]: row for row in rows}
@@ -238,10 +231,7 @@ def answer_all(
                 if prompt.token_ids is None:
                     record(name, prompt.row_id, None)
             model = model or generation.load_for_generation(
-                resolved["base_model"],
-                resolved["precision"],
-                resolved["quantization"],
-                flags["trust_remote_code"],
+                adapter.base, resolved["precision"], resolved["quantization"], flags["trust_remote_code"]
             )
             if name == TUNED:
                 model = generation.with_adapter(model, adapter.folder)
@@ -271,13 +261,55 @@ def score_models(predictions: Sequence[Prediction], rows: Sequence[Mapping[str, 
     return {
         name: score(
             [
-                Scored(actual_label(by_id[p.row_id]), by_id[p.row_id]["answer"], p.answer, p.latency_s)
+                Scored(label_of(by_id[p.row_id]["label"]), by_id[p.row_id]["answer"], p.answer, p.latency_s)
                 for p in predictions
                 if p.model == name
             ]
         )
         for name in (BASE, TUNED)
     }
+
+
+def write_report(
+    folder: Path,
+    adapter: Adapter,
+    models: Mapping[str, Metrics],
+    lines: Sequence[Baseline],
+    predictions: Sequence[Prediction],
+    max_new_tokens: int,
+) -> None:
+    """metrics.json, report.png and report.md."""
+    content = report.metrics_json(models, lines)
+    (folder / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    plots.draw_run(folder / "report.png", adapter.log_history, models, lines)
+    flags = adapter.record["flags"]
+    shown = {
+        "base model": adapter.record["resolved"]["base_model"],
+        "test rows": models[TUNED].rows,
+        "training rows": adapter.dataset_record["counts"]["train_after_repeats"],
+        "prompt and answer tokens": flags["max_length"],
+        "answer tokens": max_new_tokens,
+        "prompts that lost news": sum(bool(p.news_dropped) for p in predictions if p.model == TUNED),
+        "prompts that did not fit": sum(p.answer is None for p in predictions if p.model == TUNED),
+    }
+    text = report.render_report(f"Benchmark of {flags['run_name']}", models, lines, shown, "report.png")
+    (folder / "report.md").write_text(text, encoding="utf-8")
+
+
+def log_to_wandb(
+    folder: Path,
+    adapter: Adapter,
+    models: Mapping[str, Metrics],
+    lines: Sequence[Baseline],
+    settings: Settings,
+) -> None:
+    """Figures, table and picture into the W&B run of the training."""
+    tracking.start(adapter.folder, adapter.record["flags"]["run_name"], {}, settings)
+    for name, figures in report.metrics_json(models, lines)["models"].items():
+        tracking.log_summary(f"benchmark/{name}", figures)
+    tracking.log_table("benchmark/table", report.COLUMNS, report.table_rows(models, lines))
+    tracking.log_image("benchmark/report", folder / "report.png")
+    tracking.finish()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling import config, hardware
 from forecaster.modeling.run import RunFolder, find_run_folder
-from forecaster.settings import Settings, calm_openmp, load_settings
+from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED = "configs/embedded.yaml"
@@ -38,59 +38,56 @@ def main(argv: Sequence[str]) -> int:
         flags = config.parse_flags(train_flags)
         indices = gpu_indices(own.gpus, settings)
     except ConfigurationError as error:
-        print(f"train.sh cannot start, {len(error.problems)} to mend:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  - {problem}", file=sys.stderr)
-        return error.exit_status
+        return report_problems("train.sh", error)
     folder = find_run_folder(flags)
-    if isinstance(folder, RunFolder) and not flags.output_dir:
-        train_flags += ["--output_dir", str(folder.path)]
+    output_dir = folder.path if isinstance(folder, RunFolder) else flags.output_dir
+    if output_dir and not flags.output_dir:
+        train_flags += ["--output_dir", str(output_dir)]
     env = rank_environment(indices)
 
     # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
     check = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "train_lora.py"),
-            *train_flags,
-            *([] if flags.dry_run else ["--dry_run"]),
-        ],
-        env=env | {"WORLD_SIZE": str(len(indices))} | cuda_visible(indices, settings),
+        [sys.executable, str(ROOT / "train_lora.py"), *train_flags, "--dry_run"],
+        env=env | {"WORLD_SIZE": str(len(indices))} | cuda_visible(indices),
         stdout=subprocess.PIPE,
         text=True,
     )
     if check.returncode:
         return check.returncode
     print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
-    command = deepspeed_command(indices, train_flags)
-    print(f"$ {shlex.join(command)}", flush=True)
-    output_dir = config.parse_flags(train_flags).output_dir
+    training = deepspeed_command(indices, without_checking_flags(train_flags))
     benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
-    if own.no_benchmark:
-        benchmark = []
+    commands = [training] if own.no_benchmark else [training, benchmark]
     if flags.dry_run:
-        if benchmark:
-            print(f"$ {shlex.join(benchmark)}")
+        print("\n".join(f"$ {shlex.join(command)}" for command in commands))
         return 0
 
-    status = subprocess.run(command, env=env).returncode
-    if status:
-        way_out = (
-            way_on(train_flags) if status != ConfigurationError.exit_status else "Mend what is listed above."
-        )
-        print(f"\nTraining stopped with status {status}. {way_out}", file=sys.stderr)
-        return status
-    if not benchmark:
-        return 0
-    print(f"$ {shlex.join(benchmark)}", flush=True)
-    status = subprocess.run(benchmark, env=env | cuda_visible(indices[:1], settings)).returncode
-    if status:
-        print(
-            f"\nThe benchmark stopped with status {status}. The adapter is complete; this goes on:\n"
-            f"  {shlex.join(benchmark)}",
-            file=sys.stderr,
-        )
-    return status
+    for command in commands:
+        print(f"$ {shlex.join(command)}", flush=True)
+        is_training = command is training
+        status = subprocess.run(command, env=env if is_training else env | cuda_visible(indices)).returncode
+        if status:
+            way_out = way_on(own, train_flags, output_dir) if is_training else "The same command goes on."
+            if status == ConfigurationError.exit_status:
+                way_out = "Mend what is listed above."
+            name = "Training" if is_training else "The adapter is complete, but the benchmark"
+            print(f"\n{name} stopped with status {status}. {way_out}", file=sys.stderr)
+            return status
+    return 0
+
+
+def without_checking_flags(train_flags: Sequence[str]) -> list[str]:
+    """The flags of the run that --dry_run and --gpu only asked about."""
+    kept: list[str] = []
+    words = iter(train_flags)
+    for word in words:
+        name, separator, _ = word.partition("=")
+        name = name.replace("-", "_")
+        if name == "__gpu" and not separator:
+            next(words, None)
+        elif name not in ("__gpu", "__dry_run"):
+            kept.append(word)
+    return kept
 
 
 def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -110,8 +107,7 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
-    names = {word.split("=", 1)[0].lstrip("-").replace("-", "_") for word in rest if word.startswith("--")}
-    if not names & {"config", "base_model"}:
+    if not config.flag_names(rest) & {"config", "base_model"}:
         rest = ["--config", EMBEDDED, *rest]
     return own, rest
 
@@ -145,7 +141,7 @@ def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
     return [gpu.index for gpu in selected]
 
 
-def cuda_visible(indices: Sequence[int], settings: Settings) -> dict[str, str]:
+def cuda_visible(indices: Sequence[int]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices))} if hardware.detect_gpus() else {}
 
 
@@ -157,6 +153,8 @@ def rank_environment(indices: Sequence[int]) -> dict[str, str]:
     rank's OpenMP would take every core.
     """
     env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    # nvidia-smi counts by bus, CUDA by speed unless told otherwise: one numbering for both.
+    env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     if not hardware.detect_gpus():
         cores = len(os.sched_getaffinity(0))
@@ -166,14 +164,15 @@ def rank_environment(indices: Sequence[int]) -> dict[str, str]:
 
 
 def deepspeed_command(indices: Sequence[int], train_flags: Sequence[str]) -> list[str]:
-    beside_python = Path(sys.executable).with_name("deepspeed")
-    launcher = str(beside_python) if beside_python.exists() else shutil.which("deepspeed") or "deepspeed"
+    script = Path(sys.executable).with_name("deepspeed")
+    found = str(script) if script.exists() else shutil.which("deepspeed")
+    launcher = [found] if found else [sys.executable, "-m", "deepspeed.launcher.runner"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     include = f"localhost:{','.join(map(str, indices))}"
     return [
-        launcher,
+        *launcher,
         "--include",
         include,
         "--master_port",
@@ -183,12 +182,13 @@ def deepspeed_command(indices: Sequence[int], train_flags: Sequence[str]) -> lis
     ]
 
 
-def way_on(train_flags: Sequence[str]) -> str:
-    output_dir = config.parse_flags(train_flags).output_dir
-    if output_dir and any(Path(output_dir).glob("checkpoint-*/manifest.json")):
-        flags = [word for word in train_flags if word != "--resume"]
-        return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join(flags)} --resume"
-    return "It had saved no checkpoint yet; start it again."
+def way_on(own: argparse.Namespace, train_flags: Sequence[str], output_dir: Path | str | None) -> str:
+    if not output_dir or not any(Path(output_dir).glob("checkpoint-*/manifest.json")):
+        return "It had saved no checkpoint yet; start it again."
+    flags = [word for word in train_flags if word != "--resume"] + ["--resume"]
+    flags += ["--gpus", own.gpus] if own.gpus else []
+    flags += ["--no_benchmark"] if own.no_benchmark else []
+    return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join(flags)}"
 
 
 if __name__ == "__main__":

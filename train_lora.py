@@ -23,9 +23,9 @@ from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
 from forecaster.modeling import checkpoints, config, hardware, registry
-from forecaster.modeling.run import Run, RunFolder, find_run_folder
+from forecaster.modeling.run import DATASET_FILE, RUN_CONFIG, Run, RunFolder, find_run_folder
 from forecaster.provenance import versions
-from forecaster.settings import Settings, calm_openmp, load_settings, redact
+from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,11 +42,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         train(run, settings, train_sources, test_sources)
     except ConfigurationError as error:
-        if settings.rank == 0:
-            print(f"\ntrain_lora.py cannot start, {len(error.problems)} to mend:", file=sys.stderr)
-            for problem in error.problems:
-                print(redact(f"  - {problem}"), file=sys.stderr)
-        return error.exit_status
+        return report_problems("train_lora.py", error) if settings.rank == 0 else error.exit_status
     except AdapterNotTrainedError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -102,14 +98,15 @@ def resolve(
     )
     if isinstance(choice, list):
         problems += choice
-    else:
+    elif not flags.gpu:
         problems += config.find_quantization_problems(choice.quantization)
 
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):
         problems.append(folder)
         folder = RunFolder(config.OUTPUT_FOLDER)
-    problems += config.find_disk_problems(folder.path, config.needed_disk_bytes(flags, model))
+    if not flags.gpu:
+        problems += config.find_disk_problems(flags, model, folder.path)
     if problems or isinstance(choice, list):
         raise ConfigurationError(problems)
 
@@ -131,15 +128,21 @@ def find_gpus(
     except hardware.GpuSelectionError as error:
         problems.append(Problem("CUDA_VISIBLE_DEVICES", f"{error}.", "Name GPUs that `nvidia-smi -L` lists."))
         return ()
+    if gpus and not settings.launched:
+        # Without a launcher there is one process, and torch would spread it over every GPU that it sees.
+        gpus = gpus[:1]
+        use_gpu(gpus[0].index)
     if gpus and (mismatch := find_torch_mismatch(gpus)):
         problems.append(mismatch)
-    return gpus if settings.launched else gpus[:1]
+    return gpus
 
 
 def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
     import torch  # seconds to import, and of use only where there is a GPU to see
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and all(
+        hardware.built_for(torch.cuda.get_arch_list(), gpu.compute_capability) for gpu in gpus
+    ):
         return None
     return hardware.torch_mismatch(gpus, torch.__version__, torch.version.cuda)
 
@@ -185,6 +188,8 @@ def print_counts(corpus: sources.Corpus) -> None:
         f"{len(corpus.test)} test rows.",
         flush=True,
     )
+    for name, rows in counts.unused_splits.items():
+        print(f"Not used: the {rows} rows of {name}.", flush=True)
 
 
 # --- run ----------------------------------------------------------------------------------------------------
@@ -240,8 +245,8 @@ def train(
     )
     if is_main:
         run.output_dir.mkdir(parents=True, exist_ok=True)
-        training.write_json(run.output_dir / config.RUN_CONFIG, record)
-        training.write_json(run.output_dir / training.DATASET_FILE, data_record)
+        training.write_json(run.output_dir / RUN_CONFIG, record)
+        training.write_json(run.output_dir / DATASET_FILE, data_record)
         if run.config.report_to == "wandb":
             tracking.start(run.output_dir, run.config.run_name, record, settings)
     trainer = training.make_trainer(run, args, model, tokenizer, train_rows, test_rows)
@@ -261,7 +266,7 @@ def train(
 
 def check_same_rows(output_dir: Path, corpus: sources.Corpus) -> None:
     """A resumed run has to see the rows that it began with."""
-    path = output_dir / "dataset.json"
+    path = output_dir / DATASET_FILE
     if path.exists() and json.loads(path.read_text())["fingerprint_sha256"] != corpus.fingerprint:
         raise ConfigurationError(
             [

@@ -4,9 +4,13 @@ variables."""
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 
 from dotenv import find_dotenv, load_dotenv
+from huggingface_hub import get_token
+
+from forecaster.errors import ConfigurationError
 
 _SECRET_NAMES = (
     "WANDB_API_KEY",
@@ -28,7 +32,6 @@ class Settings:
     """`online`, `offline`, `disabled`, or None when the user did not say."""
     wandb_project: str = "stock-forecaster"
     cuda_visible_devices: str | None = None
-    local_rank: int = 0
     rank: int = 0
     world_size: int = 1
     launched: bool = False
@@ -47,12 +50,11 @@ def load_settings() -> Settings:
         if os.environ.get(name, "").strip() == "":
             os.environ.pop(name, None)
     return Settings(
-        hf_token=os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"),
+        hf_token=get_token(),
         wandb_api_key=os.environ.get("WANDB_API_KEY"),
         wandb_mode=os.environ.get("WANDB_MODE", "").strip().lower() or None,
         wandb_project=os.environ.get("WANDB_PROJECT") or Settings.wandb_project,
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         launched="WORLD_SIZE" in os.environ,
@@ -65,6 +67,20 @@ def redact(text: str) -> str:
         if value := os.environ.get(name, "").strip():
             text = text.replace(value, f"<{name}>")
     return text
+
+
+def report_problems(program: str, error: ConfigurationError) -> int:
+    """Print every problem, without secrets; returns the exit status."""
+    print(f"\n{program} cannot start, {len(error.problems)} to mend:", file=sys.stderr)
+    for problem in error.problems:
+        print(redact(f"  - {problem}"), file=sys.stderr)
+    return error.exit_status
+
+
+def use_gpu(index: int) -> None:
+    """Show this process one GPU only; call it before torch is imported. Its index is nvidia-smi's."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
 
 
 def calm_openmp() -> None:

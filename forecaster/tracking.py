@@ -43,9 +43,10 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
     """Open the W&B run of `output_dir`: a new one, or the one that training opened there."""
     mode, _ = resolve_mode(settings)
     run_file = output_dir / RUN_FILE
-    run_id = json.loads(run_file.read_text())["id"] if run_file.exists() else None
+    known = json.loads(run_file.read_text()) if run_file.exists() else {}
+    run_id, project = known.get("id"), known.get("project", settings.wandb_project)
     run = wandb.init(
-        project=settings.wandb_project,
+        project=project,
         name=run_name,
         id=run_id,
         resume="allow" if run_id else None,
@@ -54,7 +55,7 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
         config=dict(config) or None,
         settings=wandb.Settings(silent=True, console="off"),
     )
-    run_file.write_text(json.dumps({"id": run.id, "project": settings.wandb_project, "mode": mode}) + "\n")
+    run_file.write_text(json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
 
 
 def log_summary(prefix: str, figures: Mapping[str, Any]) -> None:

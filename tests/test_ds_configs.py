@@ -12,9 +12,7 @@ import pytest
 from forecaster.modeling.hardware import DS_CONFIG_FOLDER, Precision, check_ds_config, ds_config_files
 
 FILES = {path.stem: path for path in ds_config_files()}
-NAME = re.compile(
-    r"(?P<precision>fp32|fp16|bf16)_(?P<method>zero(?P<stage>[0-3])(?P<offload>_offload)?|zeroone_adam)"
-)
+NAME = re.compile(r"(?P<precision>fp32|fp16|bf16)_(?P<method>zero(?P<stage>[0-3])(?P<offload>_offload)?)")
 # What the Trainer would put where a file says "auto".
 AUTO: dict[str, Any] = {
     "train_batch_size": 16,
@@ -62,7 +60,6 @@ def test_the_files_are_these() -> None:
         "fp16_zero2_offload",
         "fp16_zero3",
         "fp16_zero3_offload",
-        "fp16_zeroone_adam",
         "fp32_zero0",
         "fp32_zero2",
         "fp32_zero3",
@@ -79,7 +76,7 @@ def test_deepspeed_reads_a_file_as_what_its_name_says(name: str) -> None:
     assert read.zero_optimization_stage == int(match["stage"] or 0)
     assert read.float16_config.enabled is (match["precision"] == "fp16")
     assert read.bfloat16_config.enabled is (match["precision"] == "bf16")
-    assert read.optimizer_name == ("ZeroOneAdam" if match["method"] == "zeroone_adam" else None)
+    assert read.optimizer_name is None
     assert (read.gradient_accumulation_steps, read.gradient_clipping) == (8, 1.0)
     assert (read.zero_config.offload_optimizer is not None) is bool(match["offload"])
     assert (read.zero_config.offload_param is not None) is (match["method"] == "zero3_offload")
@@ -88,16 +85,16 @@ def test_deepspeed_reads_a_file_as_what_its_name_says(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_passes_the_projects_own_check_for_its_precision_and_no_other(name: str) -> None:
     own = _precision(name)
-    assert check_ds_config(FILES[name], own, "none", on_gpu=True) == []
+    assert check_ds_config(FILES[name], own, "none") == []
     for other in {"fp32", "fp16", "bf16"} - {own}:
-        problems = check_ds_config(FILES[name], other, "none", on_gpu=True)  # type: ignore[arg-type]
+        problems = check_ds_config(FILES[name], other, "none")  # type: ignore[arg-type]
         assert len(problems) == 1
         assert f"asks for {own}, but the precision is {other}" in str(problems[0])
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "zero3" not in name])
 def test_four_bit_weights_work_with_every_file_but_those_of_stage_3(name: str) -> None:
-    assert check_ds_config(FILES[name], _precision(name), "4bit", on_gpu=True) == []
+    assert check_ds_config(FILES[name], _precision(name), "4bit") == []
 
 
 @pytest.mark.parametrize("method", sorted({name.split("_", 1)[1] for name in FILES}))
@@ -132,7 +129,7 @@ def test_what_the_trainer_knows_is_left_to_it(name: str) -> None:
     ):
         assert content[key] == "auto"
     assert "scheduler" not in content
-    assert ("optimizer" in content) is name.endswith("zeroone_adam")
+    assert "optimizer" not in content
 
 
 @pytest.mark.parametrize("name", FILES)

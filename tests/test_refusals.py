@@ -129,7 +129,9 @@ def test_one_bit_adam_with_a_zero_stage_is_refused(tmp_path: Path) -> None:
     config = {"optimizer": {"type": "ZeroOneAdam", "params": {}}, "zero_optimization": {"stage": 2}}
     (tmp_path / "mine.json").write_text(json.dumps(config))
     done = run(tmp_path, *SAMPLE, "--ds_config", "mine.json", WORLD_SIZE="1")
-    assert_refused(tmp_path, done, "mine.json joins ZeroOneAdam with ZeRO stage 2", "set the stage to 0")
+    assert_refused(
+        tmp_path, done, "mine.json joins ZeroOneAdam with ZeRO stage 2", "Leave the optimizer section out"
+    )
 
 
 def fake_gpu(folder: Path, listing: str) -> dict[str, str]:

@@ -54,6 +54,8 @@ class RowCounts:
     train_dropped_out_of_order: int
     test_dropped_out_of_order: int
     train_after_repeats: int
+    unused_splits: dict[str, int]
+    """Rows of splits that took no part, such as `validation`."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,15 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
     train_parts: list[datasets.Dataset] = []
     test_parts: list[datasets.Dataset] = []
     repeats: list[int] = []
+    unused: dict[str, int] = {}
     names = _row_id_names([*train_sources, *(test_sources or ())])
     for source in train_sources:
-        splits = _read(source, names[source.spec])
+        wanted = ("train", "test") if test_sources is None else ("train",)
+        splits = _read(source, wanted, names[source.spec], unused)
+        if "train" not in splits:
+            raise ConfigurationError(
+                [Problem(source.spec, "has a test split only.", "Name it with --test_dataset.")]
+            )
         if test_sources is None and "test" not in splits:
             splits = _split_by_date(splits["train"], source)
         train_parts.append(splits["train"])
@@ -146,8 +154,8 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
         if test_sources is None:
             test_parts.append(splits["test"])
     for source in test_sources or ():
-        splits = _read(source, names[source.spec])
-        test_parts.append(splits["test"] if "test" in splits else splits["train"])
+        splits = _read(source, ("test",), names[source.spec], unused)
+        test_parts += splits.values()
 
     train, test = datasets.concatenate_datasets(train_parts), datasets.concatenate_datasets(test_parts)
     give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
@@ -168,13 +176,18 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
         if not kept
     ]:
         raise ConfigurationError(problems)
-    counts = RowCounts(len(train), len(test), len(train_dropped), len(test_dropped), len(kept_train))
+    counts = RowCounts(len(train), len(test), len(train_dropped), len(test_dropped), len(kept_train), unused)
     train, test = train.select(kept_train), test.select(kept_test)
     return Corpus(train, test, counts, _fingerprint(train, test))
 
 
-def _read(source: Source, row_id_name: str) -> datasets.DatasetDict:
-    """The source's splits, checked; a source without named splits has everything under `train`."""
+def _read(
+    source: Source, wanted: Sequence[str], row_id_name: str, unused: dict[str, int]
+) -> datasets.DatasetDict:
+    """The wanted splits of a source, checked; the rows of the others are added to `unused`.
+
+    A source without named splits is all that is wanted of it, be it training or test rows.
+    """
     try:
         if source.kind == "hub":
             loaded = datasets.load_dataset(source.location)
@@ -206,9 +219,9 @@ def _read(source: Source, row_id_name: str) -> datasets.DatasetDict:
             ]
         ) from error
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
-    if "train" not in splits:
-        splits = datasets.DatasetDict(train=next(iter(splits.values())), **splits)
-    checked = {name: splits[name] for name in ("train", "test") if name in splits}
+    taken = wanted if any(name in splits for name in wanted) else tuple(splits)[:1]
+    checked = {name: part for name, part in splits.items() if name in taken}
+    unused.update({f"{source.spec} ({name})": len(splits[name]) for name in splits if name not in taken})
     problems = [p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})")]
     if problems:
         raise ConfigurationError(problems)

@@ -23,7 +23,7 @@ def load_base(
     precision: Precision,
     quantization: Quantization = "none",
     trust_remote_code: bool = False,
-    device_map: dict[str, int] | None = None,
+    device_map: dict[str, int] | str | None = None,
 ) -> PreTrainedModel:
     """Load base weights in the precision of the run, or in 4 bit (NF4, double quantisation) computing in it.
 

@@ -6,12 +6,14 @@ import difflib
 import importlib.util
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from transformers import HfArgumentParser
 
 from forecaster.errors import ConfigurationError, Problem
@@ -20,7 +22,6 @@ from forecaster.modeling.memory import weight_bytes
 from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.settings import Settings
 
-RUN_CONFIG = "run_config.json"
 OUTPUT_FOLDER = Path("finetuned_models")
 KEPT_CHECKPOINTS = 2
 _SCHEDULERS = (
@@ -112,7 +113,7 @@ def parse_flags(argv: Sequence[str]) -> TrainConfig:
         SystemExit: a value of the wrong type (status 2, by argparse).
     """
     parser = HfArgumentParser(TrainConfig, allow_abbrev=False)  # type: ignore[arg-type]
-    words = [*yaml_as_flags(_config_path(argv)), *argv]
+    words = [*yaml_as_flags(_config_path(argv), flag_names(argv)), *argv]
     config, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise ConfigurationError(
@@ -138,8 +139,16 @@ def _config_path(argv: Sequence[str]) -> str | None:
     return path
 
 
-def yaml_as_flags(path: str | None) -> list[str]:
-    """A YAML mapping as command line words, so that files and flags are read by the same rules."""
+def flag_names(argv: Sequence[str]) -> set[str]:
+    """Names of the flags on a command line; argparse takes dashes for underscores."""
+    return {word.split("=", 1)[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+
+
+def yaml_as_flags(path: str | None, given: Collection[str] = ()) -> list[str]:
+    """A YAML mapping as command line words, so that files and flags are read by the same rules.
+
+    A file's test rows belong to its training rows: where `dataset` is among the flags `given`, they go.
+    """
     if path is None:
         return []
     names = {item.name for item in fields(TrainConfig)}
@@ -172,6 +181,8 @@ def yaml_as_flags(path: str | None) -> list[str]:
             ]
         )
     words = []
+    if "dataset" in given:
+        content.pop("test_dataset", None)
     for name, value in content.items():
         if value not in ("", "null", "~"):
             words += [f"--{name}", ",".join(value) if isinstance(value, list) else str(value)]
@@ -222,7 +233,7 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
 def find_model_problems(config: TrainConfig, model: BaseModel, settings: Settings) -> list[Problem]:
     """What cannot work with this model: no access, no such layers, too long a context."""
     problems = []
-    if model.spec and model.spec.gated and not settings.hf_token:
+    if model.spec and model.spec.gated and not settings.hf_token and not is_cached(model.location):
         problems.append(
             Problem(
                 "--base_model",
@@ -262,18 +273,25 @@ def find_quantization_problems(quantization: str) -> list[Problem]:
     return []
 
 
-def needed_disk_bytes(config: TrainConfig, model: BaseModel) -> int:
-    """Disk for the checkpoints, the adapter, and (upper bound) the download of a hub model.
+def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) -> list[Problem]:
+    """Too little disk for the checkpoints and the adapter, or for the download of a hub model.
 
-    A checkpoint holds the adapter and its fp32 copy with two Adam moments: 16 bytes a parameter.
+    A checkpoint holds the adapter, its fp32 copy and two Adam moments: 16 bytes a parameter.
     """
-    trainable = model.shape.lora_parameters(config.lora_r) if model.shape else 0
-    download = weight_bytes(model.shape, four_bit=False) if model.shape and not model.is_local else 0
-    return 50_000_000 + 16 * trainable * (KEPT_CHECKPOINTS + 1) + 4 * trainable + download
+    trainable = model.shape.lora_parameters(config.lora_r, config.target_module_names) if model.shape else 0
+    problems = disk_problem("--output_dir", output_dir, 50_000_000 + 16 * trainable * (KEPT_CHECKPOINTS + 2))
+    if not model.is_local and model.shape and not is_cached(model.location):
+        problems += disk_problem("HF_HOME", Path(HF_HUB_CACHE), weight_bytes(model.shape, four_bit=False))
+    return problems
 
 
-def find_disk_problems(output_dir: Path, needed_bytes: int) -> list[Problem]:
-    existing = output_dir.absolute()
+def is_cached(hub_id: str) -> bool:
+    """Whether a hub model was downloaded before."""
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def disk_problem(where: str, folder: Path, needed_bytes: int) -> list[Problem]:
+    existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free
@@ -281,9 +299,9 @@ def find_disk_problems(output_dir: Path, needed_bytes: int) -> list[Problem]:
         return []
     return [
         Problem(
-            "--output_dir",
-            f"{output_dir} has {free / 1e9:.2f} GB free, and the run may need {needed_bytes / 1e9:.2f} GB.",
-            "Free some space, or put --output_dir on a larger disk.",
+            where,
+            f"{folder} has {free / 1e9:.2f} GB free, and the run may need {needed_bytes / 1e9:.2f} GB.",
+            f"Free some space, or put {where} on a larger disk.",
         )
     ]
 

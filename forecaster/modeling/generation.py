@@ -14,6 +14,8 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 
 from forecaster.modeling.adapters import load_base
 from forecaster.modeling.hardware import Precision, Quantization
+from forecaster.modeling.memory import RESERVE_BYTES, USABLE_SHARE, generation_batch_size, weight_bytes
+from forecaster.modeling.registry import BaseModel
 from forecaster.modeling.rows import end_token_ids, fit, prompt_ids
 from forecaster.prompts import split_published
 
@@ -54,18 +56,24 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, 
 
 
 def load_for_generation(
-    location: str, precision: Precision, quantization: Quantization, trust_remote_code: bool
+    base: BaseModel, precision: Precision, quantization: Quantization, trust_remote_code: bool
 ) -> PreTrainedModel:
-    """Base model on the GPU, or on the CPU in fp32 where there is none."""
-    on_gpu = torch.cuda.is_available()
-    model = load_base(
-        location,
-        precision if on_gpu else "fp32",
-        quantization,
-        trust_remote_code,
-        device_map={"": 0} if on_gpu else None,
-    )
-    return model.eval()
+    """Base model on the first GPU, over all visible ones when it does not fit there, or on the CPU."""
+    device_map: dict[str, int] | str | None = None
+    if torch.cuda.is_available():
+        weights = weight_bytes(base.shape, quantization == "4bit") if base.shape else 0
+        on_one = weights + RESERVE_BYTES < USABLE_SHARE * torch.cuda.get_device_properties(0).total_memory
+        device_map = {"": 0} if on_one else "auto"
+    chosen = precision if torch.cuda.is_available() else "fp32"
+    return load_base(base.location, chosen, quantization, trust_remote_code, device_map).eval()
+
+
+def largest_batch_size(base: BaseModel, quantization: Quantization, tokens: int, largest: int = 16) -> int:
+    """Prompts to generate together: `largest`, or on a GPU what fits beside the weights."""
+    if not torch.cuda.is_available() or base.shape is None:
+        return largest
+    total = sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    return generation_batch_size(base.shape, quantization == "4bit", tokens, total, largest)
 
 
 def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
@@ -87,26 +95,38 @@ def generate(
 ) -> Iterator[list[Generated]]:
     """Greedy answers, one list per batch, prompts of similar length together."""
     ends = end_token_ids(tokenizer)
-    settings = GenerationConfig(
+    # Instead of the model's own settings, not beside them: Qwen2.5 brings a repetition penalty, which would
+    # act on every word of the prompt.
+    model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
     ready = sorted((p for p in prompts if p.token_ids is not None), key=lambda p: len(p.token_ids or ()))
     with tqdm(total=len(ready), desc=description, unit="answer") as bar:
-        for start in range(0, len(ready), batch_size):
-            batch = ready[start : start + batch_size]
+        while ready:
+            batch = ready[:batch_size]
             padded = tokenizer.pad(
                 {"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt"
             )
             began = time.perf_counter()
-            with torch.inference_mode():
-                output = model.generate(**padded.to(model.device), generation_config=settings)
+            try:
+                with torch.inference_mode():
+                    output = model.generate(**padded.to(model.device))
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                torch.cuda.empty_cache()
+                bar.write(f"Out of GPU memory: going on with {batch_size} prompts at a time.")
+                continue
             latency_s = (time.perf_counter() - began) / len(batch)
             answers = output[:, padded["input_ids"].shape[1] :].tolist()
             yield [_decode(tokenizer, p, ids, ends, latency_s) for p, ids in zip(batch, answers, strict=True)]
+            ready = ready[len(batch) :]
             bar.update(len(batch))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecaster.errors import Problem
-from forecaster.modeling.memory import RESERVE_BYTES, USABLE_SHARE, training_bytes, weight_bytes
+from forecaster.modeling.memory import USABLE_SHARE, training_bytes, weight_bytes
 from forecaster.modeling.registry import ModelShape
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -22,6 +22,7 @@ DS_CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "ds_configs"
 FIELD_NAMES_FOR_AUTO = ("ds_config.json", "config.json", "config_new.json")
 """What other projects' launch commands call their DeepSpeed file."""
 BF16_CAPABILITY = (8, 0)
+LARGEST_ON_CPU_PARAMETERS = 1_000_000_000
 _ONE_BIT_OPTIMIZERS = ("zerooneadam", "onebitadam", "onebitlamb")
 
 
@@ -82,6 +83,15 @@ def detect_gpus() -> tuple[Gpu, ...]:
     return parse_gpu_listing(listing.stdout) if listing.returncode == 0 else ()
 
 
+def no_gpu_reason() -> str:
+    """What nvidia-smi says where it is installed and shows no GPU, in brackets; else nothing."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    said = " ".join((done.stdout + done.stderr).split())[:150]
+    return f" (nvidia-smi: {said or f'status {done.returncode}'})"
+
+
 def parse_gpu_listing(text: str) -> tuple[Gpu, ...]:
     gpus = []
     for line in text.strip().splitlines():
@@ -115,7 +125,7 @@ def select_gpus(gpus: Sequence[Gpu], asked: str | None) -> tuple[Gpu, ...]:
 def describe(gpus: Sequence[Gpu]) -> str:
     """One phrase, such as `2 x NVIDIA A100-SXM4-40GB (40 GiB)`."""
     if not gpus:
-        return "no GPU"
+        return f"no GPU{no_gpu_reason()}"
     kinds = {gpu.name: gpu for gpu in gpus}
     return ", ".join(
         f"{sum(gpu.name == name for gpu in gpus)} x {name} ({one.memory_bytes / 2**30:.0f} GiB)"
@@ -161,19 +171,17 @@ def choose(
     named = named_ds_config(ds_config) if under_deepspeed else None
     smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
 
+    checkpointing = bool(gpus) if gradient_checkpointing == "auto" else gradient_checkpointing
     chosen_precision = _choose_precision(precision, gpus, named, reasons, problems)
-    chosen_quantization: Quantization = "none"
-    if quantization != "auto":
-        chosen_quantization = quantization
-    elif smallest and shape and not (named and _zero_stage(named) == 3):
-        needed = training_bytes(shape, lora_rank=lora_rank, tokens=tokens)
+    chosen_quantization = quantization if quantization != "auto" else "none"
+    if quantization == "auto" and smallest and shape and not (named and _zero_stage(named) == 3):
+        needed = training_bytes(shape, lora_rank=lora_rank, tokens=tokens, checkpointing=checkpointing)
         if needed > USABLE_SHARE * smallest.memory_bytes:
             chosen_quantization = "4bit"
             reasons.append(
                 f"4-bit base weights, because 16-bit ones need about {needed / 2**30:.0f} GiB of "
                 f"{smallest.memory_bytes / 2**30:.0f} (this changes the numerics)"
             )
-    checkpointing = bool(gpus) if gradient_checkpointing == "auto" else gradient_checkpointing
 
     path: Path | None = None
     if under_deepspeed:
@@ -183,19 +191,19 @@ def choose(
         else:
             path, why = located
             reasons.append(why)
-            problems += check_ds_config(path, chosen_precision, chosen_quantization, on_gpu=bool(gpus))
-    elif ds_config != "auto" and ds_config not in FIELD_NAMES_FOR_AUTO:
-        problems.append(
-            Problem(
-                "--ds_config",
-                f"is {ds_config!r}, but this is plain python.",
-                "Start with `deepspeed --include localhost:0 train_lora.py ...`, or leave --ds_config out.",
-            )
-        )
+            problems += check_ds_config(path, chosen_precision, chosen_quantization)
     else:
         reasons.append("no DeepSpeed under plain python")
-    if smallest and shape and (too_large := _check_weights_fit(shape, chosen_quantization, smallest, path)):
-        problems.append(too_large)
+        problems += _check_plain_python(ds_config, chosen_precision, chosen_quantization)
+    if shape and not (path and _zero_stage(path) == 3):
+        needed = training_bytes(
+            shape,
+            lora_rank=lora_rank,
+            tokens=tokens,
+            four_bit=chosen_quantization == "4bit",
+            checkpointing=checkpointing,
+        )
+        problems += _check_fit(shape, needed, chosen_quantization, smallest)
     return problems or Choice(chosen_precision, chosen_quantization, checkpointing, path, tuple(reasons))
 
 
@@ -239,24 +247,46 @@ def _choose_precision(
     return precision
 
 
-def _check_weights_fit(
-    shape: ModelShape, quantization: Quantization, gpu: Gpu, ds_config: Path | None
-) -> Problem | None:
-    """Weights that leave no room on the GPU, where the configuration keeps all of them on it."""
-    if ds_config and _zero_stage(ds_config) == 3:
-        return None
-    needed = weight_bytes(shape, quantization == "4bit") + RESERVE_BYTES
-    if needed <= USABLE_SHARE * gpu.memory_bytes:
-        return None
-    way_out = "a smaller model or a larger GPU" + (
-        ", or --quantization 4bit" if quantization == "none" else ""
-    )
-    return Problem(
-        "--base_model",
-        f"needs {needed / 2**30:.1f} GiB before the first row, and {gpu.name} has "
-        f"{gpu.memory_bytes / 2**30:.1f}.",
-        f"Use {way_out}.",
-    )
+def _check_plain_python(ds_config: str, precision: Precision, quantization: Quantization) -> list[Problem]:
+    """What only works under DeepSpeed's launcher."""
+    way_out = "Start with `deepspeed --include localhost:0 train_lora.py ...`"
+    problems = []
+    if ds_config != "auto" and ds_config not in FIELD_NAMES_FOR_AUTO:
+        found = f"is {ds_config!r}, but this is plain python."
+        problems.append(Problem("--ds_config", found, f"{way_out}, or leave --ds_config out."))
+    if precision == "fp16" and quantization == "4bit":
+        # TRL makes a 4-bit model's adapters bf16; torch's fp16 gradient scaler cannot unscale those.
+        found = "is 4bit with fp16, which plain python cannot train."
+        problems.append(Problem("--quantization", found, f"{way_out}."))
+    return problems
+
+
+def _check_fit(
+    shape: ModelShape, needed_bytes: int, quantization: Quantization, gpu: Gpu | None
+) -> list[Problem]:
+    """A model that no CPU trains in reasonable time, or a run that exceeds the GPU's memory."""
+    if gpu is None:
+        if shape.parameters <= LARGEST_ON_CPU_PARAMETERS:
+            return []
+        return [
+            Problem(
+                "--base_model",
+                f"has {shape.parameters / 1e9:.1f}e9 parameters, and there is no GPU{no_gpu_reason()}.",
+                "Run it on a GPU machine, or check it for one with --dry_run --gpu NAME.",
+            )
+        ]
+    if needed_bytes <= gpu.memory_bytes:
+        return []
+    weights = weight_bytes(shape, quantization == "4bit") / 2**30
+    four_bit = ", --quantization 4bit" if quantization == "none" else ""
+    return [
+        Problem(
+            "--base_model",
+            f"needs about {needed_bytes / 2**30:.1f} GiB ({weights:.1f} of them weights), and {gpu.name} has "
+            f"{gpu.memory_bytes / 2**30:.1f}.",
+            f"Use a smaller --batch_size or --max_length{four_bit}, a smaller model or a larger GPU.",
+        )
+    ]
 
 
 def _zero_stage(path: Path) -> int:
@@ -316,9 +346,7 @@ def ds_config_files() -> list[Path]:
     return sorted(DS_CONFIG_FOLDER.glob("*.json"))
 
 
-def check_ds_config(
-    path: Path, precision: Precision, quantization: Quantization, on_gpu: bool
-) -> list[Problem]:
+def check_ds_config(path: Path, precision: Precision, quantization: Quantization) -> list[Problem]:
     """What in a DeepSpeed configuration cannot work, before anything is loaded."""
     try:
         config: dict[str, Any] = json.loads(path.read_text())
@@ -334,22 +362,15 @@ def check_ds_config(
         ]
     problems = []
     if optimizer.lower() in _ONE_BIT_OPTIMIZERS:
-        if stage > 0:
-            problems.append(
-                Problem(
-                    "--ds_config",
-                    f"{path.name} joins {optimizer} with ZeRO stage {stage}.",
-                    f"{optimizer} works with stage 0 only: set the stage to 0, or leave the optimizer out.",
-                )
+        found = f"joins {optimizer} with ZeRO stage {stage}" if stage else f"asks for {optimizer}"
+        problems.append(
+            Problem(
+                "--ds_config",
+                f"{path.name} {found}; 1-bit optimizers never worked with a stage above 0, and DeepSpeed "
+                "0.19 has none any more.",
+                "Leave the optimizer section out: the Trainer's AdamW takes its place.",
             )
-        if not on_gpu:
-            problems.append(
-                Problem(
-                    "--ds_config",
-                    f"{path.name} uses {optimizer}, which needs a GPU; there is none.",
-                    "Use --ds_config auto.",
-                )
-            )
+        )
     if stage == 3 and quantization == "4bit":
         problems.append(
             Problem(
@@ -372,11 +393,28 @@ def check_ds_config(
 def torch_mismatch(gpus: Sequence[Gpu], torch_version: str, torch_cuda: str | None) -> Problem:
     """What to say when nvidia-smi shows GPUs that torch cannot use.
 
-    The wheel of torch 2.6.0 on the package index is built for CUDA 12.4, which every driver from 525 on runs.
+    The wheel of torch 2.6.0 on the package index is built for CUDA 12.4, which every driver from 525 on runs,
+    for compute capabilities 5.0 to 9.0.
     """
     built_for = f"built for CUDA {torch_cuda}" if torch_cuda else "built for CPU only"
     return Problem(
         "torch",
         f"{torch_version} ({built_for}) cannot use {gpus[0].name} with driver {gpus[0].driver}.",
-        "Run `pip install --force-reinstall torch==2.6.0`, or update the driver.",
+        "Run `pip install torch==2.6.0 torchvision==0.21.0`, or update the driver.",
     )
+
+
+def built_for(architectures: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Whether torch's kernels (`torch.cuda.get_arch_list()`, such as sm_80) run on a GPU.
+
+    A binary runs on its own major version from its minor version on; PTX (compute_80) on everything later.
+    """
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        number = int("".join(filter(str.isdecimal, digits)) or 0)
+        built = divmod(number, 10)
+        if (kind == "sm" and built[0] == capability[0] and built <= capability) or (
+            kind == "compute" and built <= capability
+        ):
+            return True
+    return False

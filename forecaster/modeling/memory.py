@@ -17,6 +17,19 @@ def weight_bytes(shape: ModelShape, four_bit: bool) -> int:
     return 2 * shape.parameters
 
 
+def cache_bytes_per_token(shape: ModelShape) -> int:
+    """Keys and values of one token in all layers, two bytes each."""
+    return 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim
+
+
+def generation_batch_size(
+    shape: ModelShape, four_bit: bool, tokens: int, gpu_bytes: int, largest: int
+) -> int:
+    """Prompts of up to `tokens` tokens, answer included, whose caches fit beside the weights; at least 1."""
+    free = USABLE_SHARE * gpu_bytes - weight_bytes(shape, four_bit) - RESERVE_BYTES
+    return max(1, min(largest, int(free // (tokens * cache_bytes_per_token(shape)))))
+
+
 def training_bytes(
     shape: ModelShape,
     *,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import sys
 import time
 from collections import Counter
@@ -33,18 +32,18 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling import adapters, checkpoints
-from forecaster.modeling.config import KEPT_CHECKPOINTS, RUN_CONFIG, as_flags, resolve_scheduler
+from forecaster.modeling.config import KEPT_CHECKPOINTS, as_flags, resolve_scheduler
 from forecaster.modeling.registry import BaseModel
 from forecaster.modeling.rows import RowReport, prepare_tokenizer, tokenise
-from forecaster.modeling.run import Run
-
-DATASET_FILE, LOG_HISTORY, TRAINER_STATE, DS_CONFIG = (
-    "dataset.json",
-    "log_history.json",
-    "trainer_state.json",
-    "ds_config.json",
+from forecaster.modeling.run import (
+    DATASET_FILE,
+    DS_CONFIG,
+    LOG_HISTORY,
+    ROW_ORDER_FOLDER,
+    RUN_CONFIG,
+    TRAINER_STATE,
+    Run,
 )
-ROW_ORDER_FOLDER = "row_order"
 
 
 def sft_config(run: Run) -> SFTConfig:
@@ -119,29 +118,46 @@ class ForecasterTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, row_order_file: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        row_order_file.parent.mkdir(parents=True, exist_ok=True)
-        self._row_order: TextIO = row_order_file.open("a", encoding="utf-8")
-        self._started_s: float | None = None
+        self._row_order_file = row_order_file
+        self._row_order: TextIO | None = None
+        self._started_s = 0.0
+        self._evaluating_s = 0.0
         self._tokens_at_start = 0.0
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._row_order is None:
+            self._row_order = open_row_order(self._row_order_file, self.state.global_step)
+            self._started_s, self._tokens_at_start = time.monotonic(), self._total_train_tokens
         step = self.state.global_step + 1
         self._row_order.write(json.dumps({"step": step, "row_ids": inputs.pop("row_ids")}) + "\n")
-        if self._started_s is None:
-            self._started_s, self._tokens_at_start = time.monotonic(), self._total_train_tokens
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        began_s = time.monotonic()
+        metrics = super().evaluate(*args, **kwargs)
+        self._evaluating_s += time.monotonic() - began_s
+        return metrics
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs.pop("row_ids", None)
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._started_s is not None:
+        if "loss" in logs and self._row_order is not None:
             self._row_order.flush()
-            elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
-            logs["tokens_per_s"] = round((self._total_train_tokens - self._tokens_at_start) / elapsed_s, 1)
+            training_s = max(time.monotonic() - self._started_s - self._evaluating_s, 1e-9)
+            logs["tokens_per_s"] = round((self._total_train_tokens - self._tokens_at_start) / training_s, 1)
             logs["peak_memory_gib"] = round(peak_memory_bytes() / 2**30, 3)
         super().log(logs, start_time)
+
+
+def open_row_order(path: Path, steps_done: int) -> TextIO:
+    """The file of each step's rows, for appending; steps after the resumed one are taken again, and go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    whole = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps_done]
+    path.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+    return path.open("a", encoding="utf-8")
 
 
 def peak_memory_bytes() -> int:
@@ -318,7 +334,8 @@ def save_run(
     write_json(folder / DATASET_FILE, dataset_record)
     write_json(folder / RUN_CONFIG, record)
     if run.choice.ds_config:
-        shutil.copyfile(run.choice.ds_config, folder / DS_CONFIG)
+        # As it ran: the Trainer has put its values where the file says "auto".
+        write_json(folder / DS_CONFIG, trainer.args.hf_deepspeed_config.config)
     (folder / "README.md").write_text(model_card, encoding="utf-8")
     return adapters.check_trained(folder)
 

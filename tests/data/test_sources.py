@@ -207,6 +207,7 @@ def test_a_repeat_multiplies_the_training_rows_only(jsonl: JsonlWriter) -> None:
         train_dropped_out_of_order=0,
         test_dropped_out_of_order=0,
         train_after_repeats=4,
+        unused_splits={},
     )
 
 
@@ -356,7 +357,7 @@ def test_without_a_test_dataset_test_rows_give_way_to_training_rows(tmp_path: Pa
     corpus = read(tmp_path / "rows")
     assert answers(corpus.train) == ["A0", "A2", "B0"]
     assert answers(corpus.test) == ["A3", "B1", "C0"]
-    assert corpus.counts == RowCounts(3, 5, 0, 2, 3)
+    assert corpus.counts == RowCounts(3, 5, 0, 2, 3, {})
 
 
 def test_with_a_test_dataset_training_rows_give_way_to_test_rows(jsonl: JsonlWriter) -> None:
@@ -365,7 +366,7 @@ def test_with_a_test_dataset_training_rows_give_way_to_test_rows(jsonl: JsonlWri
     corpus = read(f"{train}*2", test)
     assert answers(corpus.train) == ["A0", "A0", "B0", "B0", "A1", "A1"]
     assert answers(corpus.test) == ["A3", "A2", "B1"]
-    assert corpus.counts == RowCounts(4, 3, 1, 0, 6)
+    assert corpus.counts == RowCounts(4, 3, 1, 0, 6, {})
 
 
 def test_with_a_test_dataset_a_test_split_of_the_training_data_is_not_used(
@@ -440,3 +441,27 @@ def test_the_real_rows_load_in_order(real_data: Path) -> None:
     assert corpus.counts.train_read == 244
     assert (corpus.counts.test_read, len(corpus.test)) == (300, 300)
     assert corpus.counts.test_dropped_out_of_order == 0
+
+
+def test_rows_of_splits_that_take_no_part_are_counted(tmp_path: Path, jsonl: JsonlWriter) -> None:
+    rows = [a_row("A", week) for week in range(6)]
+    folder = tmp_path / "three_splits"
+    datasets.DatasetDict(
+        train=datasets.Dataset.from_list(rows[:3]),
+        validation=datasets.Dataset.from_list(rows[3:5]),
+        test=datasets.Dataset.from_list(rows[5:]),
+    ).save_to_disk(folder)
+    corpus = read(str(folder))
+    assert (corpus.counts.train_read, corpus.counts.test_read) == (3, 1)
+    assert corpus.counts.unused_splits == {f"{folder} (validation)": 2}
+
+    elsewhere = jsonl("elsewhere.jsonl", [a_row("B", 0)])
+    corpus = read(folder, elsewhere)
+    assert corpus.counts.unused_splits == {f"{folder} (validation)": 2, f"{folder} (test)": 1}
+
+
+def test_a_source_with_a_test_split_only_cannot_train(tmp_path: Path) -> None:
+    folder = tmp_path / "test_only"
+    datasets.DatasetDict(test=datasets.Dataset.from_list([a_row("A", 0), a_row("A", 1)])).save_to_disk(folder)
+    with pytest.raises(ConfigurationError, match="has a test split only"):
+        read(str(folder))

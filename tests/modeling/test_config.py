@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from forecaster.modeling.config import (
     find_model_problems,
     find_quantization_problems,
     find_value_problems,
-    needed_disk_bytes,
     parse_flags,
     resolve_scheduler,
 )
@@ -390,24 +390,43 @@ def test_four_bit_weights_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> 
     assert find_quantization_problems("none") == []
 
 
-def test_the_disk_that_a_run_needs_is_download_checkpoints_and_adapter() -> None:
-    flags = parse_flags(NEEDED)
-    # 16 bytes for each of 9,232,384 parameters in 3 checkpoints, 4 in the adapter; the base at 2 bytes each.
-    expected = 50_000_000 + 443_154_432 + 36_929_536 + 3_087_428_608
-    assert needed_disk_bytes(flags, model_of("qwen2.5-1.5b")) == expected
+@pytest.mark.parametrize(
+    ("free_bytes", "where"),
+    [
+        (10**12, []),
+        (3_087_428_607, ["HF_HOME"]),
+        # 50 MB, and 16 bytes for each of 9,232,384 parameters, four times: checkpoints, one more, the adapter
+        (50_000_000 + 590_872_576 - 1, ["--output_dir", "HF_HOME"]),
+    ],
+)
+def test_disk_is_counted_for_checkpoints_and_for_the_download_of_a_hub_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, where: list[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**13, 0, free_bytes))
+    flags, folder = parse_flags(NEEDED), tmp_path / "not" / "yet" / "there"
+    problems = find_disk_problems(flags, model_of("qwen2.5-1.5b"), folder)
+    assert [problem.where for problem in problems] == where
     local = registry.BaseModel("base", True, model_of("qwen2.5-1.5b").shape)
-    assert needed_disk_bytes(flags, local) == expected - 3_087_428_608
-    assert needed_disk_bytes(flags, model_of("owner/model")) == 50_000_000
-
-
-def test_too_small_a_disk_is_a_problem_of_the_output_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "not" / "yet" / "there"
-    (problem,) = find_disk_problems(folder, 10**18)
-    assert problem.where == "--output_dir"
-    assert problem.found.startswith(f"{folder} has ")
-    assert problem.found.endswith(" GB free, and the run may need 1000000000.00 GB.")
-    assert find_disk_problems(folder, 1) == []
+    assert [p.where for p in find_disk_problems(flags, local, folder)] == [w for w in where if w != "HF_HOME"]
     assert not folder.parent.exists()
+
+
+def test_the_message_says_what_is_free_and_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**13, 0, 10_000_000))
+    local = registry.BaseModel("base", True, model_of("qwen2.5-1.5b").shape)
+    (problem,) = find_disk_problems(parse_flags(NEEDED), local, tmp_path)
+    assert problem.found == f"{tmp_path} has 0.01 GB free, and the run may need 0.64 GB."
+
+
+def test_dataset_on_the_command_line_takes_the_test_rows_of_the_file_along(yaml_file: Path) -> None:
+    with yaml_file.open("a") as file:
+        file.write("test_dataset: other.jsonl\n")
+    assert parse_flags(["--config", str(yaml_file)]).test_dataset == "other.jsonl"
+    assert parse_flags(["--config", str(yaml_file), "--dataset", "mine.jsonl"]).test_dataset is None
+    both = ["--dataset", "mine.jsonl", "--test_dataset", "my_test.jsonl"]
+    assert parse_flags(["--config", str(yaml_file), *both]).test_dataset == "my_test.jsonl"
 
 
 def test_a_list_in_yaml_is_the_comma_list_of_the_command_line(yaml_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from forecaster.modeling.hardware import (
     Choice,
     Gpu,
     GpuSelectionError,
+    built_for,
     check_ds_config,
     choose,
     describe,
@@ -46,7 +48,7 @@ def empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def ask(
     gpus: list[Gpu], ranks: int = 1, alias: str | None = "llama3.1-8b", **flags: Any
 ) -> Choice | list[Problem]:
-    shape = SHAPES[alias] if alias else None
+    shape = SHAPES[alias] if alias and gpus else None  # no model of the registry trains on a CPU
     return choose(gpus, ranks, shape=shape, lora_rank=8, tokens=flags.pop("tokens", 2048), **flags)
 
 
@@ -242,7 +244,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
     assert problem.startswith(
         "--ds_config: 'zero9' does not exist. Use auto, a path, or one of bf16_zero0, bf16_zero2, "
     )
-    assert "fp16_zeroone_adam, fp32_zero0, fp32_zero2, fp32_zero3" in problem
+    assert "fp16_zero3_offload, fp32_zero0, fp32_zero2, fp32_zero3" in problem
 
 
 def test_a_folder_is_no_file() -> None:
@@ -292,17 +294,56 @@ def test_an_optimizer_that_sends_single_bits_is_refused_with_a_zero_stage(optimi
     )
     problems = refused([T4], ds_config=name, quantization="none", alias="qwen2.5-1.5b")
     assert problems == [
-        f"--ds_config: mine.json joins {optimizer} with ZeRO stage {stage}. {optimizer} works with stage 0 "
-        "only: set the stage to 0, or leave the optimizer out."
+        f"--ds_config: mine.json joins {optimizer} with ZeRO stage {stage}; 1-bit optimizers never worked "
+        "with a stage above 0, and DeepSpeed 0.19 has none any more. Leave the optimizer section out: the "
+        "Trainer's AdamW takes its place."
     ]
 
 
-def test_an_optimizer_that_sends_single_bits_is_fine_at_stage_0_on_a_gpu_only() -> None:
+def test_an_optimizer_that_sends_single_bits_is_refused_at_stage_0_as_deepspeed_has_none() -> None:
     name = ds_file("mine.json", optimizer={"type": "ZeroOneAdam"}, zero_optimization={"stage": 0})
-    assert chosen([T4], ds_config=name).ds_config == Path("mine.json")
-    assert refused([], ds_config=name) == [
-        "--ds_config: mine.json uses ZeroOneAdam, which needs a GPU; there is none. Use --ds_config auto."
+    (problem,) = refused([A100], ds_config=name)
+    assert problem.startswith("--ds_config: mine.json asks for ZeroOneAdam; ")
+    assert importlib.util.find_spec("deepspeed.runtime.fp16.onebit") is None
+
+
+def test_a_model_that_no_cpu_trains_is_refused_without_a_gpu() -> None:
+    problems = choose([], 1, shape=SHAPES["qwen2.5-1.5b"], lora_rank=8, tokens=2048)
+    assert [str(problem) for problem in problems] == [  # type: ignore[union-attr]
+        "--base_model: has 1.5e9 parameters, and there is no GPU. Run it on a GPU machine, or check it for "
+        "one with --dry_run --gpu NAME."
     ]
+
+
+def test_rows_that_exceed_the_gpu_beside_four_bit_weights_are_refused() -> None:
+    (problem,) = refused([T4], tokens=8 * 4096)
+    assert problem.startswith("--base_model: needs about 31.6 GiB (5.3 of them weights)")
+    assert "Use a smaller --batch_size or --max_length, a smaller model or a larger GPU." in problem
+
+
+def test_fp16_with_four_bit_weights_is_refused_under_plain_python() -> None:
+    (problem,) = refused([T4], under_deepspeed=False)
+    assert problem.startswith(
+        "--quantization: is 4bit with fp16, which plain python cannot train. Start with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "runs"),
+    [
+        (["sm_75", "sm_80", "sm_90a", "compute_90"], (7, 5), True),
+        (["sm_75", "sm_80", "sm_90a", "compute_90"], (7, 0), False),
+        (["sm_75", "sm_80", "sm_90a", "compute_90"], (8, 9), True),
+        (["sm_86"], (8, 0), False),
+        (["sm_80", "compute_90"], (12, 0), True),
+        (["sm_100", "sm_120"], (12, 0), True),
+        ([], (8, 0), False),
+    ],
+)
+def test_torch_runs_on_the_architectures_that_it_was_built_for(
+    architectures: list[str], capability: tuple[int, int], runs: bool
+) -> None:
+    assert built_for(architectures, capability) is runs
 
 
 def test_four_bit_weights_with_zero_stage_3_are_refused() -> None:
@@ -346,20 +387,22 @@ def test_a_malformed_file_is_refused(content: bytes) -> None:
 
 def test_an_empty_object_is_a_valid_file() -> None:
     Path("mine.json").write_text("{}")
-    assert check_ds_config(Path("mine.json"), "fp32", "none", on_gpu=False) == []
+    assert check_ds_config(Path("mine.json"), "fp32", "none") == []
 
 
 def test_weights_that_are_larger_than_the_gpu_are_refused() -> None:
     (problem,) = refused([T4], alias="llama2-13b", quantization="none")
-    assert problem.startswith("--base_model: needs 25.2 GiB before the first row, and Tesla T4 has 15.0")
-    assert problem.endswith("Use a smaller model or a larger GPU, or --quantization 4bit.")
+    assert problem.startswith(
+        "--base_model: needs about 27.2 GiB (24.2 of them weights), and Tesla T4 has 15"
+    )
+    assert "Use a smaller --batch_size or --max_length, --quantization 4bit, a smaller model" in problem
 
 
 def test_weights_that_leave_no_room_on_the_gpu_are_refused_with_and_without_deepspeed() -> None:
     # 14.96 GiB of weights would go into the 15 GiB of a T4, and nothing else.
     for under_deepspeed in (True, False):
         (problem,) = refused([T4], quantization="none", under_deepspeed=under_deepspeed)
-        assert problem.startswith("--base_model: needs 15.9 GiB before the first row")
+        assert problem.startswith("--base_model: needs about 17.8 GiB (15.0 of them weights)")
 
 
 def test_weights_that_zero_stage_3_divides_may_be_larger_than_one_gpu() -> None:
@@ -369,7 +412,7 @@ def test_weights_that_zero_stage_3_divides_may_be_larger_than_one_gpu() -> None:
 def test_the_way_out_of_too_large_four_bit_weights_is_not_four_bit_weights() -> None:
     tiny = Gpu(0, "GPU-0", "Small", 2 * 2**30, (8, 0), "550.54.15")
     (problem,) = refused([tiny])
-    assert problem.endswith("Use a smaller model or a larger GPU.")
+    assert problem.endswith("Use a smaller --batch_size or --max_length, a smaller model or a larger GPU.")
 
 
 def test_several_problems_are_found_at_once() -> None:
@@ -398,7 +441,7 @@ def test_a_torch_that_cannot_use_the_gpu_is_named_with_driver_and_way_out(
     problem = torch_mismatch([T4], "2.13.0", cuda)
     assert problem.where == "torch"
     assert problem.found == f"2.13.0 ({built_for}) cannot use Tesla T4 with driver 550.54.15."
-    assert "pip install --force-reinstall torch==2.6.0" in problem.way_out
+    assert "pip install torch==2.6.0 torchvision==0.21.0" in problem.way_out
 
 
 def test_the_folder_of_deepspeed_files_does_not_depend_on_the_working_folder() -> None:
