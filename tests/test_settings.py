@@ -1,0 +1,72 @@
+"""Keys come from .env or the environment, and go nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from forecaster import tracking
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.settings import Settings, load_settings, redact, report_problems
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Set first, so that what load_settings puts there is taken back after the test.
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "FINNHUB_API_KEY"):
+        monkeypatch.setenv(name, "")
+
+
+def test_keys_are_read_from_the_env_file_and_never_shown(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"WANDB_API_KEY={KEY}\nHF_TOKEN='hf_abcdefgh'\nFINNHUB_API_KEY=\n")
+    for name in ("WANDB_API_KEY", "HF_TOKEN"):
+        del os.environ[name]
+    settings = load_settings()
+    assert (settings.wandb_api_key, settings.hf_token) == (KEY, "hf_abcdefgh")
+    assert KEY not in repr(settings)
+    assert "hf_abcdefgh" not in repr(settings)
+
+
+def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("WANDB_API_KEY=from_file\n")
+    monkeypatch.setenv("WANDB_API_KEY", "from_environment")
+    assert load_settings().wandb_api_key == "from_environment"
+
+
+def test_problems_are_reported_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FINNHUB_API_KEY", KEY)
+    assert redact(f"GET /news?token={KEY} failed") == "GET /news?token=<FINNHUB_API_KEY> failed"
+    error = ConfigurationError([Problem("--dataset", f"has {KEY}.", "Mend it."), Problem("a", "b", "c")])
+    assert report_problems("train_lora.py", error) == 2
+    shown = capsys.readouterr().err
+    assert "train_lora.py cannot start, 2 to mend:" in shown
+    assert "--dataset: has <FINNHUB_API_KEY>. Mend it." in shown
+    assert KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        (Settings(), "offline"),
+        (Settings(wandb_api_key=KEY), "online"),
+        (Settings(wandb_api_key=KEY, wandb_mode="offline"), "offline"),
+        (Settings(wandb_api_key=KEY, wandb_mode="disabled"), "disabled"),
+        (Settings(wandb_mode="disabled"), "disabled"),
+    ],
+)
+def test_wandb_is_online_with_a_key_and_offline_without(settings: Settings, mode: str) -> None:
+    assert tracking.resolve_mode(settings)[0] == mode
+    assert tracking.find_problems(settings) == []
+
+
+@pytest.mark.parametrize("mode", ["online", "sometimes"])
+def test_a_wandb_mode_that_cannot_be_is_a_problem(mode: str) -> None:
+    (problem,) = tracking.find_problems(Settings(wandb_mode=mode))
+    assert problem.where == "WANDB_MODE"
