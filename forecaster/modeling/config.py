@@ -211,7 +211,7 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "Use a number of steps, or -1 for all epochs.",
     )
     need(0 <= config.lora_dropout < 1, "lora_dropout", "It has to be 0 or more and below 1.")
-    need(0 <= config.warmup_ratio <= 1, "warmup_ratio", "It is a share of all steps, 0 to 1.")
+    need(0 <= config.warmup_ratio < 1, "warmup_ratio", "It is a share of all steps: 0 or more, and below 1.")
     need(config.num_workers >= 0, "num_workers", "It has to be 0 or more.")
     need(config.eval_steps > 0, "eval_steps", "Use a count of steps (50) or a fraction of all (0.1).")
     need(
