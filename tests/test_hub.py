@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from loopback_hub import serve
+from processes import ROOT, run_entry
 
-ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "hf_CanaryForTheLoopbackHub"
 
 
@@ -33,23 +31,16 @@ def hub_folder(tmp_path: Path) -> Path:
 
 
 def train(cwd: Path, endpoint: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    env |= {
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(cwd / "cache"),
-        "HF_TOKEN": TOKEN,
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    return subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "train_lora.py"), "--max_length", "1024", "--max_new_tokens", "8"),
-            *("--max_steps", "2", "--evaluation_strategy", "no", "--report_to", "none", *flags),
-        ],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    return run_entry(
+        "train_lora.py",
+        cwd,
+        *("--max_length", "1024", "--max_new_tokens", "8", "--max_steps", "2"),
+        *("--evaluation_strategy", "no", "--report_to", "none", *flags),
+        HF_ENDPOINT=endpoint,
+        HF_HOME=str(cwd / "cache"),
+        HF_TOKEN=TOKEN,
+        HF_HUB_OFFLINE="0",
+        HF_HUB_DISABLE_XET="1",
     )
 
 

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT, run_entry
 
-ROOT = Path(__file__).resolve().parents[1]
 CANARIES = {"WANDB_API_KEY": "c0ffee" * 6 + "cafe", "HF_TOKEN": "hf_CanaryCanaryCanaryCanary"}
 
 
 def train_sh(cwd: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(ROOT / "train.sh"), *flags],
-        cwd=cwd,
-        env=os.environ
-        | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        | env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return run_entry("train.sh", cwd, *flags, **env)
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +114,7 @@ def test_a_benchmark_cut_off_in_the_middle_of_a_line_ends_in_the_same_prediction
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 3 // 5])
     (output_dir / "benchmark" / "metrics.json").unlink()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)],
-        cwd=job[0].parents[1],
-        env=os.environ | {"WANDB_MODE": "disabled"},
-        capture_output=True,
-        text=True,
-    )
+    done = run_entry("benchmark.py", job[0].parents[1], "--adapter", str(output_dir), WANDB_MODE="disabled")
     assert done.returncode == 0, done.stderr
     assert "of 12 answers are there already" in done.stdout
 
@@ -149,12 +132,7 @@ def test_the_benchmark_refuses_rows_that_have_changed(
         shutil.copy(job[0].parents[1] / name, tmp_path / name)
     text = (tmp_path / "test.jsonl").read_text(encoding="utf-8")
     (tmp_path / "test.jsonl").write_text(text.replace("Analysis", "Analyses", 1), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(job[0])],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_entry("benchmark.py", tmp_path, "--adapter", str(job[0]))
     assert done.returncode == 2
     assert "holds other rows than when the adapter was trained" in done.stderr
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
+from processes import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.split("  #")[0].strip()
@@ -22,15 +22,7 @@ COMMANDS = [
 
 
 def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": path, "HF_TOKEN": "hf_for_dry_runs"} | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return processes.run(command, ROOT, HF_TOKEN="hf_for_dry_runs", **env)
 
 
 def gpu_of(words: list[str]) -> str:

@@ -9,24 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT, run_entry
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ["--base_model", str(ROOT / "sample/base"), "--dataset", str(ROOT / "sample/dataset/train.jsonl")]
 T4 = "0, GPU-1111, Tesla T4, 15360, 7.5, 550.54.15"
 
 
 def run(cwd: Path, *flags: str, entry: str = "train_lora.py", **env: str) -> subprocess.CompletedProcess[str]:
-    command = [str(ROOT / entry)] if entry.endswith(".sh") else [sys.executable, str(ROOT / entry)]
-    return subprocess.run(
-        [*command, *flags],
-        cwd=cwd,
-        env=os.environ
-        | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return run_entry(entry, cwd, *flags, **env)
 
 
 def assert_refused(cwd: Path, done: subprocess.CompletedProcess[str], *messages: str) -> None:

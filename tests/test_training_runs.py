@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ROOT, run
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "sample" / "base"
 LAUNCHER = Path(sys.executable).with_name("deepspeed")
 
@@ -25,27 +24,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(ranks: int) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {
-        "PATH": path,
-        "LOCAL_SIZE": str(ranks),
-        "OMP_NUM_THREADS": str(max(1, 2 // ranks)),
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-
-
 def deepspeed(cwd: Path, ranks: int, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run train_lora.py in `cwd` under the launcher, as a user would."""
     include = "localhost:" + ",".join(map(str, range(ranks)))
     command = [str(LAUNCHER), "--include", include, "--master_port", str(free_port())]
-    return subprocess.run(
+    return run(
         [*command, str(ROOT / "train_lora.py"), *flags],
-        cwd=cwd,
-        env=environment(ranks),
-        capture_output=True,
-        text=True,
-        timeout=600,
+        cwd,
+        LOCAL_SIZE=str(ranks),
+        OMP_NUM_THREADS=str(max(1, 2 // ranks)),
     )
 
 
