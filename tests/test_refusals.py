@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +231,24 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
     make(tmp_path / "adapter")
     done = run(tmp_path, "--adapter", "adapter", entry="benchmark.py")
     assert_refused(tmp_path, done, message, "Give the output folder of a training that has ended")
+
+
+def test_a_truncated_model_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sample" / "base", tmp_path / "base")
+    weights = (tmp_path / "base" / "model.safetensors").read_bytes()
+    (tmp_path / "base" / "model.safetensors").write_bytes(weights[:100_000])
+    flags = ["--base_model", "base", "--dataset", str(ROOT / "sample/dataset/train.jsonl")]
+    done = run(tmp_path, *flags, "--max_length", "1024", "--report_to", "none")
+    assert_refused(tmp_path, done, "--base_model: base cannot be loaded (", "Check its name and files")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run_name", "a/../b"], "--run_name: is 'a/../b'. It names a folder"),
+        (["--output_dir", "notes.txt/out"], "--output_dir: notes.txt/out cannot be made in"),
+    ],
+)
+def test_an_output_folder_that_cannot_be_is_refused(tmp_path: Path, flags: list[str], message: str) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert_refused(tmp_path, run(tmp_path, *SAMPLE, *flags), message)

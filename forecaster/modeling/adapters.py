@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from forecaster.errors import AdapterNotTrainedError
+from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
 from forecaster.modeling.hardware import Precision, Quantization
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -38,13 +38,26 @@ def load_base(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[precision],
         )
-    return AutoModelForCausalLM.from_pretrained(
-        location,
-        dtype=DTYPES[precision],
-        quantization_config=four_bit,
-        trust_remote_code=trust_remote_code,
-        attn_implementation="sdpa",
-        device_map=device_map,
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            location,
+            dtype=DTYPES[precision],
+            quantization_config=four_bit,
+            trust_remote_code=trust_remote_code,
+            attn_implementation="sdpa",
+            device_map=device_map,
+        )
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError([cannot_load(location, error)]) from error
+
+
+def cannot_load(location: str, error: Exception) -> Problem:
+    """A model or tokenizer that is not there, not whole, or not for this user."""
+    reason = " ".join(str(error).split())[:300]
+    return Problem(
+        "--base_model",
+        f"{location} cannot be loaded ({reason}).",
+        "Check its name and files, the network, and HF_TOKEN if the model is gated or private.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -225,6 +226,11 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         config.gpu is None or config.dry_run,
         "gpu",
         "It goes with --dry_run only; a run takes the machine's GPUs.",
+    )
+    need(
+        re.fullmatch(r"\w[\w.-]*", config.run_name) is not None,
+        "run_name",
+        "It names a folder: letters, digits, dots, dashes and underscores.",
     )
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
     return problems

@@ -169,6 +169,12 @@ def resolve(base_model: str) -> BaseModel | Problem:
                 f"the folder {base_model} has no tokenizer.",
                 "Save the tokenizer beside the model.",
             )
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            return Problem(
+                "--base_model",
+                f"the folder {base_model} has no weights.",
+                "Copy its *.safetensors files there.",
+            )
         return BaseModel(
             base_model, True, ModelShape.from_config(config), config.get("max_position_embeddings"), None
         )

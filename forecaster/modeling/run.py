@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +50,9 @@ def find_run_folder(config: TrainConfig) -> RunFolder | Problem:
                 f"{path} exists already.",
                 "Add --resume to go on with that run, or name another folder.",
             )
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            return Problem("--output_dir", f"{path} cannot be made in {existing}.", "Name another folder.")
         return RunFolder(path)
     if config.output_dir:
         candidates = [Path(config.output_dir)]

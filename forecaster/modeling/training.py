@@ -30,7 +30,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from forecaster.errors import ConfigurationError, Problem
+from forecaster.errors import ConfigurationError
 from forecaster.modeling import adapters, checkpoints
 from forecaster.modeling.config import KEPT_CHECKPOINTS, as_flags, resolve_scheduler
 from forecaster.modeling.registry import BaseModel
@@ -244,16 +244,7 @@ def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTraine
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigurationError(
-            [
-                Problem(
-                    "--base_model",
-                    f"{model.location} cannot be loaded ({reason}).",
-                    "Check the name, the network, and HF_TOKEN if the model is gated or private.",
-                )
-            ]
-        ) from error
+        raise ConfigurationError([adapters.cannot_load(model.location, error)]) from error
     tokenizer.padding_side = "right"
     return tokenizer, prepare_tokenizer(tokenizer)
 

@@ -143,6 +143,7 @@ def _folder(path: Path, config: bytes | None, tokenizer: str | None = "tokenizer
         (path / "config.json").write_bytes(config)
     if tokenizer:
         (path / tokenizer).write_text("{}")
+    (path / "model.safetensors").touch()
     return str(path)
 
 
@@ -182,6 +183,14 @@ def test_a_folder_without_a_readable_config_is_refused(config: bytes | None, tmp
 def test_a_config_that_lacks_the_sizes_of_its_architecture_does_not_raise(tmp_path: Path) -> None:
     model = resolve(_folder(tmp_path / "base", b'{"model_type": "llama"}'))
     assert isinstance(model, Problem) or model.shape is None
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    folder = Path(_folder(tmp_path / "base", json.dumps(TOY).encode()))
+    (folder / "model.safetensors").unlink()
+    problem = resolve(str(folder))
+    assert isinstance(problem, Problem)
+    assert problem.found.endswith("base has no weights.")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
