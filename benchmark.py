@@ -135,8 +135,15 @@ def read_adapter(folder: Path) -> Adapter:
         raise ConfigurationError(
             [Problem("--adapter", found, "Give the output folder of a training that has ended.")]
         )
-    record, data, history = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3])
-    base = registry.resolve(record["resolved"]["base_model"])
+    try:
+        contents = [json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3]]
+        record, data, history = contents
+        base = registry.resolve(record["resolved"]["base_model"])
+        _ = record["flags"], data["fingerprint_sha256"], data["training_labels"]
+    except (ValueError, LookupError, TypeError) as error:
+        found = f"{folder} holds a damaged {', '.join(names[:3])} ({type(error).__name__})."
+        way_out = "Take a whole copy, or train again."
+        raise ConfigurationError([Problem("--adapter", found, way_out)]) from error
     if isinstance(base, Problem):
         raise ConfigurationError([base])
     return Adapter(folder, base, record, data, history)
@@ -174,9 +181,16 @@ def set_aside_other_answers(folder: Path, adapter: Adapter, max_new_tokens: int)
     weights = (adapter.folder / "adapter_model.safetensors").read_bytes()
     made_by = {"adapter_sha256": hashlib.sha256(weights).hexdigest(), "max_new_tokens": max_new_tokens}
     record, predictions = folder / "made_by.json", folder / PREDICTIONS
-    if predictions.exists() and (not record.exists() or json.loads(record.read_text()) != made_by):
-        predictions.replace(folder / "predictions.old.jsonl")
-        print("The answers here are of another adapter or length: set aside as predictions.old.jsonl.")
+
+    def kept_as(maker: Mapping[str, Any]) -> Path:
+        return folder / f"predictions.{maker['adapter_sha256'][:12]}.{maker['max_new_tokens']}.jsonl"
+
+    former = json.loads(record.read_text()) if record.exists() else None
+    if former and former != made_by and predictions.exists():
+        predictions.replace(kept_as(former))
+        print(f"The answers here are of another adapter or length: kept as {kept_as(former).name}.")
+    if former != made_by and kept_as(made_by).exists():
+        kept_as(made_by).replace(predictions)
     record.write_text(json.dumps(made_by) + "\n")
 
 
@@ -313,4 +327,8 @@ def log_to_wandb(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on.", file=sys.stderr)
+        sys.exit(130)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -37,6 +38,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         flags = config.parse_flags(train_flags)
         indices = gpu_indices(own.gpus, settings)
+        if flags.gpu and not flags.dry_run:
+            raise ConfigurationError(
+                [Problem("--gpu", f"{flags.gpu} goes with --dry_run only.", "Choose GPUs with --gpus 0,1.")]
+            )
     except ConfigurationError as error:
         return report_problems("train.sh", error)
     folder = find_run_folder(flags)
@@ -118,7 +123,11 @@ def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
     Without a GPU these are CPU ranks.
     """
     gpus = hardware.detect_gpus()
-    flag = "--gpus" if asked else "CUDA_VISIBLE_DEVICES"
+    flag = "--gpus" if asked is not None else "CUDA_VISIBLE_DEVICES"
+    if asked is not None and not re.fullmatch(r"\w[\w-]*(,\w[\w-]*)*", asked):
+        raise ConfigurationError(
+            [Problem(flag, f"is {asked!r}.", "Give a comma list of indices, such as 0,1.")]
+        )
     try:
         if not gpus:
             ranks = [int(part) for part in asked.split(",")] if asked else [0]
@@ -192,4 +201,8 @@ def way_on(own: argparse.Namespace, train_flags: Sequence[str], output_dir: Path
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nStopped. The same command with --resume, and its --output_dir, goes on.", file=sys.stderr)
+        sys.exit(130)

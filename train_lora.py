@@ -17,13 +17,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
 from forecaster.modeling import checkpoints, config, hardware, registry
-from forecaster.modeling.run import DATASET_FILE, RUN_CONFIG, Run, RunFolder, find_run_folder
+from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, RunFolder, find_run_folder
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
 
@@ -204,7 +203,7 @@ def train(
     """Data, model, run, save."""
     corpus = sources.load(train_sources, test_sources)
     if run.resume_from:
-        check_same_rows(run.output_dir, corpus)
+        check_same_run(run, corpus)
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
     # checked.
@@ -264,19 +263,42 @@ def train(
         tracking.finish()
 
 
-def check_same_rows(output_dir: Path, corpus: sources.Corpus) -> None:
-    """A resumed run has to see the rows that it began with."""
-    path = output_dir / DATASET_FILE
-    if path.exists() and json.loads(path.read_text())["fingerprint_sha256"] != corpus.fingerprint:
-        raise ConfigurationError(
-            [
-                Problem(
-                    "--resume",
-                    f"the rows differ from those that {output_dir} was started with.",
-                    "Give the same --dataset and --test_dataset, or start anew without --resume.",
-                )
-            ]
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"config", "run_name", "output_dir", "resume", "dry_run", "gpu", "local_rank", "report_to", "num_workers"}
+    | {"dataset", "test_dataset", "from_remote", "trust_remote_code", "ds_config", "max_new_tokens"}
+    | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval"}
+)
+
+
+def check_same_run(run: Run, corpus: sources.Corpus) -> None:
+    """A resumed run has to see the rows and settings that it began with, and must not have ended."""
+    record = json.loads((run.output_dir / RUN_CONFIG).read_text())
+    known = json.loads((run.output_dir / DATASET_FILE).read_text())
+    before, now = record["flags"], config.as_flags(run.config)
+    problems = [
+        Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")
+        for name in sorted(before.keys() & now.keys() - MAY_CHANGE_ON_RESUME)
+        if before[name] != now[name]
+    ]
+    if known["fingerprint_sha256"] != corpus.fingerprint:
+        problems.append(
+            Problem(
+                "--resume",
+                f"the rows differ from those that {run.output_dir} was started with.",
+                "Give the same --dataset and --test_dataset, or start anew without --resume.",
+            )
         )
+    length = ("num_epochs", "max_steps")
+    if (run.output_dir / LOG_HISTORY).exists() and all(before[name] == now[name] for name in length):
+        problems.append(
+            Problem(
+                "--resume",
+                f"{run.output_dir} has ended.",
+                "Give more --num_epochs to train on, or run benchmark.py on it.",
+            )
+        )
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def model_card(
@@ -311,4 +333,7 @@ predicted move and an analysis. Not financial advice.
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

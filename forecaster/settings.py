@@ -4,6 +4,7 @@ variables."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 
@@ -65,7 +66,7 @@ def redact(text: str) -> str:
     """`text` with every secret value of the environment replaced by its name."""
     for name in _SECRET_NAMES:
         if value := os.environ.get(name, "").strip():
-            text = text.replace(value, f"<{name}>")
+            text = re.sub(re.escape(value), f"<{name}>", text, flags=re.IGNORECASE)
     return text
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import wandb
 
-from forecaster.errors import Problem
-from forecaster.settings import Settings
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.settings import Settings, redact
 
 RUN_FILE = "wandb_run.json"
 _MODES = ("online", "offline", "disabled")
@@ -45,7 +45,20 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
     run_file = output_dir / RUN_FILE
     known = json.loads(run_file.read_text()) if run_file.exists() else {}
     run_id, project = known.get("id"), known.get("project", settings.wandb_project)
-    run = wandb.init(
+    try:
+        run = _init(output_dir, run_name, config, project, run_id, mode)
+    except wandb.errors.Error as error:
+        found = f"W&B did not open a run ({redact(' '.join(str(error).split()))[:200]})."
+        raise ConfigurationError(
+            [Problem("WANDB_API_KEY", found, "Mend the key, or set WANDB_MODE=offline.")]
+        ) from None
+    run_file.write_text(json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
+
+
+def _init(
+    output_dir: Path, run_name: str, config: Mapping[str, Any], project: str, run_id: str | None, mode: str
+) -> Any:
+    return wandb.init(
         project=project,
         name=run_name,
         id=run_id,
@@ -55,7 +68,6 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
         config=dict(config) or None,
         settings=wandb.Settings(silent=True, console="off"),
     )
-    run_file.write_text(json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
 
 
 def log_summary(prefix: str, figures: Mapping[str, Any]) -> None:

@@ -88,7 +88,7 @@ def test_gpus_that_cannot_be_used_are_refused(asked: str | None, visible: str | 
 def test_without_a_gpu_indices_are_cpu_ranks() -> None:
     assert launch.gpu_indices(None, Settings()) == [0]
     assert launch.gpu_indices("0,1", Settings(cuda_visible_devices="0")) == [0, 1]
-    for bad in ("a", "0,0", "-1"):
+    for bad in ("a", "0,0", "-1", "", "0,"):
         with pytest.raises(ConfigurationError, match="--gpus"):
             launch.gpu_indices(bad, Settings())
 

@@ -125,6 +125,21 @@ def test_a_benchmark_cut_off_in_the_middle_of_a_line_ends_in_the_same_prediction
     assert answers(path.read_bytes()) == answers(whole)
 
 
+def test_answers_of_another_length_are_kept_and_found_again(
+    job: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "copy"
+    shutil.copytree(job[0], output_dir)
+    path = output_dir / "benchmark" / "predictions.jsonl"
+    whole = path.read_bytes()
+    for length in ("4", "24"):
+        flags = ["--adapter", str(output_dir), "--max_new_tokens", length]
+        done = run_entry("benchmark.py", job[0].parents[1], *flags, WANDB_MODE="disabled")
+        assert done.returncode == 0, done.stderr
+        assert (path.read_bytes() == whole) is (length == "24")
+    assert "12 of 12 answers are there already" in done.stdout
+
+
 def test_the_benchmark_refuses_rows_that_have_changed(
     job: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

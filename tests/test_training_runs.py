@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, run
+from processes import ROOT, run, run_entry
 from safetensors.torch import load_file
 
 BASE = ROOT / "sample" / "base"
@@ -127,6 +127,31 @@ def test_a_run_goes_on_from_its_newest_complete_checkpoint(data: Path, zero2: Pa
         zero2 / "adapter_model.safetensors"
     ).read_bytes()
     assert (done / "adapter_config.json").read_bytes() == (zero2 / "adapter_config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lora_alpha", "99"], "--lora_alpha: is 99; the run began with 16. Give the former value."),
+        ([], "has ended. Give more --num_epochs to train on"),
+    ],
+    ids=["other settings", "nothing left to do"],
+)
+def test_a_resume_that_would_spoil_the_run_changes_nothing(
+    data: Path, zero2: Path, flags: list[str], message: str
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in zero2.rglob("*")}
+    done = run_entry(
+        "train_lora.py",
+        data,
+        *("--base_model", str(BASE), "--dataset", "train.jsonl", "--test_dataset", "test.jsonl"),
+        *("--max_length", "1024", "--batch_size", "2", "--gradient_accumulation_steps", "2"),
+        *("--max_steps", "4", "--log_interval", "1", "--eval_steps", "2", "--learning_rate", "5e-3"),
+        *("--report_to", "none", "--output_dir", str(zero2), "--resume", *flags),
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in zero2.rglob("*")} == before
 
 
 def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Rows stay in Arrow files (`datasets.Dataset`), never in Python lists.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
+MOST_REPEATS = 1000
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 _SPEC_HELP = (
     "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
@@ -77,10 +79,12 @@ def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
         spec, repeat_text = entry, "1"
         if not Path(entry).exists() and "*" in entry:
             spec, _, repeat_text = entry.rpartition("*")
-        if not (repeat_text.isdecimal() and int(repeat_text) >= 1):
+        if not (re.fullmatch(r"[0-9]{1,4}", repeat_text) and 1 <= int(repeat_text) <= MOST_REPEATS):
             problems.append(
                 Problem(
-                    flag, f"{entry!r} repeats {repeat_text!r} times.", "A repeat is a whole number from 1."
+                    flag,
+                    f"{entry!r} repeats {repeat_text!r} times.",
+                    f"A repeat is a whole number from 1 to {MOST_REPEATS}.",
                 )
             )
             continue
@@ -89,7 +93,7 @@ def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
             problems.append(Problem(flag, located, _SPEC_HELP))
         else:
             sources.append(Source(spec, *located, repeat=int(repeat_text)))
-    locations = [source.location for source in sources]
+    locations = [s.location if s.kind == "hub" else str(Path(s.location).resolve()) for s in sources]
     problems += [
         Problem(flag, f"names {location} more than once.", f"Write {location}*2 to repeat training rows.")
         for location in sorted(set(locations))
@@ -195,7 +199,9 @@ def _read(
             loaded = datasets.load_from_disk(source.location)
         else:
             suffix = Path(source.location).suffix
-            loaded = datasets.load_dataset(_FORMATS[suffix], data_files={"train": source.location})
+            loaded = datasets.load_dataset(
+                _FORMATS[suffix], data_files={"train": glob.escape(source.location)}
+            )
     except (DatasetNotFoundError, HfHubHTTPError) as error:
         raise ConfigurationError(
             [
@@ -286,7 +292,7 @@ def _row_id_names(all_sources: Sequence[Source]) -> dict[str, str]:
 
 def _keys(rows: datasets.Dataset) -> list[RowKey]:
     return [
-        RowKey(symbol, *parse_period(period))
+        RowKey(symbol.strip().upper(), *parse_period(period))
         for symbol, period in zip(rows["symbol"], rows["period"], strict=True)
     ]
 

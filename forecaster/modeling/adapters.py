@@ -39,16 +39,24 @@ def load_base(
             bnb_4bit_compute_dtype=DTYPES[precision],
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=DTYPES[precision],
             quantization_config=four_bit,
             trust_remote_code=trust_remote_code,
             attn_implementation="sdpa",
             device_map=device_map,
+            output_loading_info=True,
         )
-    except (OSError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError([cannot_load(location, error)]) from error
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers would start these at random, and only print a table.
+        found = ValueError(f"it lacks {len(missing)} tensors, such as {missing[0]}")
+        raise ConfigurationError([cannot_load(location, found)])
+    return model
 
 
 def cannot_load(location: str, error: Exception) -> Problem:

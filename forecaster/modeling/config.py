@@ -186,7 +186,12 @@ def yaml_as_flags(path: str | None, given: Collection[str] = ()) -> list[str]:
         content.pop("test_dataset", None)
     for name, value in content.items():
         if value not in ("", "null", "~"):
-            words += [f"--{name}", ",".join(value) if isinstance(value, list) else str(value)]
+            flat = value if isinstance(value, list) else [value]
+            if not all(isinstance(item, str) for item in flat):
+                found = f"{path} nests values under {name}."
+                raise ConfigurationError([Problem("--config", found, "A value is one word or a flat list.")])
+            # One word, so that a value may begin with a dash.
+            words.append(f"--{name}={','.join(flat)}")
     return words
 
 
@@ -213,6 +218,7 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
     )
     need(0 <= config.lora_dropout < 1, "lora_dropout", "It has to be 0 or more and below 1.")
     need(0 <= config.warmup_ratio < 1, "warmup_ratio", "It is a share of all steps: 0 or more, and below 1.")
+    need(0 <= config.seed < 2**32, "seed", "It has to be 0 or more, and below 2**32.")
     need(config.num_workers >= 0, "num_workers", "It has to be 0 or more.")
     need(config.eval_steps > 0, "eval_steps", "Use a count of steps (50) or a fraction of all (0.1).")
     need(
@@ -228,9 +234,9 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "It goes with --dry_run only; a run takes the machine's GPUs.",
     )
     need(
-        re.fullmatch(r"\w[\w.-]*", config.run_name) is not None,
+        re.fullmatch(r"\w[\w.-]{0,99}", config.run_name) is not None,
         "run_name",
-        "It names a folder: letters, digits, dots, dashes and underscores.",
+        "It names a folder: at most 100 letters, digits, dots, dashes and underscores.",
     )
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
     return problems

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ def detect_gpus() -> tuple[Gpu, ...]:
         ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
         capture_output=True,
         text=True,
+        errors="replace",
     )
     return parse_gpu_listing(listing.stdout) if listing.returncode == 0 else ()
 
@@ -93,10 +95,13 @@ def no_gpu_reason() -> str:
 
 
 def parse_gpu_listing(text: str) -> tuple[Gpu, ...]:
+    """GPUs of a listing; lines of another form, such as `[N/A]` for a memory size, are left out."""
     gpus = []
     for line in text.strip().splitlines():
-        index, uuid, name, mebibytes, capability, driver = (part.strip() for part in line.split(","))
-        major, _, minor = capability.partition(".")
+        match = re.fullmatch(r"(\d+), (\S+), (.+), (\d+), (\d+)\.(\d+), (\S+)", line.strip())
+        if not match:
+            continue
+        index, uuid, name, mebibytes, major, minor, driver = match.groups()
         gpus.append(Gpu(int(index), uuid, name, int(mebibytes) * 2**20, (int(major), int(minor)), driver))
     return tuple(gpus)
 
@@ -369,6 +374,14 @@ def check_ds_config(path: Path, precision: Precision, quantization: Quantization
                 f"{path.name} {found}; 1-bit optimizers never worked with a stage above 0, and DeepSpeed "
                 "0.19 has none any more.",
                 "Leave the optimizer section out: the Trainer's AdamW takes its place.",
+            )
+        )
+    if stage not in (0, 1, 2, 3) or "zero_optimization" not in config:
+        problems.append(
+            Problem(
+                "--ds_config",
+                f"{path.name} names no ZeRO stage from 0 to 3.",
+                'Add "zero_optimization": {"stage": 0} to it.',
             )
         )
     if stage == 3 and quantization == "4bit":

@@ -157,7 +157,8 @@ def resolve(base_model: str) -> BaseModel | Problem:
             config = json.loads((path / "config.json").read_text())
             if not isinstance(config, dict):
                 raise ValueError("no JSON object")
-        except (OSError, ValueError):
+            shape = ModelShape.from_config(config)
+        except (OSError, ValueError, TypeError, ArithmeticError):
             return Problem(
                 "--base_model",
                 f"the folder {base_model} has no readable config.json.",
@@ -175,9 +176,7 @@ def resolve(base_model: str) -> BaseModel | Problem:
                 f"the folder {base_model} has no weights.",
                 "Copy its *.safetensors files there.",
             )
-        return BaseModel(
-            base_model, True, ModelShape.from_config(config), config.get("max_position_embeddings"), None
-        )
+        return BaseModel(base_model, True, shape, config.get("max_position_embeddings"), None)
     if spec := _ALIASES.get(base_model.lower()) or _BY_HUB_ID.get(base_model.lower()):
         return BaseModel(spec.hub_id, False, spec.shape, spec.context_length, spec)
     if base_model.count("/") == 1 and not base_model.startswith(("/", ".")) and not base_model.endswith("/"):

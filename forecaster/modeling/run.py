@@ -44,7 +44,9 @@ def find_run_folder(config: TrainConfig) -> RunFolder | Problem:
     if not config.resume:
         stamp = datetime.now().strftime("%Y%m%d%H%M%S")
         path = Path(config.output_dir or OUTPUT_FOLDER / f"{config.run_name}_{stamp}")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A run that died before its first checkpoint leaves records only: it may be started anew.
+        leftovers = {RUN_CONFIG, DATASET_FILE, ROW_ORDER_FOLDER, "wandb", "wandb_run.json"}
+        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - leftovers):
             return Problem(
                 "--output_dir",
                 f"{path} exists already.",

@@ -243,7 +243,9 @@ def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTraine
     """The model's tokenizer with the template that this run uses, and that template's name."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+        if tokenizer.eos_token is None:
+            raise ValueError("its tokenizer has no end token")
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError([adapters.cannot_load(model.location, error)]) from error
     tokenizer.padding_side = "right"
     return tokenizer, prepare_tokenizer(tokenizer)
@@ -333,10 +335,12 @@ def save_run(
 
 def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[str, str]) -> dict[str, Any]:
     """What run_config.json holds: flags, what they resolved to, and what ran."""
+    # A relative folder would mean another one to a benchmark that is started elsewhere.
+    location = str(Path(run.model.location).resolve()) if run.model.is_local else run.model.location
     return {
         "flags": as_flags(run.config),
         "resolved": {
-            "base_model": run.model.location,
+            "base_model": location,
             "chat_template": template,
             "precision": run.choice.precision,
             "quantization": run.choice.quantization,

@@ -181,7 +181,7 @@ def test_every_bad_entry_is_named_at_once(
         "--dataset: 'gone.jsonl' does not exist",
         "--dataset: rows.csv is no .jsonl or .parquet file",
         "--dataset: the folder folder was not made by save_to_disk",
-        "--dataset: 'rows.jsonl*0' repeats '0' times. A repeat is a whole number from 1.",
+        "--dataset: 'rows.jsonl*0' repeats '0' times. A repeat is a whole number from 1 to 1000.",
         "--dataset: 'nowhere' does not exist",
     ]
 
@@ -219,7 +219,7 @@ def test_a_repeat_of_test_data_changes_nothing(jsonl: JsonlWriter) -> None:
 @pytest.mark.parametrize("repeat", ["0", "-1", "1.5", "two", "", " 2 x", "²"])
 def test_a_repeat_that_is_no_whole_number_from_one_is_refused(jsonl: JsonlWriter, repeat: str) -> None:
     (problem,) = refused(f"{jsonl('rows.jsonl', TRAIN)}*{repeat}")
-    assert "A repeat is a whole number from 1." in problem
+    assert "A repeat is a whole number from 1 to 1000." in problem
 
 
 def test_a_file_whose_name_holds_a_star_is_that_file(jsonl: JsonlWriter) -> None:
@@ -465,3 +465,21 @@ def test_a_source_with_a_test_split_only_cannot_train(tmp_path: Path) -> None:
     datasets.DatasetDict(test=datasets.Dataset.from_list([a_row("A", 0), a_row("A", 1)])).save_to_disk(folder)
     with pytest.raises(ConfigurationError, match="has a test split only"):
         read(str(folder))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(jsonl: JsonlWriter) -> None:
+    jsonl("rows1.jsonl", [a_row("B", week) for week in range(4)])
+    named = jsonl("rows[1].jsonl", [a_row("A", week) for week in range(3)])
+    assert {*read(named).train["symbol"], *read(named).test["symbol"]} == {"A"}
+
+
+def test_spelling_of_a_symbol_does_not_hide_a_test_week_in_the_training_weeks(jsonl: JsonlWriter) -> None:
+    train = jsonl("train.jsonl", [a_row("AAPL", week) for week in range(3)])
+    test = jsonl("test.jsonl", [a_row(" aapl", 2)])
+    assert read(train, test).counts.train_dropped_out_of_order == 1
+
+
+def test_one_file_under_two_paths_is_named_twice(jsonl: JsonlWriter) -> None:
+    path = Path(jsonl("rows.jsonl", [a_row("A", week) for week in range(3)]))
+    with pytest.raises(ConfigurationError, match="more than once"):
+        read(f"{path},{path.parent}/./../{path.parent.name}/rows.jsonl")

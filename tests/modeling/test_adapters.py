@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from forecaster.errors import AdapterNotTrainedError
+from forecaster.errors import AdapterNotTrainedError, ConfigurationError
 from forecaster.modeling.adapters import (
     ADAPTER_WEIGHTS,
     attach_lora,
@@ -146,3 +146,11 @@ def test_four_bit_base_weights_train_lora_on_cpu(base_folder: Path) -> None:
     train_two_steps(model)
     assert all(torch.equal(p, q) for p, q in zip(before, quantised, strict=True))
     assert any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
+
+
+def test_a_base_that_lacks_weights_is_refused_instead_of_started_at_random(base_folder: Path) -> None:
+    weights = load_file(base_folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, base_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigurationError, match=r"it lacks 1 tensors, such as model\.layers\.1\.mlp"):
+        load_base(str(base_folder), "fp32")

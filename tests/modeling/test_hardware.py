@@ -235,7 +235,9 @@ def test_field_names_that_do_not_exist_here_mean_auto(name: str) -> None:
 
 
 def test_a_field_name_that_exists_here_is_that_file() -> None:
-    choice = chosen([T4], ds_config=ds_file("ds_config.json", fp16={"enabled": True}))
+    choice = chosen(
+        [T4], ds_config=ds_file("ds_config.json", fp16={"enabled": True}, zero_optimization={"stage": 0})
+    )
     assert choice.ds_config == Path("ds_config.json")
 
 
@@ -385,9 +387,11 @@ def test_a_malformed_file_is_refused(content: bytes) -> None:
     assert problem.endswith("It has to be a JSON object; ds_configs/ has working ones.")
 
 
-def test_an_empty_object_is_a_valid_file() -> None:
-    Path("mine.json").write_text("{}")
-    assert check_ds_config(Path("mine.json"), "fp32", "none") == []
+@pytest.mark.parametrize("content", ["{}", '{"zero_optimization": {"stage": 9}}'])
+def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
+    Path("mine.json").write_text(content)
+    (problem,) = check_ds_config(Path("mine.json"), "fp32", "none")
+    assert problem.found == "mine.json names no ZeRO stage from 0 to 3."
 
 
 def test_weights_that_are_larger_than_the_gpu_are_refused() -> None:
