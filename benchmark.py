@@ -112,7 +112,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--adapter", required=True, help="output folder of train_lora.py")
     parser.add_argument(
-        "--batch_size", type=positive, default=16, help="prompts generated together (default 16)"
+        "--batch_size", type=positive, help="prompts generated together; default: 16, or what the GPU holds"
     )
     parser.add_argument(
         "--max_new_tokens", type=positive, help="longest answer in tokens; default: as given to train_lora.py"

@@ -222,18 +222,11 @@ def train(
         print_counts(corpus)
         print(train_report.summary("Training"))
         print(test_report.summary("Test"), flush=True)
-    if not len(train_rows) or not len(test_rows):
-        left = f"{len(train_rows)} training and {len(test_rows)} test rows"
+    if not train_report.kept or not test_report.kept:
+        left = f"{train_report.kept} training and {test_report.kept} test rows"
         would_do = max(train_report.max_length_that_would_do, test_report.max_length_that_would_do)
-        raise ConfigurationError(
-            [
-                Problem(
-                    "--max_length",
-                    f"is {run.config.max_length}, which leaves {left}.",
-                    f"--max_length {would_do} would keep all.",
-                )
-            ]
-        )
+        found = f"is {run.config.max_length}, which leaves {left}."
+        raise ConfigurationError([Problem("--max_length", found, f"--max_length {would_do} would keep all.")])
 
     model = training.build_model(run)
     record = training.run_record(

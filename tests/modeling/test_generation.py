@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,3 +109,9 @@ def test_the_generation_batch_is_what_the_cache_leaves_room_for() -> None:
     # (0.94 x 42.95e9 - 26.03e9 - 1e9) / (4096 x 819,200)
     assert generation_batch_size(shapes["llama2-13b"], False, 4096, a100, 16) == 3
     assert generation_batch_size(shapes["llama2-13b"], False, 4096, 16 * 2**30, 16) == 1
+
+
+def test_the_benchmark_leaves_the_batch_to_the_gpu_unless_asked() -> None:
+    parse_args = importlib.import_module("benchmark").parse_args
+    assert parse_args(["--adapter", "a"]).batch_size is None
+    assert parse_args(["--adapter", "a", "--batch_size", "4"]).batch_size == 4
