@@ -39,3 +39,32 @@ class AdapterNotTrainedError(Exception):
             f"The adapter in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that "
             "every rank took part in saving (ZeRO-3 gathers the weights on save)."
         )
+
+
+class VendorError(Exception):
+    """A data vendor did not give what was asked; the text never holds a key.
+
+    Args:
+        vendor: who was asked, such as `Finnhub`.
+        found: one sentence on what came back.
+    """
+
+    def __init__(self, vendor: str, found: str) -> None:
+        self.vendor, self.found = vendor, found
+        super().__init__(f"{vendor}: {found}")
+
+
+class KeyRefusedError(VendorError):
+    """The key is missing, empty or not accepted: every further call would fail as well."""
+
+
+class NoAccessError(VendorError):
+    """The endpoint, or this symbol of it, is not part of the user's plan."""
+
+
+class UnknownSymbolError(VendorError):
+    """The vendor does not know the symbol, or no longer serves it."""
+
+
+class UnreachableError(VendorError):
+    """No usable answer after all retries: the network, the vendor's servers, or a rate limit."""

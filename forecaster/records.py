@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Literal
 
 Direction = Literal["up", "down"]
@@ -100,7 +102,110 @@ class Week:
 
 @dataclass(frozen=True)
 class Company:
+    """Facts about an issuer that do not change with time; what is not known is empty."""
+
     symbol: str
     name: str
     industry: str
     exchange: str
+    country: str = ""
+    listed_since: date | None = None
+    kind: Literal["stock", "cryptocurrency"] = "stock"
+
+
+@dataclass(frozen=True)
+class Article:
+    """A news item as a source gave it."""
+
+    id: str
+    published_at: datetime
+    """UTC."""
+    headline: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class TradingWeek:
+    """The span between two week ends: from the last close of one trading week to the last close of the
+    next."""
+
+    start: date
+    """Session of the close that the return starts from."""
+    end: date
+    """Last session."""
+    start_close: datetime
+    """When that session closed, UTC: the as-of limit of a forecast for this week."""
+    end_close: datetime
+
+    @property
+    def period(self) -> str:
+        return f"{self.start} to {self.end}"
+
+
+@dataclass(frozen=True)
+class Close:
+    """One session's closing price, in two scales."""
+
+    split_adjusted: Decimal
+    """In shares of the day it was fetched: what Yahoo calls Close."""
+    adjusted: Decimal
+    """For splits and dividends: the ratio of two is a return."""
+
+
+@dataclass(frozen=True)
+class PriceHistory:
+    """Daily closes of one symbol, and every split since the first of them."""
+
+    closes: Mapping[date, Close]
+    splits: Mapping[date, Decimal]
+    """New shares for one old share, by the first day on which they traded."""
+
+    def close_as_of(self, day: date, as_of: date) -> Decimal:
+        """Close of `day` in shares of `as_of`: later splits, which nobody knew then, are undone.
+
+        Raises:
+            KeyError: no close on `day`.
+        """
+        price = self.closes[day].split_adjusted
+        for split_day, ratio in self.splits.items():
+            if split_day > as_of:
+                price *= ratio
+        return price
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """Reported figures of one fiscal quarter, and when they became public."""
+
+    period_end: date
+    available_at: datetime
+    """UTC."""
+    filing: str
+    """Accession number, or empty when no filing was found."""
+    estimated: bool
+    """Whether `available_at` is a guess, because no filing was found."""
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row before its answer: a prompt, and what the market then did."""
+
+    symbol: str
+    target: TradingWeek
+    messages: Messages
+    label: Label
+    weekly_return_pct: float
+    start_price: float
+    """Close that the return starts from, in shares of that day."""
+    end_price: float
+    """Close at the end of the target week, in the same shares."""
+    news_ids: tuple[str, ...]
+    filing: str
+    flags: tuple[str, ...] = field(default=())
+    """Sorted words on what is less than certain: `fundamentals_estimated`, `news_incomplete`,
+    `prices_adjusted_only`."""
+
+    @property
+    def as_of(self) -> datetime:
+        return self.target.start_close

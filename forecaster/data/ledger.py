@@ -1,0 +1,176 @@
+"""The ledger: an SQLite file that holds every call made to a vendor, together with its answer.
+
+A call and its answer are written in one transaction, so that a kill loses at most the calls in flight. An
+empty list is an answer; a failure is not, and is asked again. Nothing secret is part of a request or a payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["answered", "unknown symbol", "no access", "failed"]
+
+FINAL: tuple[Status, ...] = ("answered", "unknown symbol")
+"""A call that ended so is not made again."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY,
+    endpoint TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    window_start TEXT NOT NULL,
+    window_end TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    status TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    truncated INTEGER NOT NULL,
+    fetched_at TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS one_final_answer ON calls
+    (endpoint, symbol, window_start, window_end, variant) WHERE status IN ('answered', 'unknown symbol');
+CREATE INDEX IF NOT EXISTS by_symbol ON calls (symbol, endpoint);
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Request:
+    """What was asked; two equal requests have one answer."""
+
+    endpoint: str
+    symbol: str
+    """As the vendor knows it today."""
+    window_start: str = ""
+    """ISO date, or empty where the endpoint has no window."""
+    window_end: str = ""
+    variant: str = ""
+    """Whatever else tells two requests apart."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request and what became of it."""
+
+    request: Request
+    status: Status
+    fetched_at: datetime
+    """UTC."""
+    payload: Any = None
+    """JSON; for a failure, one line on what was found."""
+    count: int = 0
+    """Items in the payload."""
+    truncated: bool = False
+    """Whether the vendor may have left items out."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the payload as canonical JSON."""
+        return hashlib.sha256(_canonical(self.payload)).hexdigest()
+
+
+class Ledger:
+    """One open ledger; safe to share between threads, not between processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create; raises sqlite3.DatabaseError for a file that is no ledger."""
+        self.path = path
+        self._connection = sqlite3.connect(path, check_same_thread=False)
+        self._lock = threading.Lock()
+        # Full: after a power cut, too, what was answered is there.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def record(self, *calls: Call) -> None:
+        """Write calls with their answers, in one transaction; an answer that is already there stays."""
+        rows = [
+            (
+                *_key(call.request),
+                call.status,
+                call.count,
+                int(call.truncated),
+                call.fetched_at.astimezone(UTC).isoformat(timespec="seconds"),
+                call.sha256,
+                zlib.compress(_canonical(call.payload)),
+            )
+            for call in calls
+        ]
+        with self._lock, self._connection:
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO calls (endpoint, symbol, window_start, window_end, variant, status, "
+                "count, truncated, fetched_at, sha256, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+
+    def answer(self, request: Request) -> Call | None:
+        """The final answer to a request, if there is one."""
+        found = list(self._select("AND window_start = ? AND window_end = ? AND variant = ?", request))
+        return found[0] if found else None
+
+    def answers(self, endpoint: str, symbol: str) -> list[Call]:
+        """Final answers of an endpoint for a symbol, in the order of their requests."""
+        return list(self._select("", Request(endpoint, symbol)))
+
+    def failures(self) -> int:
+        """Calls that got no final answer, over the ledger's whole life."""
+        with self._lock:
+            (count,) = self._connection.execute(
+                "SELECT COUNT(*) FROM calls WHERE status NOT IN ('answered', 'unknown symbol')"
+            ).fetchone()
+        return int(count)
+
+    def _select(self, condition: str, request: Request) -> Iterator[Call]:
+        values = _key(request) if condition else (request.endpoint, request.symbol)
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT endpoint, symbol, window_start, window_end, variant, status, fetched_at, payload, "
+                "count, truncated FROM calls WHERE status IN ('answered', 'unknown symbol') "
+                f"AND endpoint = ? AND symbol = ? {condition} "
+                "ORDER BY window_start, window_end, variant",
+                values,
+            ).fetchall()
+        for row in rows:
+            yield Call(
+                Request(*row[:5]),
+                row[5],
+                datetime.fromisoformat(row[6]),
+                json.loads(zlib.decompress(row[7])),
+                row[8],
+                bool(row[9]),
+            )
+
+
+def fingerprint(calls: Iterable[Call]) -> str:
+    """sha256 over requests and answers without their times: equal exactly when a build read the same."""
+    digest = hashlib.sha256()
+    for line in sorted((_key(call.request), call.status, call.sha256) for call in calls):
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _key(request: Request) -> tuple[str, str, str, str, str]:
+    return (
+        request.endpoint,
+        request.symbol,
+        request.window_start,
+        request.window_end,
+        request.variant,
+    )
+
+
+def _canonical(payload: Any) -> bytes:
+    return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )
