@@ -114,6 +114,17 @@ class Company:
 
 
 @dataclass(frozen=True)
+class MacroReading:
+    """A market-wide figure at a week's close, and its move since the close of the week before."""
+
+    name: str
+    level: float
+    weekly_change: float
+    change_unit: Literal["percent", "points"] = "percent"
+    """Points for what is itself a rate, such as a bond's yield."""
+
+
+@dataclass(frozen=True)
 class Article:
     """A news item as a source gave it."""
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
+from urllib.parse import quote, quote_plus
 
 from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
@@ -32,6 +33,11 @@ class Settings:
     wandb_mode: str | None = None
     """`online`, `offline`, `disabled`, or None when the user did not say."""
     wandb_project: str = "stock-forecaster"
+    finnhub_api_key: str | None = field(default=None, repr=False)
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = None
+    openai_model: str | None = None
+    """The teacher."""
     cuda_visible_devices: str | None = None
     rank: int = 0
     world_size: int = 1
@@ -55,6 +61,10 @@ def load_settings() -> Settings:
         wandb_api_key=os.environ.get("WANDB_API_KEY"),
         wandb_mode=os.environ.get("WANDB_MODE", "").strip().lower() or None,
         wandb_project=os.environ.get("WANDB_PROJECT") or Settings.wandb_project,
+        finnhub_api_key=_stripped("FINNHUB_API_KEY") or _stripped("FINNHUB_KEY"),
+        openai_api_key=_stripped("OPENAI_API_KEY"),
+        openai_base_url=_stripped("OPENAI_BASE_URL"),
+        openai_model=_stripped("OPENAI_MODEL"),
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
@@ -62,11 +72,17 @@ def load_settings() -> Settings:
     )
 
 
+def _stripped(name: str) -> str | None:
+    return os.environ.get(name, "").strip() or None
+
+
 def redact(text: str) -> str:
-    """`text` with every secret value of the environment replaced by its name."""
+    """`text` with every secret value of the environment replaced by its name, also where it is part of a
+    URL."""
     for name in _SECRET_NAMES:
-        if value := os.environ.get(name, "").strip():
-            text = re.sub(re.escape(value), f"<{name}>", text, flags=re.IGNORECASE)
+        if value := _stripped(name):
+            for spelling in sorted({value, quote(value), quote(value, safe=""), quote_plus(value)}):
+                text = re.sub(re.escape(spelling), f"<{name}>", text, flags=re.IGNORECASE)
     return text
 
 

@@ -1,7 +1,7 @@
 """The ledger: an SQLite file that holds every call made to a vendor, together with its answer.
 
 A call and its answer are written in one transaction, so that a kill loses at most the calls in flight. An
-empty list is an answer; a failure is not, and is asked again. Nothing secret is part of a request or a payload.
+empty list is an answer; a failure is not, and is asked again. Requests and payloads hold no secret.
 """
 
 from __future__ import annotations
