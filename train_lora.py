@@ -207,13 +207,13 @@ def train(
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
     # checked.
-    from forecaster.modeling import training
+    from forecaster.modeling import rows, training
 
     args = training.sft_config(run)
     run = replace(run, output_dir=training.agree_on_output_dir(args, run.output_dir))
     is_main = args.process_index == 0
 
-    tokenizer, template = training.load_tokenizer(run.model, run.config.trust_remote_code)
+    tokenizer, template = rows.load_tokenizer(run.model, run.config.trust_remote_code)
     parts = training.tokenise_parts(
         args, tokenizer, run.config.max_length, train=corpus.train, test=corpus.test
     )

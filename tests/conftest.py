@@ -12,6 +12,9 @@ import pytest
 
 JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
 
+# Before anything imports yfinance: it then talks through requests, which a loopback server can stand behind.
+os.environ["YF_DISABLE_CURL_CFFI"] = "1"
+
 _CLEARED = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",

@@ -9,6 +9,8 @@ from datetime import date, datetime, timedelta
 
 from forecaster.data.config import FREE_TIER_CALLS_PER_MINUTE, FREE_TIER_DAYS
 
+PROMPT_CHARS = 6_000
+"""Of a prompt with four weeks of news: published ones have 5,800 in the mean."""
 ARTICLES_PER_WEEK = 100
 """Company news of an index member, in the mean over an index; the largest companies have ten times that."""
 NEW_ARTICLES_PER_CALL = 215

@@ -11,8 +11,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
+from forecaster.errors import AdapterNotTrainedError, ConfigurationError
 from forecaster.modeling.hardware import Precision, Quantization
+from forecaster.modeling.registry import cannot_load
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -57,16 +58,6 @@ def load_base(
         found = ValueError(f"it lacks {len(missing)} tensors, such as {missing[0]}")
         raise ConfigurationError([cannot_load(location, found)])
     return model
-
-
-def cannot_load(location: str, error: Exception) -> Problem:
-    """A model or tokenizer that is not there, not whole, or not for this user."""
-    reason = " ".join(str(error).split())[:300]
-    return Problem(
-        "--base_model",
-        f"{location} cannot be loaded ({reason}).",
-        "Check its name and files, the network, and HF_TOKEN if the model is gated or private.",
-    )
 
 
 def attach_lora(

@@ -186,3 +186,13 @@ def resolve(base_model: str) -> BaseModel | Problem:
         f"{base_model!r} is no known alias and no folder.",
         f"Use an alias ({', '.join(sorted(_ALIASES))}), a hub id (owner/name) or a folder.",
     )
+
+
+def cannot_load(location: str, error: Exception) -> Problem:
+    """A model or tokenizer that is not there, not whole, or not for this user."""
+    reason = " ".join(str(error).split())[:300]
+    return Problem(
+        "--base_model",
+        f"{location} cannot be loaded ({reason}).",
+        "Check its name and files, the network, and HF_TOKEN if the model is gated or private.",
+    )

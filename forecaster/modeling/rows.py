@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from forecaster.errors import ConfigurationError
+from forecaster.modeling.registry import BaseModel, cannot_load
 from forecaster.prompts import news_item_spans, split_published, without_oldest_news
 from forecaster.records import Messages
 
@@ -47,6 +49,18 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return name
 
 
+def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, str]:
+    """The model's tokenizer with the template that this run uses, and that template's name."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+        if tokenizer.eos_token is None:
+            raise ValueError("its tokenizer has no end token")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError([cannot_load(model.location, error)]) from error
+    tokenizer.padding_side = "right"
+    return tokenizer, prepare_tokenizer(tokenizer)
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
     """Token ids of a prompt up to the point where the answer begins, with one BOS where the model has one."""
     return _encode(tokenizer, _render(tokenizer, messages, None))
@@ -62,17 +76,27 @@ def prompt_and_answer_ids(
     Raises:
         TemplateError: the template does not render the answer right behind the prompt.
     """
-    prompt_text = _render(tokenizer, messages, None)
-    full_text = _render(tokenizer, messages, answer)
-    if not full_text.startswith(prompt_text):
-        raise TemplateError("The chat template renders another prompt when an answer follows it.")
-    answer_ids = tokenizer(full_text[len(prompt_text) :], add_special_tokens=False)["input_ids"]
+    prompt_text, answer_text = rendered_parts(tokenizer, messages, answer)
+    answer_ids = tokenizer(answer_text, add_special_tokens=False)["input_ids"]
     ends = end_token_ids(tokenizer)
     last_end = max((i for i, token in enumerate(answer_ids) if token in ends), default=None)
     # Templates may end a turn with a line break behind the end token (Qwen2.5); others write no end token at
     # all.
     answer_ids = [*answer_ids, tokenizer.eos_token_id] if last_end is None else answer_ids[: last_end + 1]
     return _encode(tokenizer, prompt_text), answer_ids
+
+
+def rendered_parts(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str) -> tuple[str, str]:
+    """The chat template's text up to the answer, and from there on, with what ends a turn.
+
+    Raises:
+        TemplateError: the template does not render the answer right behind the prompt.
+    """
+    prompt_text = _render(tokenizer, messages, None)
+    full_text = _render(tokenizer, messages, answer)
+    if not full_text.startswith(prompt_text):
+        raise TemplateError("The chat template renders another prompt when an answer follows it.")
+    return prompt_text, full_text[len(prompt_text) :]
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -19,7 +19,6 @@ import torch.distributed as dist
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     TrainerCallback,
     TrainerControl,
@@ -30,11 +29,9 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from forecaster.errors import ConfigurationError
 from forecaster.modeling import adapters, checkpoints
 from forecaster.modeling.config import KEPT_CHECKPOINTS, as_flags, resolve_scheduler
-from forecaster.modeling.registry import BaseModel
-from forecaster.modeling.rows import RowReport, prepare_tokenizer, tokenise
+from forecaster.modeling.rows import RowReport, tokenise
 from forecaster.modeling.run import (
     DATASET_FILE,
     DS_CONFIG,
@@ -237,18 +234,6 @@ class MarkComplete(TrainerCallback):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             adapters.sort_adapter_config(folder)
             checkpoints.mark_complete(folder)
-
-
-def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, str]:
-    """The model's tokenizer with the template that this run uses, and that template's name."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
-        if tokenizer.eos_token is None:
-            raise ValueError("its tokenizer has no end token")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigurationError([adapters.cannot_load(model.location, error)]) from error
-    tokenizer.padding_side = "right"
-    return tokenizer, prepare_tokenizer(tokenizer)
 
 
 def tokenise_parts(

@@ -1,0 +1,277 @@
+"""Fetches what a dataset needs and the ledger does not hold yet.
+
+What is asked next follows from the ledger alone. So a run that was killed goes on with the same command, asks
+nothing twice, and ends with the answers of a run that was not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
+
+from forecaster.data.finnhub import Finnhub
+from forecaster.data.ledger import Call, Ledger, Request, Status
+from forecaster.data.news import (
+    COMPANY_NEWS,
+    NEWS_FILE,
+    TRUNCATION_SUSPECTED_FROM,
+    Coverage,
+    Span,
+    coverage_of,
+    covered,
+    cut_off,
+    gaps,
+    start_of,
+)
+from forecaster.data.prices import Yahoo
+from forecaster.errors import NoAccessError, UnknownSymbolError, UnreachableError
+from forecaster.settings import redact
+
+WORKERS = 8
+"""Symbols in flight. An answer takes about a second, so this many keep up with 8 calls a second."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a dataset needs of one symbol."""
+
+    symbol: str
+    """As the vendor knows it today."""
+    news: tuple[Span, ...] = ()
+    """Stretches of which every article is wanted; parts in the future are not asked for."""
+    prices: tuple[date, date] | None = None
+    """First and last day, both included."""
+    profile: bool = False
+    financials: bool = False
+    """Reported figures, and the filings that made them public."""
+
+
+@dataclass(frozen=True, order=True)
+class Shortfall:
+    """Something that was needed and is not there."""
+
+    symbol: str
+    endpoint: str
+    status: Status
+    found: str
+    """One line for the user, without a key."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run fetched, and what it could not."""
+
+    calls: int
+    """Calls that this run recorded, answered or not; tries of one call count once."""
+    shortfalls: tuple[Shortfall, ...]
+    """Sorted; symbols that turned out unknown in an earlier run are among them."""
+    cut_off_days: Mapping[str, tuple[date, ...]]
+    """By symbol: days of wanted stretches on which there was more news than a call can give."""
+
+
+def fetch(
+    ledger: Ledger,
+    needs: Sequence[Needs],
+    finnhub: Finnhub | None,
+    yahoo: Yahoo | None,
+    *,
+    workers: int = WORKERS,
+    on_call: Callable[[], None] = lambda: None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    truncation_suspected_from: int = TRUNCATION_SUSPECTED_FROM,
+) -> Outcome:
+    """Ask vendors for whatever of `needs` the ledger does not answer; each answer is recorded as it comes.
+
+    What one symbol or endpoint lacks stops no other; it is told in the outcome. A Ctrl-C waits for the
+    answers in flight and records them. After any exception the paces of both vendors are stopped for good.
+
+    Args:
+        needs: one per symbol.
+        finnhub: None where it need not be asked; the same for `yahoo`.
+        on_call: called after each recorded call, from other threads.
+        now: UTC.
+        truncation_suspected_from: articles in one answer from which on it counts as cut off.
+
+    Raises:
+        KeyRefusedError: at once, and what waits is dropped.
+        ValueError: a symbol twice, or a vendor that has to be asked is None.
+    """
+    if len({need.symbol for need in needs}) < len(needs):
+        raise ValueError("a symbol is needed twice")
+    run = _Run(ledger, finnhub, yahoo, on_call, now, truncation_suspected_from)
+    # Yahoo gets a thread of its own, so that its minutes of waiting hold up nothing else.
+    pools = ThreadPoolExecutor(workers, "finnhub"), ThreadPoolExecutor(1, "yahoo")
+    is_finished = False
+    try:
+        jobs = [pools[0].submit(run.company_and_news, need) for need in needs]
+        jobs += [pools[1].submit(run.prices, need) for need in needs]
+        for job in as_completed(jobs):
+            job.result()
+        is_finished = True
+    finally:
+        if not is_finished:
+            if finnhub:
+                finnhub.pace.stop()
+            if yahoo:
+                yahoo.pace.stop()
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+    return run.outcome()
+
+
+class _Run:
+    """One run over many symbols; its methods are called from several threads, one symbol in one thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        finnhub: Finnhub | None,
+        yahoo: Yahoo | None,
+        on_call: Callable[[], None],
+        now: Callable[[], datetime],
+        truncation_suspected_from: int,
+    ) -> None:
+        self._ledger, self._finnhub_or_none, self._yahoo_or_none = ledger, finnhub, yahoo
+        self._on_call, self._now = on_call, now
+        self._truncation_suspected_from = truncation_suspected_from
+        self._started_at = now().replace(microsecond=0)
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._shortfalls: set[Shortfall] = set()
+        self._cut_off_days: dict[str, tuple[date, ...]] = {}
+
+    def outcome(self) -> Outcome:
+        return Outcome(self._calls, tuple(sorted(self._shortfalls)), dict(sorted(self._cut_off_days.items())))
+
+    def company_and_news(self, need: Needs) -> None:
+        symbol = need.symbol
+        if need.profile:
+            self._ask(Request("profile", symbol), lambda: self._finnhub.profile(symbol))
+        if need.financials:
+            self._ask(Request("basic-financials", symbol), lambda: self._finnhub.basic_financials(symbol))
+            self._filings(symbol, "quarterly")
+            self._filings(symbol, "annual")
+        if need.news:
+            self._news(symbol, need.news)
+
+    def prices(self, need: Needs) -> None:
+        if need.prices:
+            first_day, last_day = need.prices
+            self._ask(
+                Request("daily-bars", need.symbol, first_day.isoformat(), last_day.isoformat()),
+                lambda: self._yahoo.daily_bars(need.symbol, first_day, last_day),
+            )
+
+    def _filings(self, symbol: str, frequency: Literal["quarterly", "annual"]) -> None:
+        self._ask(
+            Request("filings", symbol, variant=frequency), lambda: self._finnhub.filings(symbol, frequency)
+        )
+
+    def _news(self, symbol: str, wanted: Sequence[Span]) -> None:
+        """Page backward from the newest stretch that no answer covers, until none is left.
+
+        An answer covers its window down to its oldest article, or a whole day that exceeds the limit. So the
+        last day asked for moves back with every call. Only a clock that was set back breaks this; then the
+        same days come up again, and the stretch is given up.
+        """
+        wanted = [(start, min(end, self._started_at)) for start, end in wanted]
+        coverages = [
+            coverage_of(call)
+            for endpoint in (COMPANY_NEWS, NEWS_FILE)
+            for call in self._ledger.answers(endpoint, symbol)
+        ]
+        given_up: list[Span] = []
+        asked: set[tuple[date, date]] = set()
+        while uncovered := gaps(wanted, [*covered(coverages), *given_up]):
+            start, end = uncovered[-1]
+            days = start.date(), max(start, end - timedelta(seconds=1)).date()
+            if days in asked:
+                found = f"no answer covers {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+                self._note(Shortfall(symbol, COMPANY_NEWS, "failed", found))
+                given_up.append((start, end))
+                continue
+            asked.add(days)
+            answer = self._ask_for_news(symbol, *days)
+            if answer is None:
+                break
+            coverages.append(coverage_of(answer))
+        self._note_cut_off_days(symbol, wanted, coverages)
+
+    def _ask_for_news(self, symbol: str, first_day: date, last_day: date) -> Call | None:
+        request = Request(COMPANY_NEWS, symbol, first_day.isoformat(), last_day.isoformat())
+        times_asked = 1
+        # Answered, and yet not all is covered: it was asked before its last day was over.
+        while self._ledger.answer(request):
+            times_asked += 1
+            request = replace(request, variant=str(times_asked))
+        return self._ask(request, lambda: self._finnhub.company_news(symbol, first_day, last_day))
+
+    def _note_cut_off_days(self, symbol: str, wanted: Sequence[Span], coverages: Sequence[Coverage]) -> None:
+        days = [
+            day
+            for day in sorted(cut_off(coverages))
+            if any(start < start_of(day + timedelta(days=1)) and start_of(day) < end for start, end in wanted)
+        ]
+        if days:
+            with self._lock:
+                self._cut_off_days[symbol] = tuple(days)
+
+    def _ask(self, request: Request, ask: Callable[[], Any]) -> Call | None:
+        """The final answer to a request, from the ledger or else from the vendor; None after a failure."""
+        if call := self._ledger.answer(request):
+            self._note_unknown(call)
+            return call
+        # The moment before the call: what comes out while it is under way may be missing from its answer.
+        asked_at = self._now().replace(microsecond=0)
+        status: Status = "answered"
+        try:
+            payload = ask()
+        except UnknownSymbolError:
+            status, payload = "unknown symbol", None
+        except (NoAccessError, UnreachableError) as error:
+            status = "no access" if isinstance(error, NoAccessError) else "failed"
+            payload = redact(str(error))
+            self._note(Shortfall(request.symbol, request.endpoint, status, payload))
+        count = _items(request.endpoint, payload) if status == "answered" else 0
+        is_truncated = request.endpoint == COMPANY_NEWS and count >= self._truncation_suspected_from
+        call = Call(request, status, asked_at, payload, count, is_truncated)
+        self._ledger.record(call)
+        self._note_unknown(call)
+        with self._lock:
+            self._calls += 1
+        self._on_call()
+        return call if status in ("answered", "unknown symbol") else None
+
+    def _note_unknown(self, call: Call) -> None:
+        if call.status == "unknown symbol":
+            found = "the vendor does not know this symbol, or no longer serves it"
+            self._note(Shortfall(call.request.symbol, call.request.endpoint, call.status, found))
+
+    def _note(self, shortfall: Shortfall) -> None:
+        with self._lock:
+            self._shortfalls.add(shortfall)
+
+    @property
+    def _finnhub(self) -> Finnhub:
+        if self._finnhub_or_none is None:
+            raise ValueError("Finnhub has to be asked, and there is no client for it")
+        return self._finnhub_or_none
+
+    @property
+    def _yahoo(self) -> Yahoo:
+        if self._yahoo_or_none is None:
+            raise ValueError("Yahoo has to be asked, and there is no client for it")
+        return self._yahoo_or_none
+
+
+def _items(endpoint: str, payload: Any) -> int:
+    """How much an answer holds: articles, filings, bars or series of figures."""
+    if endpoint == "daily-bars":
+        return len(payload["bars"])
+    if endpoint == "basic-financials":
+        return sum(len(series) for series in payload.values())
+    return len(payload) if isinstance(payload, list) else 1

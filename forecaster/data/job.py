@@ -1,0 +1,164 @@
+"""One dataset to make: what the flags resolve to, what it needs, and its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from forecaster.data import build, news, store, weeks
+from forecaster.data.config import PipelineConfig
+from forecaster.data.examples import Dropped, Recipe, examples_of
+from forecaster.data.fetch import Needs
+from forecaster.data.ledger import Call, Ledger
+from forecaster.data.macro import MACRO
+from forecaster.data.universe import Membership, Universe, find_universe, membership
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.records import Example, TradingWeek
+
+LEDGER_FILE = "ledger.sqlite"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The flags, and what they resolve to."""
+
+    config: PipelineConfig
+    universe: Universe
+    member: Membership
+    train_ends: frozenset[date]
+    test_ends: frozenset[date]
+    now: datetime
+
+    @property
+    def weeks(self) -> tuple[TradingWeek, ...]:
+        return self.member.weeks
+
+    @property
+    def name(self) -> str:
+        c = self.config
+        return build.folder_name(
+            self.universe.name, c.start_date, c.end_date, c.min_past_weeks, c.max_past_weeks, c.train_ratio
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.config.data_folder / self.name
+
+    @property
+    def embargo_weeks(self) -> int:
+        """Target weeks between training and test."""
+        return len(self.weeks) - self.config.min_past_weeks - len(self.train_ends) - len(self.test_ends)
+
+    def used_targets(self, symbol: str) -> tuple[int, ...]:
+        """Weeks of a symbol that training or test wants; those between them are not made."""
+        kept = self.train_ends | self.test_ends
+        return tuple(at for at in self.member.targets[symbol] if self.weeks[at].end in kept)
+
+
+def resolve(config: PipelineConfig, now: datetime) -> Job:
+    """What the flags mean; asks nobody. Raises ConfigurationError."""
+    universe = find_universe(config.index_name)
+    if config.fetches and not universe.has_company_news and not config.news_file:
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--index_name",
+                    f"is {config.index_name}, for which Finnhub has no company news.",
+                    "Bring news with --news_file (csv, jsonl or parquet).",
+                )
+            ]
+        )
+    found = weeks.trading_weeks(universe.calendar, config.start_date, min(config.end_date, now.date()), now)
+    train, test = weeks.split_at(found[config.min_past_weeks :], config.train_ratio, config.max_past_weeks)
+    if not (train and test):
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--start_date, --end_date",
+                    f"leave {len(found)} finished weeks: {len(train)} for training, {len(test)} for testing.",
+                    f"Needed are {config.min_past_weeks} of history, then --train_ratio "
+                    f"({config.train_ratio:g}) of the rest for training, {config.max_past_weeks} left out "
+                    "(--max_past_weeks), and one or more for testing. Take a longer range, another ratio, or "
+                    "fewer past weeks.",
+                )
+            ]
+        )
+    wanted = membership(universe, found, config.min_past_weeks, config.current_members)
+    return Job(config, universe, wanted, frozenset(train), frozenset(test), now)
+
+
+def needs_of(job: Job, ledger: Ledger, with_finnhub: bool) -> list[Needs]:
+    """What the dataset needs of each vendor; prices only where the ledger has none that will do.
+
+    Args:
+        with_finnhub: whether there is a key; without one, news is what the user's files hold.
+    """
+    asks = with_finnhub and job.universe.has_company_news
+    window = store.price_window(job.weeks)
+
+    def prices_missing(symbol: str) -> bool:
+        return store.price_call(ledger, symbol, *window) is None
+
+    found = [
+        Needs(
+            symbol,
+            _news_spans(job, symbol) if asks else (),
+            window if prices_missing(symbol) else None,
+            profile=asks,
+            financials=asks,
+        )
+        for symbol in job.member.targets
+    ]
+    if job.config.with_macro:
+        found += [Needs(series.symbol, prices=window) for series in MACRO if prices_missing(series.symbol)]
+    return found
+
+
+def _news_spans(job: Job, symbol: str) -> tuple[news.Span, ...]:
+    """Spans of news behind the prompts of a symbol, joined where they touch."""
+    past = {
+        at
+        for target in job.used_targets(symbol)
+        for at in range(max(0, target - job.config.max_past_weeks), target)
+    }
+    spans: list[news.Span] = []
+    for at in sorted(past):
+        week = job.weeks[at]
+        start = spans.pop()[0] if spans and spans[-1][1] == week.start_close else week.start_close
+        spans.append((start, week.end_close))
+    return tuple(spans)
+
+
+@dataclass(frozen=True)
+class SymbolOutcome:
+    """One symbol's data, and what each of its weeks gave."""
+
+    symbol: str
+    """As vendors know it today."""
+    stored: store.Stored
+    outcomes: list[Example | Dropped]
+
+
+def outcomes(job: Job, ledger: Ledger, symbols: Iterable[str]) -> Iterator[SymbolOutcome]:
+    """Examples symbol by symbol, so that one symbol's data is in memory at a time."""
+    recipe = Recipe(
+        job.config.min_past_weeks,
+        job.config.max_past_weeks,
+        job.config.with_indicators,
+        {symbol: store.price_history(call.payload) for symbol, call in macro_calls(job, ledger).items()},
+    )
+    for symbol in symbols:
+        stored = store.read_symbol(ledger, symbol, job.weeks, job.universe.kind)
+        found = examples_of(stored.data, job.weeks, job.used_targets(symbol), recipe)
+        yield SymbolOutcome(symbol, stored, list(found))
+
+
+def macro_calls(job: Job, ledger: Ledger) -> dict[str, Call]:
+    """The market-wide series that the prompts show, by Yahoo's symbol; empty without `--with_macro`."""
+    if not job.config.with_macro:
+        return {}
+    window = store.price_window(job.weeks)
+    found = {series.symbol: store.price_call(ledger, series.symbol, *window) for series in MACRO}
+    return {symbol: call for symbol, call in found.items() if call and call.payload}

@@ -1,0 +1,188 @@
+"""Which stretches of time the news calls of one symbol cover, and the articles that they hold. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from forecaster.data.ledger import Call
+from forecaster.records import Article
+
+COMPANY_NEWS = "company-news"
+NEWS_FILE = "news-file"
+
+TRUNCATION_SUSPECTED_FROM = 200
+"""Articles in one answer from which on older ones may have been left out.
+
+One call gives about 250 at most, and the calls that were cut off in the dumps of 2025 and 2026 hold 230 to
+246, because some articles are dropped after the limit was applied. The margin costs a second call where 200
+to 229 articles were really all.
+"""
+
+Span = tuple[datetime, datetime]
+"""Half-open, UTC, in whole seconds."""
+
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What one call says about stretches of time."""
+
+    certain: Span | None
+    """No article of it is missing."""
+    cut_off: Span | None = None
+    """A day with more articles than one call gives: some are missing, and no call can get them."""
+
+
+def coverage_of(call: Call) -> Coverage:
+    """Coverage of one call of `company-news` or `news-file`.
+
+    An answer that was cut off covers the time just after its oldest article in the window: others of the
+    same second may be missing. Nothing is known of the time after the moment of the call, and after the
+    newest article of a file.
+    """
+    start, end = _window(call)
+    times = [item["datetime"] for item in _articles_in_window(call)]
+    if call.request.endpoint == NEWS_FILE:
+        end = _instant(max(times)) + _SECOND if times else start
+    else:
+        end = min(end, call.fetched_at)
+    if not call.truncated:
+        return Coverage(_span(start, end))
+    after_oldest = _instant(min(times)) + _SECOND if times else end
+    last_day = start_of(date.fromisoformat(call.request.window_end))
+    if call.request.endpoint == COMPANY_NEWS and after_oldest > last_day:
+        # The same window asked again gives the same articles, and a shorter one does not exist.
+        return Coverage(_span(after_oldest, end), _span(last_day, end))
+    return Coverage(_span(after_oldest, end))
+
+
+def covered(coverages: Iterable[Coverage]) -> list[Span]:
+    """Stretches of which no article is missing that a call could get: sorted, and apart from one another."""
+    found = list(coverages)
+    return _merged([*(item.certain for item in found), *(item.cut_off for item in found)])
+
+
+def covered_spans(calls: Sequence[Call]) -> list[Span]:
+    """`covered` of the `company-news` and `news-file` calls of one symbol; cut-off days count as covered."""
+    return covered(map(coverage_of, calls))
+
+
+def cut_off_days(calls: Sequence[Call]) -> set[date]:
+    """UTC days with more articles than one call gives, unless other calls hold the rest of the day."""
+    return cut_off([coverage_of(call) for call in calls])
+
+
+def cut_off(coverages: Sequence[Coverage]) -> set[date]:
+    """`cut_off_days`, for coverages."""
+    certain = _merged(item.certain for item in coverages)
+    return {item.cut_off[0].date() for item in coverages if item.cut_off and gaps([item.cut_off], certain)}
+
+
+def gaps(wanted: Sequence[Span], covered: Sequence[Span]) -> list[Span]:
+    """The parts of `wanted` that are not in `covered`, oldest first."""
+    found = []
+    known = _merged(covered)
+    for start, end in _merged(wanted):
+        for known_start, known_end in known:
+            if known_end <= start or known_start >= end:
+                continue
+            if known_start > start:
+                found.append((start, known_start))
+            start = known_end
+        if start < end:
+            found.append((start, end))
+    return found
+
+
+def articles(calls: Sequence[Call]) -> list[Article]:
+    """Articles of the `company-news` and `news-file` calls of one symbol, in the order of publication.
+
+    Vendors put articles from outside the window into an answer, at both ends: those are left out, and so is
+    what comes twice, by id and then by headline, where the first publication stays.
+    """
+    found = sorted(
+        (
+            Article(
+                f"finnhub:{item['id']}" if call.request.endpoint == COMPANY_NEWS else str(item["id"]),
+                _instant(item["datetime"]),
+                item["headline"],
+                str(item.get("summary") or ""),
+            )
+            for call in calls
+            for item in _articles_in_window(call)
+        ),
+        key=lambda article: (article.published_at, article.id),
+    )
+    ids: set[str] = set()
+    headlines: set[str] = set()
+    kept = []
+    for article in found:
+        words = _words(article.headline)
+        if article.id in ids or words in headlines:
+            continue
+        ids.add(article.id)
+        headlines |= {words} - {""}
+        kept.append(article)
+    return kept
+
+
+def malformed_articles(calls: Sequence[Call]) -> int:
+    """Items that are no article and are left out everywhere."""
+    return sum(not is_article(item) for call in calls for item in call.payload or ())
+
+
+def is_article(item: Any) -> bool:
+    """Whether an item has what is needed of it: an id, a time in whole seconds, and a headline."""
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("headline"), str)
+        and isinstance(item.get("datetime"), int)
+        and isinstance(item.get("id"), int | str)
+    )
+
+
+def start_of(day: date) -> datetime:
+    """Midnight, UTC."""
+    return datetime.combine(day, time(), UTC)
+
+
+def _articles_in_window(call: Call) -> Iterator[dict[str, Any]]:
+    start, end = (moment.timestamp() for moment in _window(call))
+    for item in call.payload or ():
+        if is_article(item) and start <= item["datetime"] < end:
+            yield item
+
+
+def _window(call: Call) -> Span:
+    """From the start of the first to the end of the last UTC day that was asked for."""
+    first, last = (date.fromisoformat(day) for day in (call.request.window_start, call.request.window_end))
+    return start_of(first), start_of(last + timedelta(days=1))
+
+
+def _instant(unix_s: int) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+def _span(start: datetime, end: datetime) -> Span | None:
+    return (start, end) if start < end else None
+
+
+def _merged(spans: Iterable[Span | None]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end in sorted(span for span in spans if span and span[0] < span[1]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _words(headline: str) -> str:
+    """A headline without what differs between two copies of it: case, punctuation and spacing."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", headline).casefold()))
