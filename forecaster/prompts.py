@@ -170,7 +170,7 @@ def render_user_text(
         parts.append(f"Financials of {symbol} for the period that ended on {financials_period_end}:")
         parts.append(f"[{FINANCIALS}]:\n\n" + _lines(financials))
     elif not is_coin:
-        parts.append(f"[{FINANCIALS}]:\n\nNone were reported.")
+        parts.append(f"[{FINANCIALS}]:\n\nNone are known.")
     if indicators:
         parts.append(f"[{INDICATORS}]:\n\nAt the close of {target_start}:\n" + _lines(indicators))
     if macro:
@@ -413,6 +413,24 @@ def render_teacher_request(messages: Messages, outcome: Label | None) -> Message
         f'analyst who comes to this result: its prediction line reads "Prediction: {move}", and every point, '
         "and the analysis, follows from the facts above. Nowhere say or hint that the result was given to "
         "you, and state nothing that happened after the facts above.",
+    )
+
+
+def render_teacher_correction(fault: str, outcome: Label | None) -> str:
+    """What the writer of a training answer is told when an answer cannot be used.
+
+    Args:
+        fault: why not, as a part of a sentence.
+        outcome: as in `render_teacher_request`.
+    """
+    reads = "names one direction and one size in percent"
+    if outcome is not None:
+        reads = f'reads "Prediction: {outcome.text[0].upper()}{outcome.text[1:]}"'
+    return (
+        f"This answer cannot be used: {fault}. Write it anew, whole, in at most 400 words and in the form "
+        f"that was asked for: [{POSITIVE}], [{CONCERNS}] and [{FORECAST}], each with text below it; the last "
+        f'holds a line that begins with "Prediction:", which {reads}, and then one that begins with '
+        '"Analysis:". Write nothing else.'
     )
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "bitsandbytes")
+MODEL_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "deepspeed",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+)
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = MODEL_PACKAGES) -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers, and the code's git revision."""
     found = {"python": platform.python_version(), "revision": _revision()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,8 +1,9 @@
 """Build the sample: a small instruction dataset around real weekly closes, and a tiny base model for it.
 
     python sample/build_sample.py dataset   # weekly_closes.csv -> dataset/train.jsonl, dataset/test.jsonl
+    python sample/build_sample.py news      # weekly_closes.csv -> news.csv, raw input of data_pipeline.py
     python sample/build_sample.py base      # weekly_closes.csv -> base/, pretrained from scratch on prompts
-    python sample/build_sample.py           # both
+    python sample/build_sample.py           # all three
 
 Prices are real. News items are templates that restate those prices or name an everyday market topic; they
 report nothing about any company. The sample shows that the machinery works, not how well it forecasts.
@@ -14,13 +15,12 @@ import argparse
 import csv
 import json
 import logging
-import math
 import random
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from forecaster.data.weeks import label_of
 from forecaster.modeling.rows import prepare_tokenizer, prompt_ids
 from forecaster.prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
@@ -40,6 +41,7 @@ logger = logging.getLogger("build_sample")
 
 SAMPLE_FOLDER = Path(__file__).resolve().parent
 CLOSES_FILE = SAMPLE_FOLDER / "weekly_closes.csv"
+NEWS_FILE = SAMPLE_FOLDER / "news.csv"
 DATASET_FOLDER = SAMPLE_FOLDER / "dataset"
 BASE_FOLDER = SAMPLE_FOLDER / "base"
 
@@ -127,7 +129,7 @@ class Case:
     @property
     def label(self) -> Label:
         """Bin of the target week's move."""
-        return move_label(self.closes[-1].usd, self.target.usd)
+        return label_of(self.closes[-1].usd, self.target.usd)
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,6 @@ class Figures:
         }
 
 
-def move_label(before_usd: Decimal, after_usd: Decimal) -> Label:
-    """Bin of a move; no move counts as up. Decimal keeps moves of exactly n % in the bin below n."""
-    move_pct = 100 * (after_usd - before_usd) / before_usd
-    return Label.of_move("down" if move_pct < 0 else "up", math.ceil(abs(move_pct)))
-
-
 def _change_pct(before_usd: float, after_usd: float) -> float:
     return round(100 * (after_usd / before_usd - 1), 2) + 0.0  # the sum turns -0.0 into 0.0
 
@@ -177,7 +173,7 @@ def read_closes(path: Path = CLOSES_FILE) -> dict[str, list[Close]]:
     closes: dict[str, list[Close]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            close = Close(date.fromisoformat(line["date"]), Decimal(line["close_usd"]))
+            close = Close(date.fromisoformat(line["date"]), Decimal(line["close"]))
             closes.setdefault(line["symbol"], []).append(close)
     return {symbol: sorted(series, key=lambda close: close.day) for symbol, series in closes.items()}
 
@@ -269,7 +265,7 @@ def diary(story: Story) -> str:
     case = story.case
     introduction = messages_for(story).user.partition("\n\nFinancials of ")[0]
     positive, concerns = _factors(story)
-    past_label = move_label(case.closes[-2].usd, case.closes[-1].usd)
+    past_label = label_of(case.closes[-2].usd, case.closes[-1].usd)
     return (
         f"{introduction}\n\n{' '.join(positive + concerns)} {_analysis(story, past_label, case.known_until)}"
     )
@@ -340,6 +336,41 @@ def build_dataset() -> None:
         lines = [json.dumps(row_for(case), ensure_ascii=False) + "\n" for case in cases]
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
         logger.info("%s: %d rows, %d bytes", path, len(lines), path.stat().st_size)
+
+
+# --- raw news -----------------------------------------------------------------------------------------------
+
+
+def news_rows(closes: dict[str, list[Close]]) -> Iterator[tuple[datetime, str, NewsItem]]:
+    """For each symbol and week, in order: the last move, told on Saturday, and a topic of either kind."""
+    for symbol, series in closes.items():
+        company = COMPANIES[symbol]
+        for at in range(HISTORY_WEEKS, len(series)):
+            case = Case(company, tuple(series[at - HISTORY_WEEKS : at + 1]), series[at])
+            rng = random.Random(f"news {symbol} {case.closes[-1].day}")
+            figures = Figures.of(case)
+            saturday = case.closes[-1].week_end - timedelta(days=1)
+            yield _moment(saturday, 14, rng), symbol, _move_item(case, figures, rng)
+            yield _moment(saturday + timedelta(days=1), 9, rng), symbol, _trend_item(case, figures, rng)
+            topics = rng.choice(SUPPORTS), rng.choice(RISKS)
+            for weekday, topic in zip(rng.sample(range(2, 6), 2), topics, strict=True):
+                moment = _moment(saturday + timedelta(days=weekday), 13, rng)
+                headline = f"{topic.headline}: {company.name} on {moment:%d %B}"
+                yield moment, symbol, NewsItem(headline, topic.summary)
+
+
+def _moment(day: date, hour: int, rng: random.Random) -> datetime:
+    return datetime(day.year, day.month, day.day, hour, rng.randrange(60), rng.randrange(60), tzinfo=UTC)
+
+
+def build_news() -> None:
+    """Write news.csv: published_at (UTC), symbol, headline, summary."""
+    with NEWS_FILE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("published_at", "symbol", "headline", "summary"))
+        for moment, symbol, item in news_rows(read_closes()):
+            writer.writerow((moment.isoformat(), symbol, item.headline, item.summary))
+    logger.info("%s: %d bytes", NEWS_FILE, NEWS_FILE.stat().st_size)
 
 
 # --- base model ---------------------------------------------------------------------------------------------
@@ -471,12 +502,15 @@ def build_base(plan: Pretraining) -> None:
 
 def main() -> None:
     """Parse the command line and build what it names."""
-    parser = argparse.ArgumentParser(description="Build the sample dataset and the sample base model.")
-    parser.add_argument("part", nargs="?", choices=("dataset", "base"), help="what to build; default: both")
+    parser = argparse.ArgumentParser(description="Build the sample dataset, raw news and base model.")
+    parts = ("dataset", "news", "base")
+    parser.add_argument("part", nargs="?", choices=parts, help="what to build; default: all")
     part = parser.parse_args().part
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if part in (None, "dataset"):
         build_dataset()
+    if part in (None, "news"):
+        build_news()
     if part in (None, "base"):
         build_base(Pretraining())
 

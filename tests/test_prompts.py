@@ -611,7 +611,7 @@ def test_a_stock_price_has_two_decimals_however_low_it_is() -> None:
 
 
 def test_a_stock_without_reported_figures_is_said_to_have_none() -> None:
-    assert "\n\n[Basic Financials]:\n\nNone were reported.\n\n" in _user_text()
+    assert "\n\n[Basic Financials]:\n\nNone are known.\n\n" in _user_text()
     assert read_prompt(_user_text()).financials == {}
 
 

@@ -136,10 +136,10 @@ class AuditReport:
 class SymbolEvidence:
     """Raw facts of one symbol."""
 
-    articles: Sequence[Article]
-    """All that were received, in any order, repeats included."""
+    articles: Sequence[Article] | None
+    """All that were received, in any order, repeats included; None where only prices are known."""
     prices: PriceHistory | None
-    quarters: Sequence[Quarter]
+    quarters: Sequence[Quarter] | None
     calendar: str = "XNYS"
     """Exchange, as exchange_calendars names it."""
     adjusted_only: bool = False
@@ -159,14 +159,14 @@ class _Known:
     @cached_property
     def by_headline(self) -> dict[str, list[Article]]:
         found: dict[str, list[Article]] = {}
-        for article in self.evidence.articles:
+        for article in self.evidence.articles or ():
             found.setdefault(_words(article.headline), []).append(article)
         return found
 
     @cached_property
     def by_id(self) -> dict[str, list[Article]]:
         found: dict[str, list[Article]] = {}
-        for article in self.evidence.articles:
+        for article in self.evidence.articles or ():
             found.setdefault(article.id, []).append(article)
         return found
 
@@ -436,8 +436,14 @@ def _by_evidence(row: _Row, known: _Known, tally: _Tally) -> Iterator[Finding]:
         tally.checked["as-of times"] += 1
         if _moment(row.values["as_of"]) != as_of:
             yield row.finding("wrong as-of", f"{row.values['as_of']} instead of {as_of.isoformat()}")
-    yield from _articles(row, known, as_of, tally)
-    yield from _quarter(row, known, as_of, tally)
+    if known.evidence.articles is None:
+        tally.unchecked["when news was published: no articles were given"] += 1
+    else:
+        yield from _articles(row, known, as_of, tally)
+    if known.evidence.quarters is None:
+        tally.unchecked["when a quarter became public: no reports were given"] += 1
+    else:
+        yield from _quarter(row, known, as_of, tally)
     if known.days:
         yield from _prices(row, known, facts.target_start, facts.target_end, tally)
         yield from _outcome(row, known, facts.target_start, facts.target_end, tally)
@@ -491,7 +497,7 @@ def _quarter(row: _Row, known: _Known, as_of: datetime, tally: _Tally) -> Iterat
         return
     tally.checked["quarters against filings"] += 1
     end = facts.financials_period_end
-    quarters = [quarter for quarter in known.evidence.quarters if quarter.period_end == end]
+    quarters = [quarter for quarter in (known.evidence.quarters or ()) if quarter.period_end == end]
     if not quarters:
         yield row.finding("unknown quarter", f"the quarter to {end}")
         return

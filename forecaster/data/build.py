@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tabulate import tabulate
 
 from forecaster.data.sources import SHORT_NAME_PREFIX
+from forecaster.data.store import Stored
 from forecaster.prompts import render_published
-from forecaster.records import ALL_LABELS, Example
+from forecaster.records import Example, TradingWeek
 
 SCHEMA = pa.schema(
     [
@@ -120,92 +121,33 @@ def replace_folder(finished: Path, target: Path) -> None:
 
 @dataclass
 class Tally:
-    """Counts over a build; every wanted symbol-week is in exactly one of rows, embargoed, dropped."""
+    """Counts over a build; every wanted symbol-week has exactly one state."""
 
     states: dict[tuple[str, date], str] = field(default_factory=dict)
-    """`train`, `test`, `embargo`, or why it was dropped, by symbol of the day and week end."""
+    """`train`, `test`, or why there is no row, by vendor's symbol and week end."""
     articles: dict[tuple[str, date], int] = field(default_factory=dict)
     """Articles received, by vendor's symbol and week end."""
     cut_off_days: dict[str, int] = field(default_factory=dict)
     incomplete_weeks: dict[str, int] = field(default_factory=dict)
     """Weeks of which some news may be missing, by symbol."""
-    missing_price_days: dict[str, int] = field(default_factory=dict)
-    flags: Counter[str] = field(default_factory=Counter)
+    weeks_without_price: dict[str, int] = field(default_factory=dict)
+    """Weeks without a close at their end."""
+
+    def add_symbol(self, symbol: str, stored: Stored, weeks: Sequence[TradingWeek]) -> None:
+        """Count what was received of a symbol, week by week."""
+        data = stored.data
+        moments = [article.published_at for article in data.articles]
+        for week in weeks:
+            received = bisect_left(moments, week.end_close) - bisect_left(moments, week.start_close)
+            self.articles[symbol, week.end] = received
+        self.incomplete_weeks[symbol] = sum(
+            not any(start <= week.start_close and week.end_close <= end for start, end in data.covered)
+            for week in weeks
+        )
+        self.cut_off_days[symbol] = len(stored.cut_off_days)
+        self.weeks_without_price[symbol] = (
+            sum(week.end not in data.prices.closes for week in weeks) if data.prices else len(weeks)
+        )
 
     def reasons(self) -> Counter[str]:
         return Counter(self.states.values())
-
-
-def render_card(
-    name: str,
-    parts: Mapping[str, datasets.Dataset],
-    tally: Tally,
-    facts: Mapping[str, str],
-    notes: Sequence[str],
-) -> str:
-    """The dataset card: what it holds, what it lacks, where it comes from."""
-    labels = {split: Counter(part["label"]) for split, part in parts.items()}
-    files = "\n".join(f"      - split: {split}\n        path: parquet/{split}.parquet" for split in parts)
-    reasons = tally.reasons()
-    kept = {split: reasons.pop(split, 0) for split in ("train", "test")}
-    return (
-        "\n\n".join(
-            [
-                f"---\nconfigs:\n  - config_name: default\n    data_files:\n{files}\n---",
-                f"# {name}",
-                "Weekly stock forecasting rows: news, financials and prices that were public before a week "
-                "began; an answer; and what the price then did. Not financial advice.",
-                tabulate(facts.items(), headers=("", ""), tablefmt="github"),
-                "## What became of every symbol-week",
-                tabulate(
-                    [*kept.items(), *sorted(reasons.items(), key=lambda item: (-item[1], item[0]))],
-                    headers=("symbol-weeks", "count"),
-                    tablefmt="github",
-                ),
-                "![Coverage, labels, articles a week, returns](overview.png)",
-                "## Labels",
-                tabulate(
-                    [[label.text, *(labels[split][label.text] for split in parts)] for label in ALL_LABELS],
-                    headers=("label", *parts),
-                    tablefmt="github",
-                ),
-                "## Coverage by symbol",
-                tabulate(_coverage_rows(tally), headers=_COVERAGE_HEADERS, tablefmt="github"),
-                "## Notes",
-                "\n".join(f"- {note}" for note in notes),
-            ]
-        )
-        + "\n"
-    )
-
-
-_COVERAGE_HEADERS = (
-    "symbol",
-    "rows",
-    "not used",
-    "articles",
-    "weeks with incomplete news",
-    "days over the call limit",
-    "days without a price",
-)
-
-
-def _coverage_rows(tally: Tally) -> list[list[Any]]:
-    by_symbol: dict[str, Counter[bool]] = {}
-    for (symbol, _), state in tally.states.items():
-        by_symbol.setdefault(symbol, Counter())[state in ("train", "test")] += 1
-    articles: Counter[str] = Counter()
-    for (symbol, _), count in tally.articles.items():
-        articles[symbol] += count
-    return [
-        [
-            symbol,
-            counts[True],
-            counts[False],
-            articles[symbol],
-            tally.incomplete_weeks.get(symbol, 0),
-            tally.cut_off_days.get(symbol, 0),
-            tally.missing_price_days.get(symbol, 0),
-        ]
-        for symbol, counts in sorted(by_symbol.items())
-    ]

@@ -123,6 +123,23 @@ class Ledger:
         """Final answers of an endpoint for a symbol, in the order of their requests."""
         return list(self._select("", Request(endpoint, symbol)))
 
+    def all_answers(self, endpoint: str) -> Iterator[Call]:
+        """Final answers of an endpoint for all symbols, one symbol in memory at a time."""
+        with self._lock:
+            symbols = self._connection.execute(
+                "SELECT DISTINCT symbol FROM calls WHERE endpoint = ? ORDER BY symbol", (endpoint,)
+            ).fetchall()
+        for (symbol,) in symbols:
+            yield from self.answers(endpoint, symbol)
+
+    def calls(self, endpoint: str) -> Iterator[Call]:
+        """Every call of an endpoint in the order of recording, failed ones too."""
+        with self._lock:
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS} FROM calls WHERE endpoint = ? ORDER BY id", (endpoint,)
+            ).fetchall()
+        return map(_call, rows)
+
     def failures(self) -> int:
         """Calls that got no final answer, over the ledger's whole life."""
         with self._lock:
@@ -135,21 +152,28 @@ class Ledger:
         values = _key(request) if condition else (request.endpoint, request.symbol)
         with self._lock:
             rows = self._connection.execute(
-                "SELECT endpoint, symbol, window_start, window_end, variant, status, fetched_at, payload, "
-                "count, truncated FROM calls WHERE status IN ('answered', 'unknown symbol') "
+                f"SELECT {_COLUMNS} FROM calls WHERE status IN ('answered', 'unknown symbol') "
                 f"AND endpoint = ? AND symbol = ? {condition} "
                 "ORDER BY window_start, window_end, variant",
                 values,
             ).fetchall()
-        for row in rows:
-            yield Call(
-                Request(*row[:5]),
-                row[5],
-                datetime.fromisoformat(row[6]),
-                json.loads(zlib.decompress(row[7])),
-                row[8],
-                bool(row[9]),
-            )
+        return map(_call, rows)
+
+
+_COLUMNS = (
+    "endpoint, symbol, window_start, window_end, variant, status, fetched_at, payload, count, truncated"
+)
+
+
+def _call(row: tuple[Any, ...]) -> Call:
+    return Call(
+        Request(*row[:5]),
+        row[5],
+        datetime.fromisoformat(row[6]),
+        json.loads(zlib.decompress(row[7])),
+        row[8],
+        bool(row[9]),
+    )
 
 
 def fingerprint(calls: Iterable[Call]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,9 @@ class Yahoo:
         yfinance.config.debug.hide_exceptions = False
         # What it would log is raised as well.
         logging.getLogger("yfinance").setLevel(logging.CRITICAL)
+        # Its use of pandas is its own affair.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="yfinance")
 
     def daily_bars(self, symbol: str, first_day: date, last_day: date) -> dict[str, Any]:
         """Closes of the days of a window, both ends included, and the splits since its start until today.

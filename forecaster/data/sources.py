@@ -185,6 +185,19 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
     return Corpus(train, test, counts, _fingerprint(train, test))
 
 
+def read_parts(spec: str, from_remote: bool) -> datasets.DatasetDict:
+    """Every split of one dataset, with all of its columns, unsplit and undropped.
+
+    Raises:
+        ConfigurationError: it is not there, cannot be read, or lacks a published column.
+    """
+    (source,) = resolve(spec, from_remote, "dataset")
+    loaded = _load(source)
+    if problems := [p for name, part in loaded.items() for p in _column_problems(part, f"{spec} ({name})")]:
+        raise ConfigurationError(problems)
+    return loaded
+
+
 def _read(
     source: Source, wanted: Sequence[str], row_id_name: str, unused: dict[str, int]
 ) -> datasets.DatasetDict:
@@ -192,6 +205,20 @@ def _read(
 
     A source without named splits is all that is wanted of it, be it training or test rows.
     """
+    splits = _load(source)
+    taken = wanted if any(name in splits for name in wanted) else tuple(splits)[:1]
+    checked = {name: part for name, part in splits.items() if name in taken}
+    unused.update({f"{source.spec} ({name})": len(splits[name]) for name in splits if name not in taken})
+    problems = [p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})")]
+    if problems:
+        raise ConfigurationError(problems)
+    return datasets.DatasetDict(
+        {name: _prepare(part, f"{row_id_name}:{name}") for name, part in checked.items()}
+    )
+
+
+def _load(source: Source) -> datasets.DatasetDict:
+    """All splits of a source as they are; one without named splits becomes `train`."""
     try:
         if source.kind == "hub":
             loaded = datasets.load_dataset(source.location)
@@ -224,19 +251,10 @@ def _read(
                 )
             ]
         ) from error
-    splits = loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
-    taken = wanted if any(name in splits for name in wanted) else tuple(splits)[:1]
-    checked = {name: part for name, part in splits.items() if name in taken}
-    unused.update({f"{source.spec} ({name})": len(splits[name]) for name in splits if name not in taken})
-    problems = [p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})")]
-    if problems:
-        raise ConfigurationError(problems)
-    return datasets.DatasetDict(
-        {name: _prepare(part, f"{row_id_name}:{name}") for name, part in checked.items()}
-    )
+    return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
 
 
-def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Problem]:
+def _column_problems(rows: datasets.Dataset, where: str) -> list[Problem]:
     missing = [column for column in COLUMNS if column not in rows.column_names]
     if missing:
         return [
@@ -249,6 +267,12 @@ def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Pr
         ]
     if not len(rows):
         return [Problem(where, "has no rows.", "Leave it out, or build it again.")]
+    return []
+
+
+def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Problem]:
+    if problems := _column_problems(rows, where):
+        return problems
     found: list[tuple[int, str]] = []
     for start in range(0, len(rows), 1000):
         batch = rows[start : start + 1000]

@@ -83,8 +83,8 @@ def price_call(ledger: Ledger, symbol: str, first_day: date, last_day: date) -> 
     Of several files, the one that goes on longest; of several vendor answers, the asked window itself, or
     else the newest that covers it.
     """
-    if files := [call for call in ledger.answers("price-file", symbol) if call.count]:
-        return max(files, key=lambda call: (call.request.window_end, call.request.variant))
+    if file := longest(ledger.answers("price-file", symbol)):
+        return file
     asked = (first_day.isoformat(), last_day.isoformat())
     covering = [
         call
@@ -93,6 +93,12 @@ def price_call(ledger: Ledger, symbol: str, first_day: date, last_day: date) -> 
     ]
     exact = [call for call in covering if (call.request.window_start, call.request.window_end) == asked]
     return max(exact or covering, key=lambda call: call.request, default=None)
+
+
+def longest(price_files: Sequence[Call]) -> Call | None:
+    """Of a symbol's price files the one that goes on longest; empty ones do not count."""
+    filled = [call for call in price_files if call.count]
+    return max(filled, key=lambda call: (call.request.window_end, call.request.variant), default=None)
 
 
 def price_history(payload: dict[str, Any]) -> PriceHistory:

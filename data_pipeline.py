@@ -1,0 +1,532 @@
+"""Turn the news, filings and prices of an index into a weekly forecasting dataset.
+
+From the embedded sample, offline:
+
+    python data_pipeline.py --index_name AAPL,AMZN,COST,CSCO,MSFT,NVDA,PEP,TSLA --start_date 2025-07-28 --end_date 2026-04-24 \
+        --news_file sample/news.csv --price_file sample/weekly_closes.csv --teacher template
+
+The NASDAQ-100, with FINNHUB_API_KEY and OPENAI_API_KEY in .env; the cost is shown before it is spent:
+
+    python data_pipeline.py --index_name nasdaq --start_date 2025-12-01 --end_date 2026-05-01
+
+Stop it whenever you like: the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import filelock
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from tqdm import tqdm
+
+import indices
+from forecaster.data import (
+    audit,
+    build,
+    card,
+    describe,
+    imports,
+    news,
+    plan,
+    sources,
+    store,
+    teacher,
+    template_teacher,
+)
+from forecaster.data.config import PipelineConfig, parse_flags
+from forecaster.data.examples import Dropped
+from forecaster.data.fetch import Outcome, fetch
+from forecaster.data.finnhub import Finnhub
+from forecaster.data.job import LEDGER_FILE, Job, macro_calls, needs_of, outcomes, resolve
+from forecaster.data.ledger import Call, Ledger, fingerprint
+from forecaster.data.pace import Pace
+from forecaster.data.prices import Yahoo
+from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
+from forecaster.evaluation import plots
+from forecaster.prompts import split_published
+from forecaster.provenance import versions
+from forecaster.records import Example, Messages
+from forecaster.settings import Settings, load_settings, redact, report_problems
+
+LOCK_FILE = "pipeline.lock"
+YAHOO_CALLS_PER_MINUTE = 60
+PACKAGES = ("datasets", "exchange_calendars", "finnhub-python", "openai", "pyarrow", "yfinance")
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = load_settings()
+    datasets.disable_progress_bars()
+    now = datetime.now(UTC)
+    try:
+        config = parse_flags(argv, settings, now)
+        if config.dataset:
+            return inspect(config)
+        job = resolve(config, now)
+        with locked(config.data_folder):
+            return run(job, settings)
+    except ConfigurationError as error:
+        return report_problems("data_pipeline.py", error)
+    except KeyRefusedError as error:
+        print(redact(f"\n{error}\nMend the key; the same command then goes on."), file=sys.stderr)
+        return ConfigurationError.exit_status
+    except VendorError as error:
+        print(redact(f"\n{error}\nNothing is lost: the same command goes on later."), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone; raises ConfigurationError that names another holder."""
+    holder_file = folder / f"{LOCK_FILE}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK_FILE)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigurationError([_held(folder, holder_file)]) from None
+    except OSError as error:
+        found = f"{folder} cannot be written ({error.strerror})."
+        raise ConfigurationError([Problem("--data_folder", found, "Name another folder.")]) from error
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = {"process": os.getpid(), "command": redact(" ".join(sys.argv)), "since": since}
+        holder_file.write_text(json.dumps(holder), encoding="utf-8")
+        yield
+    finally:
+        holder_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _held(folder: Path, holder_file: Path) -> Problem:
+    try:
+        holder = json.loads(holder_file.read_text(encoding="utf-8"))
+        who = f"process {holder['process']} since {holder['since']} ({holder['command']})"
+    except (OSError, ValueError, KeyError):  # it has just started, or is just ending
+        who = "another process"
+    return Problem(
+        "--data_folder",
+        f"{folder} is in use by {who}.",
+        "Wait for it, stop it, or use another --data_folder.",
+    )
+
+
+# --- the stages of a dataset --------------------------------------------------------------------------------
+
+
+def run(job: Job, settings: Settings) -> int:
+    """The stages that were asked for, in order; the first that falls short ends it."""
+    stage = job.config.stage
+    ledger = _open_ledger(job.config.data_folder / LEDGER_FILE)
+    for note in job.universe.notes:
+        print(note)
+    if stage in ("all", "plan", "fetch"):
+        import_files(job, ledger)
+    if stage in ("all", "plan", "fetch", "label"):
+        print(plan.render_plan(estimate(job, ledger, settings)))
+        if stage == "plan" or not _agreed(job.config):
+            return 0
+    if job.config.asks_teacher:
+        teacher.check_teacher(teacher_plan(job, settings), str(settings.openai_api_key))
+    status = 0
+    if stage in ("all", "fetch"):
+        status = fetch_stage(job, ledger, settings)
+    if status == 0 and job.config.asks_teacher:
+        status = label_stage(job, ledger, settings)
+    if status == 0 and stage in ("all", "build"):
+        status = build_stage(job, ledger, settings)
+    if status == 0 and stage in ("all", "audit"):
+        status = audit_stage(job, ledger)
+    return status
+
+
+def _open_ledger(path: Path) -> Ledger:
+    try:
+        return Ledger(path)
+    except sqlite3.DatabaseError as error:
+        way_out = "Move it away, or use another --data_folder."
+        raise ConfigurationError([Problem(str(path), f"is not a ledger ({error}).", way_out)]) from error
+
+
+def _agreed(config: PipelineConfig) -> bool:
+    """Ask where there is somebody to ask; elsewhere the command itself is the answer."""
+    if config.yes or not sys.stdin.isatty():
+        return True
+    return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def import_files(job: Job, ledger: Ledger) -> None:
+    """The user's own news and prices, into the ledger; every bad file is told before anything is written."""
+    problems: list[Problem] = []
+    calls: list[Call] = []
+    for what, read, paths in (
+        ("news", imports.read_news_file, job.config.news_file),
+        ("price", imports.read_price_file, job.config.price_file),
+    ):
+        rows, left_out = 0, Counter[str]()
+        for path in paths:
+            try:
+                found = read(path, set(job.member.targets))
+            except ConfigurationError as error:
+                problems += error.problems
+                continue
+            calls += found.calls
+            rows += found.rows
+            left_out.update(found.skipped)
+        if paths:
+            reasons = "".join(f", {count} left out: {reason}" for reason, count in left_out.most_common())
+            print(f"{what} files: {len(paths)} read, {rows} rows{reasons}")
+        if what == "news" and (cut_off := [call.request for call in calls if call.truncated]):
+            print(
+                f"  {len(cut_off)} of them end where a call's limit of about 250 articles cut them off, before:"
+            )
+            print("  " + ", ".join(sorted(f"{request.symbol} {request.window_start}" for request in cut_off)))
+    if problems:
+        raise ConfigurationError(problems)
+    ledger.record(*calls)
+
+
+def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
+    """What is left to spend, from what the ledger holds."""
+    wanted = needs_of(job, ledger, bool(settings.finnhub_api_key))
+    others = sum(
+        4 - sum(len(ledger.answers(endpoint, need.symbol)) for endpoint in _COMPANY_ENDPOINTS)
+        for need in wanted
+        if need.profile
+    )
+    examples = sum(len(job.used_targets(symbol)) for symbol in job.member.targets)
+    tokens = teacher.estimate(examples, plan.PROMPT_CHARS, teacher_plan(job, settings))
+    notes = []
+    if job.config.fetches and not settings.finnhub_api_key:
+        notes.append("No FINNHUB_API_KEY: news from the files only, no company profiles, no financials.")
+    elif not job.universe.has_company_news:
+        notes.append("Finnhub has no company news for this index: news from the files only.")
+    return plan.Plan(
+        symbols=len(job.member.targets),
+        weeks=[week.end for week in job.weeks],
+        symbol_weeks=examples,
+        train_weeks=len(job.train_ends),
+        test_weeks=len(job.test_ends),
+        embargo_weeks=job.embargo_weeks,
+        news=plan.news_cost(
+            [news.gaps(need.news, store.news_coverage(ledger, need.symbol)) for need in wanted], job.now
+        ),
+        other_calls=others,
+        price_calls=sum(need.prices is not None for need in wanted),
+        calls_per_minute=job.config.calls_per_minute,
+        teacher=teacher_name(job),
+        input_tokens=tokens.input_tokens,
+        output_tokens=tokens.output_tokens,
+        cost_usd=tokens.cost_usd,
+        max_cost_usd=job.config.max_cost_usd,
+        notes=notes,
+    )
+
+
+_COMPANY_ENDPOINTS = ("profile", "basic-financials", "filings")
+
+
+def fetch_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
+    """Bring the ledger up to what the dataset needs; 1 when a call failed, so that nothing is built on a
+    hole."""
+    wanted = needs_of(job, ledger, bool(settings.finnhub_api_key))
+    costs = estimate(job, ledger, settings)
+    key = settings.finnhub_api_key if any(need.news or need.profile for need in wanted) else None
+    finnhub = Finnhub(key, Pace(job.config.calls_per_minute)) if key else None
+    yahoo = Yahoo(Pace(YAHOO_CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
+    expected = costs.news.calls + costs.other_calls + costs.price_calls
+    with tqdm(total=expected, desc="fetch", unit="call") as bar:
+        outcome = fetch(ledger, wanted, finnhub, yahoo, on_call=lambda: bar.update() and None)
+    return _report_fetch(outcome)
+
+
+def _report_fetch(outcome: Outcome) -> int:
+    print(f"fetch: {outcome.calls} calls made")
+    for status in ("unknown symbol", "no access", "failed"):
+        for item in outcome.shortfalls:
+            if item.status == status:
+                print(redact(f"  {item.symbol} {item.endpoint}: {item.found}"))
+    for symbol, days in sorted(outcome.cut_off_days.items()):
+        shown = ", ".join(map(str, days[:3])) + (", ..." if len(days) > 3 else "")
+        print(f"  {symbol}: {len(days)} days hold more articles than a call gives ({shown})")
+    failed = sum(item.status == "failed" for item in outcome.shortfalls)
+    if failed:
+        print(f"{failed} calls failed; the same command asks for these again.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def teacher_name(job: Job) -> str:
+    if job.config.teacher == "template":
+        return "template"
+    return f"{job.config.teacher_model}{' (blind)' if job.config.teacher_blind else ''}"
+
+
+def teacher_plan(job: Job, settings: Settings) -> teacher.TeacherPlan:
+    c = job.config
+    return teacher.TeacherPlan(
+        model=c.teacher_model or "",
+        base_url=settings.openai_base_url,
+        concurrency=c.concurrency,
+        blind=c.teacher_blind,
+        input_usd_per_million_tokens=c.input_usd_per_million_tokens,
+        output_usd_per_million_tokens=c.output_usd_per_million_tokens,
+        max_cost_usd=c.max_cost_usd,
+    )
+
+
+def label_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
+    """Ask the teacher for the answers that the ledger does not hold; 1 when it had to stop early."""
+    total = sum(len(job.used_targets(symbol)) for symbol in job.member.targets)
+    with tqdm(total=total, desc="label", unit="row") as bar:
+
+        def examples() -> Iterator[Example]:
+            for found in outcomes(job, ledger, job.member.targets):
+                for outcome in found.outcomes:
+                    if isinstance(outcome, Example):
+                        yield outcome
+                    else:
+                        bar.update()
+
+        report = teacher.label_examples(
+            examples(),
+            ledger,
+            teacher_plan(job, settings),
+            str(settings.openai_api_key),
+            on_answer=lambda: bar.update() and None,
+        )
+    print(redact(teacher.render_report(report)))
+    return 1 if report.stopped else 0
+
+
+def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
+    """Write the dataset folder from the ledger; the same ledger gives the same bytes."""
+    tally, rows, calls = make_rows(job, ledger, settings)
+    reasons = tally.reasons()
+    if not (rows["train"] and rows["test"]):
+        found = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        print(f"build: no {'training' if rows['test'] else 'test'} row: {found}", file=sys.stderr)
+        return 1
+    parts = datasets.DatasetDict({name: build.to_dataset(part) for name, part in rows.items()})
+    building = job.folder.with_name(f"{job.folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    build.save(parts, building)
+    labels = {name: list(part["label"]) for name, part in parts.items()}
+    returns_pct = [pct for part in parts.values() for pct in part["weekly_return_pct"]]
+    plots.draw_dataset(building / "overview.png", tally.states, tally.articles, labels, returns_pct)
+    text = card.render_card(job, parts, tally, teacher_name(job), calls)
+    (building / build.CARD).write_text(text, encoding="utf-8")
+    content = {
+        "arguments": arguments_of(job),
+        "ledger_sha256": fingerprint(calls),
+        "versions": versions(PACKAGES),
+    }
+    build.write_manifest(building, content)
+    build.replace_folder(building, job.folder)
+    print(f"{job.folder}: {len(rows['train'])} training and {len(rows['test'])} test rows")
+    for reason, count in reasons.most_common():
+        if reason not in rows:
+            print(f"  not used: {count} symbol-weeks, {reason}")
+    return push(job, settings) if job.config.push_to_hub else 0
+
+
+Rows = dict[str, list[dict[str, object]]]
+
+
+def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally, Rows, list[Call]]:
+    """Rows by split, what became of every symbol-week, and the calls that were read."""
+    tally = build.Tally()
+    rows: Rows = {"train": [], "test": []}
+    calls = list(macro_calls(job, ledger).values())
+    asked = teacher_plan(job, settings)
+    symbols = tqdm(job.member.targets, desc="build", unit="symbol")
+    for found in outcomes(job, ledger, symbols):
+        calls += found.stored.calls
+        tally.add_symbol(found.symbol, found.stored, job.weeks)
+        for at in job.member.targets[found.symbol]:
+            tally.states[found.symbol, job.weeks[at].end] = "between training and test"
+        for outcome in found.outcomes:
+            if isinstance(outcome, Dropped):
+                state = outcome.reason
+            else:
+                answer = (
+                    template_teacher.template_answer(outcome)
+                    if job.config.teacher == "template"
+                    else teacher.answer_for(outcome, ledger, asked)
+                )
+                state = "train" if outcome.target.end in job.train_ends else "test"
+                if answer is None:
+                    state = "no usable answer from the teacher"
+                else:
+                    rows[state].append(build.row_of(outcome, answer, teacher_name(job)))
+            tally.states[found.symbol, outcome.target.end] = state
+    return tally, rows, calls
+
+
+def arguments_of(job: Job) -> dict[str, object]:
+    """The flags that decide the rows."""
+    c = job.config
+    return {
+        "index_name": job.universe.name,
+        "symbols": list(job.universe.symbols),
+        "start_date": c.start_date.isoformat(),
+        "end_date": c.end_date.isoformat(),
+        "min_past_weeks": c.min_past_weeks,
+        "max_past_weeks": c.max_past_weeks,
+        "train_ratio": c.train_ratio,
+        "current_members": c.current_members,
+        "with_indicators": c.with_indicators,
+        "with_macro": c.with_macro,
+        "teacher": teacher_name(job),
+    }
+
+
+def push(job: Job, settings: Settings) -> int:
+    """Upload the finished folder; what was uploaded before and is equal is not sent again."""
+    repo_id = str(job.config.push_to_hub)
+    api = HfApi(token=settings.hf_token)
+    try:
+        api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id, repo_type="dataset", folder_path=str(job.folder), commit_message=job.name
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        print(redact(f"{job.folder} stands, but {repo_id} was not uploaded: {error}"), file=sys.stderr)
+        return 1
+    print(f"uploaded to {repo_id} (private)")
+    return 0
+
+
+# --- audit, describe, convert -------------------------------------------------------------------------------
+
+
+def audit_stage(job: Job, ledger: Ledger) -> int:
+    """Check the finished dataset against the ledger; 1 when a row breaks a rule."""
+    parts = sources.read_parts(str(job.folder), from_remote=False)
+
+    def evidence(symbol: str) -> audit.SymbolEvidence:
+        vendor_symbol = indices.vendor_symbol(symbol)
+        stored = store.read_symbol(ledger, vendor_symbol, job.weeks, job.universe.kind)
+        return audit.SymbolEvidence(
+            store.raw_articles(stored.calls),
+            stored.data.prices,
+            stored.data.quarters,
+            job.universe.calendar,
+            stored.data.adjusted_only,
+        )
+
+    return _report_audit(audit.audit_rows(parts, evidence))
+
+
+def _report_audit(report: audit.AuditReport) -> int:
+    print(audit.render_markdown(report))
+    return 0 if report.passed else 1
+
+
+def inspect(config: PipelineConfig) -> int:
+    """`audit`, `describe` or `convert` for any dataset that train_lora.py takes."""
+    parts = sources.read_parts(str(config.dataset), config.from_remote)
+    if config.stage == "audit":
+        return _report_audit(audit.audit_rows(parts, _prices_only(config)))
+    name = Path(str(config.dataset)).name.removesuffix(".jsonl").removesuffix(".parquet")
+    tokenizer = _tokenizer(config.model) if config.model else None
+    if config.stage == "describe":
+        count = (lambda text: len(tokenizer(text)["input_ids"])) if tokenizer else None
+        return write_description(config.data_folder / f"{name}-description", parts, count)
+    from forecaster.modeling.rows import rendered_parts
+
+    folder = config.data_folder / f"{name}-{Path(str(config.model)).name.lower()}"
+    return write_conversion(folder, parts, partial(rendered_parts, tokenizer))
+
+
+def _tokenizer(name: str) -> Any:
+    # Importing the tokenizers takes seconds, and only two stages need them.
+    from forecaster.modeling import registry, rows
+
+    model = registry.resolve(name)
+    try:
+        if isinstance(model, Problem):
+            raise ConfigurationError([model])
+        return rows.load_tokenizer(model, trust_remote_code=False)[0]
+    except ConfigurationError as error:
+        raise ConfigurationError([replace(p, where="--model") for p in error.problems]) from None
+
+
+def _prices_only(config: PipelineConfig) -> audit.Evidence | None:
+    """Evidence from `--price_file` alone: enough to derive every label and price anew."""
+    if not config.price_file:
+        return None
+    calls = [call for path in config.price_file for call in imports.read_price_file(path).calls]
+
+    def evidence(symbol: str) -> audit.SymbolEvidence | None:
+        call = store.longest([c for c in calls if c.request.symbol == indices.vendor_symbol(symbol)])
+        if call is None:
+            return None
+        return audit.SymbolEvidence(
+            None,
+            store.price_history(call.payload),
+            None,
+            adjusted_only=bool(call.payload.get("adjusted_only")),
+        )
+
+    return evidence
+
+
+def write_description(
+    folder: Path, parts: datasets.DatasetDict, count_tokens: Callable[[str], int] | None
+) -> int:
+    """Tables to the terminal and, with a figure, into a folder."""
+    found = describe.describe(parts, count_tokens)
+    text = describe.render_markdown(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "description.md").write_text(
+        text + "\n\n![Labels and lengths](description.png)\n", encoding="utf-8"
+    )
+    splits = found.splits.items()
+    plots.draw_description(
+        folder / "description.png",
+        {name: split.label_counts for name, split in splits},
+        {name: split.prompt_tokens or split.prompt_chars for name, split in splits},
+        {name: split.answer_tokens or split.answer_chars for name, split in splits},
+        unit="tokens" if count_tokens else "characters",
+    )
+    print(f"{text}\n\n{folder}/description.md, description.png")
+    return 0
+
+
+def write_conversion(
+    folder: Path, parts: datasets.DatasetDict, render: Callable[[Messages, str], tuple[str, str]]
+) -> int:
+    """A jsonl file for each split: `prompt` and `completion` as the model's chat template renders them,
+    `text` both together, and the columns that say which row it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        path = folder / f"{name}.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for row in tqdm(part, desc=name, unit="row"):
+                prompt, completion = render(split_published(row["prompt"]), row["answer"])
+                copied = {key: row[key] for key in ("period", "label", "symbol")}
+                line = {"text": prompt + completion, "prompt": prompt, "completion": completion, **copied}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        print(f"{path}: {len(part)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""The dataset card: what a dataset holds, what it lacks, and where it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+from tabulate import tabulate
+
+import indices
+from forecaster.data.build import Tally
+from forecaster.data.job import Job
+from forecaster.data.ledger import Call
+from forecaster.records import ALL_LABELS
+
+NOTES = (
+    "A period runs from the close of its first day to the close of its last, both sessions of the exchange.",
+    "Everything in a prompt was public before the close of its period's first day (`as_of`, UTC).",
+    "Returns and labels come from closes adjusted for splits and dividends; prices in the text are in shares "
+    "of the `as_of` day.",
+    "Quarterly figures count from the moment their filing was accepted; where none was found, 45 days after "
+    "the quarter's end, 75 after the year's (`fundamentals_estimated`). Vendors may restate figures later.",
+    "Rows with a week of which some news may be missing are flagged `news_incomplete`; rows whose prices "
+    "were only known adjusted, `prices_adjusted_only`.",
+)
+
+
+def render_card(
+    job: Job, parts: Mapping[str, datasets.Dataset], tally: Tally, teacher: str, calls: Sequence[Call]
+) -> str:
+    """The dataset card: what it holds, what it lacks, where it comes from."""
+    labels = {split: Counter(part["label"]) for split, part in parts.items()}
+    files = "\n".join(f"      - split: {split}\n        path: parquet/{split}.parquet" for split in parts)
+    reasons = tally.reasons()
+    kept = {split: reasons.pop(split, 0) for split in ("train", "test")}
+    return (
+        "\n\n".join(
+            [
+                f"---\nconfigs:\n  - config_name: default\n    data_files:\n{files}\n---",
+                f"# {job.name}",
+                "Weekly stock forecasting rows: news, financials and prices that were public before a week "
+                "began; an answer; and what the price then did. Not financial advice.",
+                tabulate(_facts(job, teacher, calls).items(), headers=("", ""), tablefmt="github"),
+                "## What became of every symbol-week",
+                tabulate(
+                    [*kept.items(), *sorted(reasons.items(), key=lambda item: (-item[1], item[0]))],
+                    headers=("symbol-weeks", "count"),
+                    tablefmt="github",
+                ),
+                "![Coverage, labels, articles a week, returns](overview.png)",
+                "## Labels",
+                tabulate(
+                    [[label.text, *(labels[split][label.text] for split in parts)] for label in ALL_LABELS],
+                    headers=("label", *parts),
+                    tablefmt="github",
+                ),
+                "## Coverage by symbol",
+                tabulate(_coverage_rows(tally), headers=_COVERAGE_HEADERS, tablefmt="github"),
+                "## Notes",
+                "\n".join(f"- {note}" for note in NOTES),
+            ]
+        )
+        + "\n"
+    )
+
+
+_COVERAGE_HEADERS = (
+    "symbol",
+    "rows",
+    "not used",
+    "articles",
+    "weeks with incomplete news",
+    "days over the call limit",
+    "weeks without a closing price",
+)
+
+
+def _coverage_rows(tally: Tally) -> list[list[Any]]:
+    by_symbol: dict[str, Counter[bool]] = {}
+    for (symbol, _), state in tally.states.items():
+        by_symbol.setdefault(symbol, Counter())[state in ("train", "test")] += 1
+    articles: Counter[str] = Counter()
+    for (symbol, _), count in tally.articles.items():
+        articles[symbol] += count
+    return [
+        [
+            symbol,
+            counts[True],
+            counts[False],
+            articles[symbol],
+            tally.incomplete_weeks.get(symbol, 0),
+            tally.cut_off_days.get(symbol, 0),
+            tally.weeks_without_price.get(symbol, 0),
+        ]
+        for symbol, counts in sorted(by_symbol.items())
+    ]
+
+
+def _facts(job: Job, teacher: str, calls: Sequence[Call]) -> dict[str, str]:
+    """What the card says of a dataset's making."""
+    c = job.config
+    sourced = sorted({call.request.endpoint for call in calls})
+    members = (
+        "the user's own list"
+        if job.universe.index is None
+        else f"today's, for all weeks ({indices.KNOWN_UNTIL})"
+        if c.current_members
+        else f"of each week, as known on {indices.KNOWN_UNTIL}"
+    )
+    return {
+        "index": job.universe.index or ", ".join(job.universe.symbols),
+        "members": members,
+        "weeks": f"{len(job.weeks)} ({job.universe.calendar}), {job.weeks[0].period} ... "
+        f"{job.weeks[-1].period}",
+        "split": f"{len(job.train_ends)} weeks for training, {job.embargo_weeks} left out, "
+        f"{len(job.test_ends)} for testing",
+        "past weeks in a prompt": f"{c.min_past_weeks} to {c.max_past_weeks}",
+        "teacher": teacher,
+        "sources": ", ".join(sourced),
+        "extra blocks": ", ".join(
+            name for name, on in (("indicators", c.with_indicators), ("macro", c.with_macro)) if on
+        )
+        or "none",
+    }
