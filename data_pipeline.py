@@ -2,7 +2,7 @@
 
 From the embedded sample, offline:
 
-    python data_pipeline.py --index_name AAPL,AMZN,COST,CSCO,MSFT,NVDA,PEP,TSLA --start_date 2025-07-28 --end_date 2026-04-24 \
+    python data_pipeline.py --index_name AAPL,MSFT --start_date 2025-08-25 --end_date 2026-04-24 \
         --news_file sample/news.csv --price_file sample/weekly_closes.csv --teacher template
 
 The NASDAQ-100, with FINNHUB_API_KEY and OPENAI_API_KEY in .env; the cost is shown before it is spent:
@@ -53,7 +53,7 @@ from forecaster.data.examples import Dropped
 from forecaster.data.fetch import Outcome, fetch
 from forecaster.data.finnhub import Finnhub
 from forecaster.data.job import LEDGER_FILE, Job, macro_calls, needs_of, outcomes, resolve
-from forecaster.data.ledger import Call, Ledger, fingerprint
+from forecaster.data.ledger import Call, Ledger, Trace, fingerprint
 from forecaster.data.pace import Pace
 from forecaster.data.prices import Yahoo
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
@@ -69,10 +69,10 @@ PACKAGES = ("datasets", "exchange_calendars", "finnhub-python", "openai", "pyarr
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = load_settings()
     datasets.disable_progress_bars()
     now = datetime.now(UTC)
     try:
+        settings = load_settings()
         config = parse_flags(argv, settings, now)
         if config.dataset:
             return inspect(config)
@@ -162,7 +162,9 @@ def _open_ledger(path: Path) -> Ledger:
         return Ledger(path)
     except sqlite3.DatabaseError as error:
         way_out = "Move it away, or use another --data_folder."
-        raise ConfigurationError([Problem(str(path), f"is not a ledger ({error}).", way_out)]) from error
+        raise ConfigurationError(
+            [Problem(str(path), f"cannot be used as a ledger ({error}).", way_out)]
+        ) from error
 
 
 def _agreed(config: PipelineConfig) -> bool:
@@ -176,6 +178,7 @@ def import_files(job: Job, ledger: Ledger) -> None:
     """The user's own news and prices, into the ledger; every bad file is told before anything is written."""
     problems: list[Problem] = []
     calls: list[Call] = []
+    lines = []
     for what, read, paths in (
         ("news", imports.read_news_file, job.config.news_file),
         ("price", imports.read_price_file, job.config.price_file),
@@ -192,20 +195,22 @@ def import_files(job: Job, ledger: Ledger) -> None:
             left_out.update(found.skipped)
         if paths:
             reasons = "".join(f", {count} left out: {reason}" for reason, count in left_out.most_common())
-            print(f"{what} files: {len(paths)} read, {rows} rows{reasons}")
+            lines.append(f"{what} files: {len(paths)} read, {rows} rows{reasons}")
         if what == "news" and (cut_off := [call.request for call in calls if call.truncated]):
-            print(
-                f"  {len(cut_off)} of them end where a call's limit of about 250 articles cut them off, before:"
-            )
-            print("  " + ", ".join(sorted(f"{request.symbol} {request.window_start}" for request in cut_off)))
+            lines += [
+                f"  {len(cut_off)} of them end where a call's limit of about 250 articles cut them off, "
+                "before:",
+                "  " + ", ".join(sorted(f"{request.symbol} {request.window_start}" for request in cut_off)),
+            ]
     if problems:
         raise ConfigurationError(problems)
     ledger.record(*calls)
+    print("\n".join(lines), end="\n" if lines else "")
 
 
 def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
     """What is left to spend, from what the ledger holds."""
-    wanted = needs_of(job, ledger, bool(settings.finnhub_api_key))
+    wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
     others = sum(
         4 - sum(len(ledger.answers(endpoint, need.symbol)) for endpoint in _COMPANY_ENDPOINTS)
         for need in wanted
@@ -214,7 +219,7 @@ def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
     examples = sum(len(job.used_targets(symbol)) for symbol in job.member.targets)
     tokens = teacher.estimate(examples, plan.PROMPT_CHARS, teacher_plan(job, settings))
     notes = []
-    if job.config.fetches and not settings.finnhub_api_key:
+    if not _asks_finnhub(job, settings):
         notes.append("No FINNHUB_API_KEY: news from the files only, no company profiles, no financials.")
     elif not job.universe.has_company_news:
         notes.append("Finnhub has no company news for this index: news from the files only.")
@@ -243,10 +248,15 @@ def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
 _COMPANY_ENDPOINTS = ("profile", "basic-financials", "filings")
 
 
+def _asks_finnhub(job: Job, settings: Settings) -> bool:
+    """With a key, and in a plan that is made before there is one."""
+    return bool(settings.finnhub_api_key) or not job.config.news_file
+
+
 def fetch_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     """Bring the ledger up to what the dataset needs; 1 when a call failed, so that nothing is built on a
     hole."""
-    wanted = needs_of(job, ledger, bool(settings.finnhub_api_key))
+    wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
     costs = estimate(job, ledger, settings)
     key = settings.finnhub_api_key if any(need.news or need.profile for need in wanted) else None
     finnhub = Finnhub(key, Pace(job.config.calls_per_minute)) if key else None
@@ -275,7 +285,7 @@ def _report_fetch(outcome: Outcome) -> int:
 def teacher_name(job: Job) -> str:
     if job.config.teacher == "template":
         return "template"
-    return f"{job.config.teacher_model}{' (blind)' if job.config.teacher_blind else ''}"
+    return f"{job.config.teacher_model or 'openai'}{' (blind)' if job.config.teacher_blind else ''}"
 
 
 def teacher_plan(job: Job, settings: Settings) -> teacher.TeacherPlan:
@@ -317,7 +327,7 @@ def label_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
 
 def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     """Write the dataset folder from the ledger; the same ledger gives the same bytes."""
-    tally, rows, calls = make_rows(job, ledger, settings)
+    tally, rows, traces = make_rows(job, ledger, settings)
     reasons = tally.reasons()
     if not (rows["train"] and rows["test"]):
         found = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
@@ -330,11 +340,11 @@ def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     labels = {name: list(part["label"]) for name, part in parts.items()}
     returns_pct = [pct for part in parts.values() for pct in part["weekly_return_pct"]]
     plots.draw_dataset(building / "overview.png", tally.states, tally.articles, labels, returns_pct)
-    text = card.render_card(job, parts, tally, teacher_name(job), calls)
+    text = card.render_card(job, parts, tally, teacher_name(job), traces)
     (building / build.CARD).write_text(text, encoding="utf-8")
     content = {
         "arguments": arguments_of(job),
-        "ledger_sha256": fingerprint(calls),
+        "ledger_sha256": fingerprint(traces),
         "versions": versions(PACKAGES),
     }
     build.write_manifest(building, content)
@@ -349,15 +359,16 @@ def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
 Rows = dict[str, list[dict[str, object]]]
 
 
-def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally, Rows, list[Call]]:
-    """Rows by split, what became of every symbol-week, and the calls that were read."""
+def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally, Rows, list[Trace]]:
+    """Rows by split, what became of every symbol-week, and traces of the calls that were read."""
     tally = build.Tally()
     rows: Rows = {"train": [], "test": []}
-    calls = list(macro_calls(job, ledger).values())
+    traces = [Trace.of(call) for call in macro_calls(job, ledger).values()]
     asked = teacher_plan(job, settings)
     symbols = tqdm(job.member.targets, desc="build", unit="symbol")
     for found in outcomes(job, ledger, symbols):
-        calls += found.stored.calls
+        # Not the calls themselves: their payloads are most of a year's memory.
+        traces += map(Trace.of, found.stored.calls)
         tally.add_symbol(found.symbol, found.stored, job.weeks)
         for at in job.member.targets[found.symbol]:
             tally.states[found.symbol, job.weeks[at].end] = "between training and test"
@@ -376,7 +387,7 @@ def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally
                 else:
                     rows[state].append(build.row_of(outcome, answer, teacher_name(job)))
             tally.states[found.symbol, outcome.target.end] = state
-    return tally, rows, calls
+    return tally, rows, traces
 
 
 def arguments_of(job: Job) -> dict[str, object]:
@@ -418,6 +429,9 @@ def push(job: Job, settings: Settings) -> int:
 
 def audit_stage(job: Job, ledger: Ledger) -> int:
     """Check the finished dataset against the ledger; 1 when a row breaks a rule."""
+    if not job.folder.is_dir():
+        way_out = "Build it first, with the same flags."
+        raise ConfigurationError([Problem("audit", f"{job.folder} does not exist.", way_out)])
     parts = sources.read_parts(str(job.folder), from_remote=False)
 
     def evidence(symbol: str) -> audit.SymbolEvidence:

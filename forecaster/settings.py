@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
 
-from forecaster.errors import ConfigurationError
+from forecaster.errors import ConfigurationError, Problem
 
 _SECRET_NAMES = (
     "WANDB_API_KEY",
@@ -49,9 +49,12 @@ def load_settings() -> Settings:
     """Read `.env` of the working folder, then the environment, which wins.
 
     Keys from `.env` are put into this process's environment, where the Hugging Face and W&B clients look for
-    them.
+    them. Raises ConfigurationError for a `.env` that is no text.
     """
-    load_dotenv(find_dotenv(usecwd=True), override=False)
+    try:
+        load_dotenv(find_dotenv(usecwd=True), override=False)
+    except UnicodeDecodeError:  # not its cause: that one quotes the file
+        raise ConfigurationError([Problem(".env", "is no UTF-8 text.", "Save it as UTF-8.")]) from None
     # A key that is set but empty would make the clients ask for another one.
     for name in _SECRET_NAMES:
         if os.environ.get(name, "").strip() == "":

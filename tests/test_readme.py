@@ -67,6 +67,8 @@ def test_readme_command(command: str, tmp_path: Path) -> None:
         flags = [word for word in words[1:] if word not in ("--dry_run", "--resume")]
         asked = [] if "--gpu" in flags else ["--gpu", gpu_of(words)]
         done = run(["./train.sh", *flags, "--dry_run", *asked])
+    elif words[:2] == ["python", "data_pipeline.py"]:
+        done = run([sys.executable, *words[1:], "--data_folder", str(tmp_path / "data")])
     else:
         assert words[0] == "python" and "--dry_run" in words, command
         done = run([sys.executable, *words[1:]])
@@ -84,7 +86,7 @@ def test_links_and_pictures_exist() -> None:
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("entry", ["train_lora.py", "benchmark.py", "launch.py"])
+@pytest.mark.parametrize("entry", ["data_pipeline.py", "train_lora.py", "benchmark.py", "launch.py"])
 def test_entry_scripts_show_help_with_exit_status_0(entry: str) -> None:
     done = run([sys.executable, entry, "--help"])
     assert done.returncode == 0

@@ -12,7 +12,7 @@ from tabulate import tabulate
 import indices
 from forecaster.data.build import Tally
 from forecaster.data.job import Job
-from forecaster.data.ledger import Call
+from forecaster.data.ledger import Trace
 from forecaster.records import ALL_LABELS
 
 NOTES = (
@@ -28,7 +28,7 @@ NOTES = (
 
 
 def render_card(
-    job: Job, parts: Mapping[str, datasets.Dataset], tally: Tally, teacher: str, calls: Sequence[Call]
+    job: Job, parts: Mapping[str, datasets.Dataset], tally: Tally, teacher: str, traces: Sequence[Trace]
 ) -> str:
     """The dataset card: what it holds, what it lacks, where it comes from."""
     labels = {split: Counter(part["label"]) for split, part in parts.items()}
@@ -42,7 +42,7 @@ def render_card(
                 f"# {job.name}",
                 "Weekly stock forecasting rows: news, financials and prices that were public before a week "
                 "began; an answer; and what the price then did. Not financial advice.",
-                tabulate(_facts(job, teacher, calls).items(), headers=("", ""), tablefmt="github"),
+                tabulate(_facts(job, teacher, traces).items(), headers=("", ""), tablefmt="github"),
                 "## What became of every symbol-week",
                 tabulate(
                     [*kept.items(), *sorted(reasons.items(), key=lambda item: (-item[1], item[0]))],
@@ -98,10 +98,10 @@ def _coverage_rows(tally: Tally) -> list[list[Any]]:
     ]
 
 
-def _facts(job: Job, teacher: str, calls: Sequence[Call]) -> dict[str, str]:
+def _facts(job: Job, teacher: str, traces: Sequence[Trace]) -> dict[str, str]:
     """What the card says of a dataset's making."""
     c = job.config
-    sourced = sorted({call.request.endpoint for call in calls})
+    sourced = sorted({trace.request.endpoint for trace in traces})
     members = (
         "the user's own list"
         if job.universe.index is None

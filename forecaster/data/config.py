@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.settings import Settings
 
@@ -62,6 +64,11 @@ class PipelineConfig:
     @property
     def asks_teacher(self) -> bool:
         return self.stage in ("all", "label") and self.teacher == "openai"
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether answers of the teacher are asked for, or looked up."""
+        return self.stage in ("all", "label", "build") and self.teacher == "openai"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -145,7 +152,7 @@ def parse_flags(argv: Sequence[str], settings: Settings, now: datetime) -> Pipel
     if config.needs_dataset or config.dataset:
         problems = _dataset_problems(config)
     else:
-        problems += _value_problems(config, now) + _key_problems(config, settings)
+        problems += _value_problems(config, now) + _index_problems(config) + _key_problems(config, settings)
     if problems:
         raise ConfigurationError(problems)
     return config
@@ -160,8 +167,16 @@ def _date(values: dict[str, Any], flag: str, problems: list[Problem]) -> date:
         return date.max if flag == "end_date" else EARLIEST_START
 
 
+def _stage_problems(config: PipelineConfig) -> list[Problem]:
+    if config.stage in ("all", *STAGES):
+        return []
+    return [Problem("command line", f"{config.stage!r} is no stage.", f"Stages: {', '.join(STAGES)}.")]
+
+
 def _dataset_problems(config: PipelineConfig) -> list[Problem]:
-    problems = []
+    problems = _stage_problems(config)
+    if problems:
+        return problems
     if config.stage not in ("audit", "describe", "convert"):
         problems.append(
             Problem(
@@ -191,10 +206,7 @@ def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
                 Problem(f"--{flag}", f"is {found if isinstance(found, date) else repr(found)}.", allowed)
             )
 
-    if config.stage not in ("all", *STAGES):
-        problems.append(
-            Problem("command line", f"{config.stage!r} is no stage.", f"Stages: {', '.join(STAGES)}.")
-        )
+    problems += _stage_problems(config)
     today = now.astimezone(UTC).date()
     need(config.start_date >= EARLIEST_START, "start_date", f"It has to be {EARLIEST_START} or later.")
     need(config.start_date < today, "start_date", f"It has to be before today, {today}.")
@@ -213,15 +225,23 @@ def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
         "Finnhub allows 60 on the free plan, and at most 30 a second (1800) on any.",
     )
     need(config.teacher in ("openai", "template"), "teacher", "Use openai or template.")
-    need(
-        not (config.teacher == "template" and config.teacher_blind),
-        "teacher_blind",
-        "The template only restates what is known; it has to be told the outcome.",
-    )
     need(1 <= config.concurrency <= 256, "concurrency", "It has to be 1 to 256.")
     for flag in ("input_usd_per_million_tokens", "output_usd_per_million_tokens", "max_cost_usd"):
         value = getattr(config, flag)
         need(value is None or 0 <= value < float("inf"), flag, "It has to be 0 or more.")
+    need(
+        config.push_to_hub is None or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", config.push_to_hub)),
+        "push_to_hub",
+        "It names a dataset on the hub: OWNER/NAME.",
+    )
+    if config.teacher == "template" and config.teacher_blind:
+        problems.append(
+            Problem(
+                "--teacher_blind",
+                "does not go with --teacher template.",
+                "The template only restates what is known; it has to be told the outcome.",
+            )
+        )
     prices = (config.input_usd_per_million_tokens, config.output_usd_per_million_tokens)
     if config.max_cost_usd is not None and None in prices and config.teacher == "openai":
         problems.append(
@@ -232,6 +252,14 @@ def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
             )
         )
     return problems
+
+
+def _index_problems(config: PipelineConfig) -> list[Problem]:
+    try:
+        find_universe(config.index_name)
+    except ConfigurationError as error:
+        return error.problems
+    return []
 
 
 def _put(name: str) -> str:
@@ -248,18 +276,17 @@ def _key_problems(config: PipelineConfig, settings: Settings) -> list[Problem]:
                 f"{_put('FINNHUB_API_KEY')} Or bring your own news with --news_file.",
             )
         )
-    if config.asks_teacher:
-        if not settings.openai_api_key:
-            problems.append(
-                Problem(
-                    "OPENAI_API_KEY",
-                    "is missing.",
-                    f"{_put('OPENAI_API_KEY')} Any word will do for a server without keys; "
-                    "--teacher template needs none.",
-                )
+    if config.asks_teacher and not settings.openai_api_key:
+        problems.append(
+            Problem(
+                "OPENAI_API_KEY",
+                "is missing.",
+                f"{_put('OPENAI_API_KEY')} Any word will do for a server without keys; "
+                "--teacher template needs none.",
             )
-        if not config.teacher_model:
-            problems.append(Problem("--teacher_model", "is missing.", f"Name one. {_put('OPENAI_MODEL')}"))
+        )
+    if config.needs_answers and not config.teacher_model:
+        problems.append(Problem("--teacher_model", "is missing.", f"Name one. {_put('OPENAI_MODEL')}"))
     if config.push_to_hub and not settings.hf_token:
         problems.append(Problem("--push_to_hub", "needs HF_TOKEN.", _put("HF_TOKEN")))
     return problems

@@ -107,6 +107,10 @@ def fetch(
     pools = ThreadPoolExecutor(workers, "finnhub"), ThreadPoolExecutor(1, "yahoo")
     is_finished = False
     try:
+        # One call first: where the key is refused, nobody else is asked anything.
+        if first := next((need for need in needs if need.profile), None):
+            run.profile(first)
+            needs = [replace(need, profile=False) if need is first else need for need in needs]
         jobs = [pools[0].submit(run.company_and_news, need) for need in needs]
         jobs += [pools[1].submit(run.prices, need) for need in needs]
         for job in as_completed(jobs):
@@ -150,13 +154,16 @@ class _Run:
     def company_and_news(self, need: Needs) -> None:
         symbol = need.symbol
         if need.profile:
-            self._ask(Request("profile", symbol), lambda: self._finnhub.profile(symbol))
+            self.profile(need)
         if need.financials:
             self._ask(Request("basic-financials", symbol), lambda: self._finnhub.basic_financials(symbol))
             self._filings(symbol, "quarterly")
             self._filings(symbol, "annual")
         if need.news:
             self._news(symbol, need.news)
+
+    def profile(self, need: Needs) -> None:
+        self._ask(Request("profile", need.symbol), lambda: self._finnhub.profile(need.symbol))
 
     def prices(self, need: Needs) -> None:
         if need.prices:

@@ -88,6 +88,9 @@ class Ledger:
         self._lock = threading.Lock()
         # Full: after a power cut, too, what was answered is there.
         self._connection.execute("PRAGMA synchronous = FULL")
+        # A database of somebody else's stays as it is: this raises where it lacks our table or a column.
+        if self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() != (0,):
+            self._connection.execute(f"SELECT id, sha256, {_COLUMNS} FROM calls LIMIT 0")
         self._connection.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -176,11 +179,24 @@ def _call(row: tuple[Any, ...]) -> Call:
     )
 
 
-def fingerprint(calls: Iterable[Call]) -> str:
+@dataclass(frozen=True, order=True)
+class Trace:
+    """A call without its time and its payload."""
+
+    request: Request
+    status: str
+    sha256: str
+
+    @classmethod
+    def of(cls, call: Call) -> Trace:
+        return cls(call.request, call.status, call.sha256)
+
+
+def fingerprint(traces: Iterable[Trace]) -> str:
     """sha256 over requests and answers without their times: equal exactly when a build read the same."""
     digest = hashlib.sha256()
-    for line in sorted((_key(call.request), call.status, call.sha256) for call in calls):
-        digest.update(json.dumps(line).encode() + b"\n")
+    for trace in sorted(traces):
+        digest.update(json.dumps([_key(trace.request), trace.status, trace.sha256]).encode() + b"\n")
     return digest.hexdigest()
 
 

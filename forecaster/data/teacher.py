@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 from tenacity import (
@@ -101,10 +102,9 @@ def find_problems(plan: TeacherPlan) -> list[Problem]:
     problems = []
     if not plan.model:
         problems.append(Problem("--teacher_model", "is missing.", "Name a model of the endpoint."))
-    if plan.base_url is not None and not plan.base_url.startswith(("http://", "https://")):
-        problems.append(
-            Problem("OPENAI_BASE_URL", "is no web address.", "It begins with http:// or https://.")
-        )
+    if plan.base_url is not None and not _is_web_address(plan.base_url):
+        way_out = "It begins with http:// or https:// and a host, as in http://127.0.0.1:8000/v1."
+        problems.append(Problem("OPENAI_BASE_URL", "is no web address.", way_out))
     prices = {
         "--input_usd_per_million_tokens": plan.input_usd_per_million_tokens,
         "--output_usd_per_million_tokens": plan.output_usd_per_million_tokens,
@@ -118,6 +118,16 @@ def find_problems(plan: TeacherPlan) -> list[Problem]:
             Problem("--max_cost_usd", "cannot be kept without prices.", f"Give {' and '.join(missing)} too.")
         )
     return problems
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    host = re.fullmatch(r"[\w.:-]+", parts.hostname or "")
+    return parts.scheme in ("http", "https") and host is not None and port != 0
 
 
 # --- what a run will take, and what it took -----------------------------------------------------------------
@@ -402,20 +412,23 @@ _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtoc
 """Faults of a connection before anything was asked."""
 
 
-def _refused_option(error: openai.APIStatusError, options: Mapping[str, Any]) -> str:
-    """The option that the model does not take: reasoning models refuse a temperature, some endpoints a
-    seed."""
+_DISPENSABLE = ("max_tokens", "temperature", "seed")
+"""Options that some models refuse; the first has another name there."""
+
+
+def _refused_option(error: openai.APIStatusError) -> str:
+    """The option that the model does not take; empty when the refusal is about something else."""
     details = error.body if isinstance(error.body, dict) else {}
     if error.status_code == 400 and details.get("code") in ("unsupported_parameter", "unsupported_value"):
-        return str(details.get("param")) if details.get("param") in options else ""
+        return str(details["param"]) if details.get("param") in _DISPENSABLE else ""
     if error.status_code == 422:
-        return next((name for name in options if f"'{name}'" in repr(error.body)), "")
+        return next((name for name in _DISPENSABLE if f"'{name}'" in repr(error.body)), "")
     return ""
 
 
 def _unknown_model(plan: TeacherPlan, served: Sequence[str]) -> ConfigurationError:
     way_out = "Name one that the endpoint serves, and check OPENAI_BASE_URL."
-    if served:
+    if served and plan.model not in served:
         others = ", ..." if len(served) > _MAX_LISTED_MODELS else ""
         way_out = f"It serves {', '.join(served[:_MAX_LISTED_MODELS])}{others}."
     return ConfigurationError([Problem("--teacher_model", f"{plan.model} is not served.", way_out)])
@@ -651,7 +664,7 @@ class _Run:
             )
             content = raw.http_response.json()
         except openai.APIStatusError as error:
-            if name := _refused_option(error, sent):
+            if (name := _refused_option(error)) in sent:
                 self._give_up(name)
                 fault = _PassingFault(f"no option {name}", retry_after_s=0.0)
             else:

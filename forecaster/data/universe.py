@@ -60,6 +60,9 @@ def find_universe(index_name: str) -> Universe:
     path = Path(index_name)
     try:
         from_file = path.is_file()
+    except OSError:  # a long list is longer than any file name
+        from_file = False
+    try:
         text = path.read_text(encoding="utf-8-sig") if from_file else index_name
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
@@ -148,9 +151,9 @@ def _members(universe: Universe, week: TradingWeek, current_members: bool) -> tu
     try:
         return indices.constituents(universe.index, first_session)
     except ValueError as error:
-        raise ConfigurationError(
-            [Problem("--start_date", f"{error}", "Start later, or use --current_members.")]
-        ) from error
+        found = f"{universe.index}'s members are known from {indices.KNOWN_FROM} on, not on {first_session}."
+        way_out = "Start later, or use --current_members."
+        raise ConfigurationError([Problem("--start_date", found, way_out)]) from error
 
 
 def _session_after(calendar: str, week: TradingWeek) -> date:

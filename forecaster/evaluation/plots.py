@@ -92,11 +92,11 @@ _LINE_SHADE = "0.4"
 _OTHER_LABEL = "other"
 _WIDTH_INCHES = 12.0
 _PANEL_INCHES = 3.4
-_INCHES_PER_SYMBOL, _LEAST_MAP_INCHES, _MOST_MAP_INCHES = 0.12, 2.2, 16.0
+_INCHES_PER_SYMBOL, _LEAST_MAP_INCHES, _MOST_MAP_INCHES = 0.12, 2.7, 16.0
 _INCHES_PER_TICK_LABEL = 0.115
 _MAP_WEEK_TICKS, _PANEL_WEEK_TICKS = 10, 4
 _MOST_MARKERS = 26
-_ROOM_FOR_LEGEND_POINTS = 20
+_LEGEND_COLUMNS, _LEGEND_LINE_POINTS = 2, 14
 _LENGTH_BINS = 40
 _LEAST_LIMIT_PCT = 6
 
@@ -189,7 +189,7 @@ def _draw_coverage(axes: Axes, states: Mapping[tuple[str, date], str], height_in
         xlim=(-0.5, max(len(weeks), 1) - 0.5),
         ylim=(max(len(symbols), 1) - 0.5, -0.5),
         ylabel="symbol",
-        title=f"Coverage: {len(symbols):,} symbols, {len(weeks):,} weeks",
+        title=f"Coverage (symbols: {len(symbols):,}, weeks: {len(weeks):,})",
     )
 
 
@@ -237,7 +237,7 @@ def _draw_labels(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
         )
     axes.set_yticks(range(len(texts)), texts)
     axes.tick_params(axis="y", labelsize=8, length=0)
-    axes.set(xlabel="share of the split's rows (%)")
+    axes.set(xlabel="share of the split's rows (%)", xlim=(0, None))
     _finish(axes, "Labels")
 
 
@@ -262,11 +262,12 @@ def _draw_returns(axes: Axes, returns_pct: Sequence[float]) -> None:
     sizes = np.abs(returns_pct)
     limit = max(ceil(np.percentile(sizes, 99)), _LEAST_LIMIT_PCT) if len(sizes) else _LEAST_LIMIT_PCT
     inside = np.clip(returns_pct, -limit, limit)
-    axes.hist(inside, bins=list(range(-limit, limit + 1)), color="0.62", edgecolor="white")
-    axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     beyond = int((sizes > limit).sum())
-    note = f"; outer bars hold {beyond:,} beyond" if beyond else ""
-    axes.set(xlabel=f"weekly return (%){note}", ylabel="rows")
+    note = f" ({beyond:,} in the outer bars lie beyond)" if beyond else ""
+    label = f"{len(sizes):,} rows{note}"
+    axes.hist(inside, bins=list(range(-limit, limit + 1)), color="0.62", edgecolor="white", label=label)
+    axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="weekly return (%)", ylabel="rows", ylim=(0, None))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     _finish(axes, "Weekly returns")
 
@@ -292,15 +293,17 @@ def _draw_lengths(axes: Axes, lengths: Mapping[str, Sequence[int]], title: str, 
 
 def _finish(axes: Axes, title: str) -> None:
     """Title, and below it the legend, where it hides nothing."""
-    axes.set_title(title, pad=_ROOM_FOR_LEGEND_POINTS)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
+    entries = len(axes.get_legend_handles_labels()[0])
+    lines = max(ceil(entries / _LEGEND_COLUMNS), 1)
+    axes.set_title(title, pad=6 + _LEGEND_LINE_POINTS * lines)
+    if entries:
         axes.legend(
             loc="lower center",
             bbox_to_anchor=(0.5, 1),
             borderaxespad=0.2,
             frameon=False,
             fontsize=8,
-            ncols=2,
+            ncols=_LEGEND_COLUMNS,
             columnspacing=1,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.data.ledger import Call, Ledger, Request, fingerprint
+from forecaster.data.ledger import Call, Ledger, Request, Trace, fingerprint
 
 NEWS = Request("company-news", "AAPL", "2025-12-01", "2025-12-31")
 THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -79,11 +79,14 @@ def test_the_table_can_be_read_with_sql(ledger: Ledger) -> None:
 def test_the_fingerprint_knows_requests_and_answers_but_not_their_times() -> None:
     call = Call(NEWS, "answered", THEN, [1])
     other = Call(Request("profile", "AAPL"), "answered", THEN, {})
-    assert fingerprint([call, other]) == fingerprint(
-        [other, Call(NEWS, "answered", THEN + timedelta(hours=1), [1])]
-    )
-    assert fingerprint([call]) != fingerprint([Call(NEWS, "answered", THEN, [2])])
-    assert fingerprint([call]) != fingerprint([call, other])
+    later = Call(NEWS, "answered", THEN + timedelta(hours=1), [1])
+
+    def print_of(*calls: Call) -> str:
+        return fingerprint(map(Trace.of, calls))
+
+    assert print_of(call, other) == print_of(other, later)
+    assert print_of(call) != print_of(Call(NEWS, "answered", THEN, [2]))
+    assert print_of(call) != print_of(call, other)
 
 
 def test_threads_share_a_ledger(ledger: Ledger) -> None:
