@@ -169,9 +169,12 @@ def _open_ledger(path: Path) -> Ledger:
 
 def _agreed(config: PipelineConfig) -> bool:
     """Ask where there is somebody to ask; elsewhere the command itself is the answer."""
-    if config.yes or not sys.stdin.isatty():
+    if config.yes or sys.stdin is None or not sys.stdin.isatty():
         return True
-    return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
 
 
 def import_files(job: Job, ledger: Ledger) -> None:
@@ -263,7 +266,11 @@ def fetch_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     yahoo = Yahoo(Pace(YAHOO_CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
     expected = costs.news.calls + costs.other_calls + costs.price_calls
     with tqdm(total=expected, desc="fetch", unit="call") as bar:
-        outcome = fetch(ledger, wanted, finnhub, yahoo, on_call=lambda: bar.update() and None)
+        try:
+            outcome = fetch(ledger, wanted, finnhub, yahoo, on_call=lambda: bar.update() and None)
+        finally:
+            if finnhub:
+                finnhub.close()
     return _report_fetch(outcome)
 
 
@@ -298,6 +305,8 @@ def teacher_plan(job: Job, settings: Settings) -> teacher.TeacherPlan:
         input_usd_per_million_tokens=c.input_usd_per_million_tokens,
         output_usd_per_million_tokens=c.output_usd_per_million_tokens,
         max_cost_usd=c.max_cost_usd,
+        # Ten times a published answer: room for a model that thinks first.
+        max_output_tokens=4096,
     )
 
 
@@ -364,30 +373,33 @@ def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally
     tally = build.Tally()
     rows: Rows = {"train": [], "test": []}
     traces = [Trace.of(call) for call in macro_calls(job, ledger).values()]
-    asked = teacher_plan(job, settings)
     symbols = tqdm(job.member.targets, desc="build", unit="symbol")
     for found in outcomes(job, ledger, symbols):
         # Not the calls themselves: their payloads are most of a year's memory.
         traces += map(Trace.of, found.stored.calls)
-        tally.add_symbol(found.symbol, found.stored, job.weeks)
+        tally.add_symbol(found.symbol, found.stored, job.weeks, job.shown_weeks(found.symbol))
         for at in job.member.targets[found.symbol]:
             tally.states[found.symbol, job.weeks[at].end] = "between training and test"
         for outcome in found.outcomes:
-            if isinstance(outcome, Dropped):
-                state = outcome.reason
-            else:
-                answer = (
-                    template_teacher.template_answer(outcome)
-                    if job.config.teacher == "template"
-                    else teacher.answer_for(outcome, ledger, asked)
-                )
-                state = "train" if outcome.target.end in job.train_ends else "test"
-                if answer is None:
-                    state = "no usable answer from the teacher"
-                else:
+            state = outcome.reason if isinstance(outcome, Dropped) else ""
+            if isinstance(outcome, Example):
+                answer, asked = _answer(job, ledger, settings, outcome)
+                traces += map(Trace.of, asked)
+                state = "no usable answer from the teacher"
+                if answer is not None:
+                    state = "train" if outcome.target.end in job.train_ends else "test"
                     rows[state].append(build.row_of(outcome, answer, teacher_name(job)))
             tally.states[found.symbol, outcome.target.end] = state
     return tally, rows, traces
+
+
+def _answer(
+    job: Job, ledger: Ledger, settings: Settings, example: Example
+) -> tuple[str | None, Sequence[Call]]:
+    """An example's answer, if there is one, and the calls that it took."""
+    if job.config.teacher == "template":
+        return template_teacher.template_answer(example), ()
+    return teacher.answer_for(example, ledger, teacher_plan(job, settings))
 
 
 def arguments_of(job: Job) -> dict[str, object]:

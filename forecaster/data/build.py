@@ -133,16 +133,23 @@ class Tally:
     weeks_without_price: dict[str, int] = field(default_factory=dict)
     """Weeks without a close at their end."""
 
-    def add_symbol(self, symbol: str, stored: Stored, weeks: Sequence[TradingWeek]) -> None:
-        """Count what was received of a symbol, week by week."""
+    def add_symbol(
+        self, symbol: str, stored: Stored, weeks: Sequence[TradingWeek], shown: Sequence[TradingWeek]
+    ) -> None:
+        """Count what was received of a symbol, week by week.
+
+        Args:
+            weeks: all weeks of the dataset.
+            shown: those whose news prompts may show; that of the others was never asked for.
+        """
         data = stored.data
         moments = [article.published_at for article in data.articles]
-        for week in weeks:
+        for week in shown:
             received = bisect_left(moments, week.end_close) - bisect_left(moments, week.start_close)
             self.articles[symbol, week.end] = received
         self.incomplete_weeks[symbol] = sum(
             not any(start <= week.start_close and week.end_close <= end for start, end in data.covered)
-            for week in weeks
+            for week in shown
         )
         self.cut_off_days[symbol] = len(stored.cut_off_days)
         self.weeks_without_price[symbol] = (

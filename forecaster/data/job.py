@@ -56,6 +56,15 @@ class Job:
         kept = self.train_ends | self.test_ends
         return tuple(at for at in self.member.targets[symbol] if self.weeks[at].end in kept)
 
+    def shown_weeks(self, symbol: str) -> list[TradingWeek]:
+        """Past weeks of a symbol that some prompt may show, oldest first."""
+        past = {
+            at
+            for target in self.used_targets(symbol)
+            for at in range(max(0, target - self.config.max_past_weeks), target)
+        }
+        return [self.weeks[at] for at in sorted(past)]
+
 
 def resolve(config: PipelineConfig, now: datetime) -> Job:
     """What the flags mean; asks nobody. Raises ConfigurationError."""
@@ -118,14 +127,8 @@ def needs_of(job: Job, ledger: Ledger, with_finnhub: bool) -> list[Needs]:
 
 def _news_spans(job: Job, symbol: str) -> tuple[news.Span, ...]:
     """Spans of news behind the prompts of a symbol, joined where they touch."""
-    past = {
-        at
-        for target in job.used_targets(symbol)
-        for at in range(max(0, target - job.config.max_past_weeks), target)
-    }
     spans: list[news.Span] = []
-    for at in sorted(past):
-        week = job.weeks[at]
+    for week in job.shown_weeks(symbol):
         start = spans.pop()[0] if spans and spans[-1][1] == week.start_close else week.start_close
         spans.append((start, week.end_close))
     return tuple(spans)

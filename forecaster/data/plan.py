@@ -115,10 +115,16 @@ def _teacher_line(plan: Plan) -> str:
         if plan.max_cost_usd is not None:
             cost += f", stopped before ${plan.max_cost_usd:.2f}"
     return (
-        f"teacher: {plan.teacher}, about {plan.input_tokens / 1e6:.1f} M tokens in and "
-        f"{plan.output_tokens / 1e6:.1f} M out, {cost}"
+        f"teacher: {plan.teacher}, about {_tokens(plan.input_tokens)} tokens in and "
+        f"{_tokens(plan.output_tokens)} out, {cost}"
     )
 
 
 def _duration(minutes: float) -> str:
-    return f"about {minutes:.0f} minutes" if minutes >= 1 else "under a minute"
+    if minutes < 1.5:
+        return "about a minute" if minutes >= 1 else "under a minute"
+    return f"about {minutes:.0f} minutes"
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"

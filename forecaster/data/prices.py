@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import requests
 import yfinance
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from yfinance.data import YfData
 from yfinance.exceptions import YFException, YFPricesMissingError, YFRateLimitError, YFTzMissingError
 
@@ -22,7 +22,8 @@ CALLS_PER_MINUTE = 60
 """Yahoo publishes no limit. One symbol takes two requests, and a hundred symbols two minutes."""
 
 TRIES = 5
-"""Waits of 1, 2, 4 and 8 minutes in between: once it limits, Yahoo does so for minutes."""
+"""Waits of 1, 2, 4 and 8 minutes in between where it limits, as it does so for minutes; of 4 to 32 seconds
+after other faults."""
 
 _VENDOR = "Yahoo"
 _SECOND_OPINION_AFTER_S = 5
@@ -32,6 +33,15 @@ _DELISTED = ("no data found", "doesn't exist", "delisted")
 
 class _PassingFault(Exception):
     """An answer that another try may mend."""
+
+
+class _RateLimited(_PassingFault):
+    """Too many requests, says Yahoo."""
+
+
+def _backoff_s(state: RetryCallState) -> float:
+    is_limited = state.outcome is not None and isinstance(state.outcome.exception(), _RateLimited)
+    return wait_exponential(multiplier=60 if is_limited else 4)(state)
 
 
 class Yahoo:
@@ -76,7 +86,7 @@ class Yahoo:
         retrying = Retrying(
             retry=retry_if_exception_type(_PassingFault),
             stop=stop_after_attempt(TRIES),
-            wait=wait_exponential(multiplier=60, max=600),
+            wait=_backoff_s,
             sleep=self.pace.sleep,
             reraise=True,
         )
@@ -101,7 +111,7 @@ class Yahoo:
                 keepna=True,
             )
         except YFRateLimitError:
-            fault = _PassingFault("a rate limit (HTTP 429)")
+            fault = _RateLimited("a rate limit (HTTP 429)")
         except YFTzMissingError:
             fault = _unknown()
         except YFPricesMissingError as error:
@@ -110,11 +120,12 @@ class Yahoo:
             fault = _unknown() if is_delisted else _PassingFault("an error in place of prices")
         except YFException as error:
             fault = _PassingFault(f"an answer without prices ({type(error).__name__})")
+        # Where it reads the JSON. Before OSError, as the JSON error of requests is one, too.
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            fault = _PassingFault(f"an answer of an unknown form ({type(error).__name__})")
         except OSError as error:  # every network error of requests and of curl_cffi is one
             status = getattr(getattr(error, "response", None), "status_code", None)
             fault = _unknown() if status == 404 else _PassingFault(_network_fault(error, status))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:  # where it reads the JSON
-            fault = _PassingFault(f"an answer of an unknown form ({type(error).__name__})")
         raise fault
 
 

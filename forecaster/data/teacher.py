@@ -202,9 +202,13 @@ def render_report(report: LabelReport, examples_per_fault: int = 10) -> str:
 # --- what the ledger holds ----------------------------------------------------------------------------------
 
 
-def answer_for(example: Example, ledger: Ledger, plan: TeacherPlan) -> str | None:
-    """The usable answer to an example without its think block; None when the ledger holds none."""
-    return _usable(_recorded_tries(example, ledger, plan), _outcome(example, plan))
+def answer_for(example: Example, ledger: Ledger, plan: TeacherPlan) -> tuple[str | None, list[Call]]:
+    """The usable answer to an example without its think block, and the calls it took.
+
+    None when the ledger holds no usable answer.
+    """
+    calls = _recorded_calls(example, ledger, plan)
+    return _usable([call.payload for call in calls], _outcome(example, plan)), calls
 
 
 def _usable(tries: Iterable[Mapping[str, Any]], outcome: Label | None) -> str | None:
@@ -229,11 +233,11 @@ def _request(example: Example, plan: TeacherPlan, number: int) -> Request:
     )
 
 
-def _recorded_tries(example: Example, ledger: Ledger, plan: TeacherPlan) -> list[dict[str, Any]]:
-    """Payloads of the answers so far, oldest first."""
-    found: list[dict[str, Any]] = []
+def _recorded_calls(example: Example, ledger: Ledger, plan: TeacherPlan) -> list[Call]:
+    """The answers so far, oldest first."""
+    found: list[Call] = []
     while call := ledger.answer(_request(example, plan, len(found) + 1)):
-        found.append(call.payload)
+        found.append(call)
     return found
 
 
@@ -564,7 +568,7 @@ class _Run:
     async def _settle(self, example: Example) -> str:
         """Ask until there is a usable answer, or no more tries; gives the last fault, or nothing."""
         outcome = _outcome(example, self.plan)
-        tries = _recorded_tries(example, self.ledger, self.plan)
+        tries = [call.payload for call in _recorded_calls(example, self.ledger, self.plan)]
         while (is_open := _usable(tries, outcome) is None) and len(tries) < self.plan.tries:
             messages = _messages(render_teacher_request(example.messages, outcome))
             if tries:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from forecaster.prompts import PastWeek, PromptFacts, read_prompt, render_answer
+from forecaster.prompts import PastWeek, PromptFacts, clean_text, read_prompt, render_answer
 from forecaster.records import Answer, Example
 
 NAME = "template"
-MOST_FACTORS = 4
+FEWEST_FACTORS, MOST_FACTORS = 2, 4
 _MAX_QUOTE_CHARS = 160
 
 # Words that most often tell what a headline means for the price; where none or both occur, chance decides.
@@ -42,6 +42,16 @@ def template_answer(example: Example) -> str:
     facts = read_prompt(example.messages.user)
     rng = random.Random(f"{example.symbol} {example.target.end}")
     good, bad = _factors(facts, rng)
+    last = _move(facts.weeks[-1])[1] if facts.weeks else "The prompt shows no past week."
+    symbol, start, end = example.symbol, example.target.start, example.target.end
+    good += [
+        f"What is known of {symbol} is recent: the facts reach to {start}.",
+        f"The price to start from is known. {last}",
+    ][: max(0, FEWEST_FACTORS - len(good))]
+    bad += [
+        f"A week is short: what moves {symbol} until {end} need not be in these facts.",
+        f"A move can turn. {last}",
+    ][: max(0, FEWEST_FACTORS - len(bad))]
     direction = "rise" if example.label.sign > 0 else "fall"
     stronger, weaker = (good, bad) if example.label.sign > 0 else (bad, good)
     leads = (
@@ -57,7 +67,7 @@ def template_answer(example: Example) -> str:
 
 
 def _factors(facts: PromptFacts, rng: random.Random) -> tuple[list[str], list[str]]:
-    """One to four positive developments, and as many concerns, the most recent first."""
+    """Up to four positive developments, and up to four concerns, the most recent first."""
     good: list[str] = []
     bad: list[str] = []
     for week in reversed(facts.weeks):
@@ -74,10 +84,7 @@ def _factors(facts: PromptFacts, rng: random.Random) -> tuple[list[str], list[st
             side_of = good if value > threshold else bad
             side_of.append(f"The latest reported quarter shows {words.format(facts.financials[name])}.")
             break
-    last = moves[0][1] if moves else "The prompt shows no past week."
-    good = good or [f"No news speaks clearly for the stock, but the price is known: {last}"]
-    bad = bad or [f"No news speaks clearly against the stock, but a move can turn: {last}"]
-    return good[:MOST_FACTORS], bad[:MOST_FACTORS]
+    return good, bad
 
 
 def _move(week: PastWeek) -> tuple[Decimal, str]:
@@ -95,7 +102,8 @@ def _move(week: PastWeek) -> tuple[Decimal, str]:
 
 
 def _quoted(headline: str) -> str:
-    text = headline.replace('"', "'")
+    """A headline as part of a line; those of published prompts were never cleaned."""
+    text = clean_text(headline).replace('"', "'")
     return text if len(text) <= _MAX_QUOTE_CHARS else text[:_MAX_QUOTE_CHARS].rsplit(" ", 1)[0] + " ..."
 
 

@@ -124,10 +124,10 @@ def test_one_answer_that_looks_like_a_delisting_is_not_believed(
     ("kind", "tries", "wait_s"),
     [
         ("429", 2, 60.0),
-        ("500", 2, 60.0),
-        ("truncated JSON", 1, 60.0),
-        ("wrong content type", 1, 60.0),
-        ("reset", 1, 60.0),
+        ("500", 2, 4.0),
+        ("truncated JSON", 1, 4.0),
+        ("wrong content type", 1, 4.0),
+        ("reset", 1, 4.0),
         ("empty list", 1, 5.0),  # yfinance takes it for a delisting
     ],
 )

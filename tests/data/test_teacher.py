@@ -177,7 +177,7 @@ def test_an_answer_is_recorded_with_what_it_took_and_can_be_read_back(
     endpoint: Endpoint, ledger: Ledger
 ) -> None:
     example, plan = an_example(), a_plan(endpoint)
-    assert answer_for(example, ledger, plan) is None
+    assert answer_for(example, ledger, plan)[0] is None
     report = label_examples([example], ledger, plan, KEY)
     assert report == LabelReport(1, 1, 1, 1000, 500, None, None, ())
     (call,) = ledger.calls("teacher")
@@ -185,7 +185,7 @@ def test_an_answer_is_recorded_with_what_it_took_and_can_be_read_back(
     digest = hashlib.sha256(asked.encode()).hexdigest()[:32]
     assert call.request == Request("teacher", "AAPL", "2025-12-05", "2025-12-12", f"m|told|{digest}|try 1")
     assert call.payload == {"answer": UP, "input_tokens": 1000, "output_tokens": 500, "fault": ""}
-    assert answer_for(example, ledger, plan) == UP
+    assert answer_for(example, ledger, plan)[0] == UP
 
 
 def test_the_request_names_model_limits_and_outcome_and_carries_the_key(
@@ -210,9 +210,9 @@ def test_a_blind_teacher_is_not_told_the_outcome_and_may_be_wrong(endpoint: Endp
     plan = a_plan(endpoint, blind=True)
     assert label_examples([an_example()], ledger, plan, KEY).answered == 1
     assert endpoint.chats[0]["messages"][1]["content"] == "What next?"
-    assert answer_for(an_example(), ledger, plan) == DOWN
+    assert answer_for(an_example(), ledger, plan)[0] == DOWN
     # The same words do not count for a teacher who was told.
-    assert answer_for(an_example(), ledger, a_plan(endpoint)) is None
+    assert answer_for(an_example(), ledger, a_plan(endpoint))[0] is None
 
 
 def test_the_think_block_is_kept_in_the_ledger_and_left_out_of_the_answer(
@@ -223,7 +223,7 @@ def test_the_think_block_is_kept_in_the_ledger_and_left_out_of_the_answer(
     examples, plan = [an_example(0), an_example(1)], a_plan(endpoint)
     assert label_examples(examples, ledger, plan, KEY).answered == 2
     assert [call.payload["answer"] for call in ledger.calls("teacher")] == texts
-    assert [answer_for(example, ledger, plan) for example in examples] == [UP, UP]
+    assert [answer_for(example, ledger, plan)[0] for example in examples] == [UP, UP]
 
 
 # --- answers that cannot be used ----------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_an_unusable_answer_is_asked_again_with_its_fault_and_both_are_recorded(
     assert '"Prediction: Up by 2-3%"' in second[3]["content"]
     assert recorded(ledger) == [("answered", fault), ("answered", "")]
     assert [call.request.variant[-5:] for call in ledger.calls("teacher")] == ["try 1", "try 2"]
-    assert answer_for(an_example(), ledger, plan) == UP
+    assert answer_for(an_example(), ledger, plan)[0] == UP
 
 
 def test_a_blind_teacher_is_not_told_the_outcome_when_asked_again(endpoint: Endpoint, ledger: Ledger) -> None:
@@ -280,7 +280,7 @@ def test_a_row_is_given_up_after_its_tries_and_stays_so(endpoint: Endpoint, ledg
     again = label_examples(examples, ledger, plan, KEY)
     assert again == LabelReport(2, 1, 0, 0, 0, None, None, (given_up,))
     assert len(endpoint.chats) == 4
-    assert answer_for(examples[1], ledger, plan) is None
+    assert answer_for(examples[1], ledger, plan)[0] is None
     # More tries than before: it goes on with the next.
     more = label_examples(examples, ledger, a_plan(endpoint, tries=4), KEY)
     assert (more.calls, more.unusable) == (1, (given_up,))
@@ -311,9 +311,9 @@ def test_an_answer_that_todays_parser_no_longer_reads_is_asked_again(
     (call,) = ledger.calls("teacher")
     other = Ledger(ledger.path.with_name("other.sqlite"))
     other.record(Call(call.request, "answered", call.fetched_at, call.payload | {"answer": "Up!"}, 1))
-    assert answer_for(an_example(), other, a_plan(endpoint)) is None
+    assert answer_for(an_example(), other, a_plan(endpoint))[0] is None
     assert label_examples([an_example()], other, a_plan(endpoint), KEY).calls == 1
-    assert answer_for(an_example(), other, a_plan(endpoint)) == UP
+    assert answer_for(an_example(), other, a_plan(endpoint))[0] == UP
     other.close()
 
 
@@ -326,7 +326,7 @@ def test_lone_surrogates_in_an_answer_break_neither_the_ledger_nor_the_next_requ
     plan = a_plan(endpoint)
     assert label_examples([an_example()], ledger, plan, KEY).answered == 1
     assert endpoint.chats[1]["messages"][2]["content"] == "Hm ?"
-    assert answer_for(an_example(), ledger, plan) == UP.replace("Sales rose", "Sales ? rose")
+    assert answer_for(an_example(), ledger, plan)[0] == UP.replace("Sales rose", "Sales ? rose")
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -547,7 +547,7 @@ def test_every_row_is_answered_in_spite_of_passing_faults(kind: Any, ledger: Led
         assert market.faults.shown == {kind: 12}
         assert market.most_in_flight["openai"] <= 4
     assert (report.answered, report.unusable) == (6, ())
-    assert all(answer_for(example, ledger, plan) for example in examples)
+    assert all(answer_for(example, ledger, plan)[0] for example in examples)
 
 
 @pytest.mark.parametrize("kind", ["unreadable answer", "contrary answer", "empty answer"])
@@ -628,7 +628,7 @@ def test_what_is_in_flight_settles_before_an_unreachable_endpoint_ends_the_run(
     examples = [an_example(0, user="slow"), *(an_example(n) for n in range(1, 9))]
     with pytest.raises(UnreachableError, match=f"after {HTTP_TRIES} tries: HTTP 500"):
         label_examples(examples, ledger, a_plan(endpoint, concurrency=2), KEY)
-    assert answer_for(examples[0], ledger, a_plan(endpoint)) == UP
+    assert answer_for(examples[0], ledger, a_plan(endpoint))[0] == UP
 
 
 def test_a_row_whose_request_always_fails_does_not_keep_the_others_from_their_answers(
@@ -641,7 +641,7 @@ def test_a_row_whose_request_always_fails_does_not_keep_the_others_from_their_an
     plan = a_plan(endpoint, concurrency=2)
     with pytest.raises(UnreachableError, match="1 rows got no answer, the last one after 12 tries: HTTP 500"):
         label_examples(examples, ledger, plan, KEY)
-    assert sum(answer_for(example, ledger, plan) == UP for example in examples) == 39
+    assert sum(answer_for(example, ledger, plan)[0] == UP for example in examples) == 39
 
 
 @pytest.mark.parametrize(
