@@ -21,7 +21,7 @@ from simulated_time import SimulatedTime
 from forecaster.data import news
 from forecaster.data.fetch import Needs, Outcome, Shortfall, fetch
 from forecaster.data.finnhub import Finnhub
-from forecaster.data.ledger import Call, Ledger, Request, fingerprint
+from forecaster.data.ledger import Call, Ledger, Request, Trace, fingerprint
 from forecaster.data.pace import Pace, StoppedError
 from forecaster.data.prices import Yahoo
 from forecaster.errors import KeyRefusedError
@@ -290,7 +290,10 @@ def asked_by_symbol(market: Market) -> dict[str, list[Asked]]:
 def everything(ledger: Ledger) -> str:
     endpoints = ("company-news", "profile", "basic-financials", "filings", "daily-bars")
     return fingerprint(
-        call for need in RESUMED for endpoint in endpoints for call in ledger.answers(endpoint, need.symbol)
+        Trace.of(call)
+        for need in RESUMED
+        for endpoint in endpoints
+        for call in ledger.answers(endpoint, need.symbol)
     )
 
 
