@@ -43,6 +43,7 @@ from forecaster.data import (
     imports,
     news,
     plan,
+    prices,
     sources,
     store,
     teacher,
@@ -55,7 +56,6 @@ from forecaster.data.finnhub import Finnhub
 from forecaster.data.job import LEDGER_FILE, Job, macro_calls, needs_of, outcomes, resolve
 from forecaster.data.ledger import Call, Ledger, Trace, fingerprint
 from forecaster.data.pace import Pace
-from forecaster.data.prices import Yahoo
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.evaluation import plots
 from forecaster.prompts import split_published
@@ -64,7 +64,6 @@ from forecaster.records import Example, Messages
 from forecaster.settings import Settings, load_settings, redact, report_problems
 
 LOCK_FILE = "pipeline.lock"
-YAHOO_CALLS_PER_MINUTE = 60
 PACKAGES = ("datasets", "exchange_calendars", "finnhub-python", "openai", "pyarrow", "yfinance")
 
 
@@ -263,7 +262,7 @@ def fetch_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     costs = estimate(job, ledger, settings)
     key = settings.finnhub_api_key if any(need.news or need.profile for need in wanted) else None
     finnhub = Finnhub(key, Pace(job.config.calls_per_minute)) if key else None
-    yahoo = Yahoo(Pace(YAHOO_CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
+    yahoo = prices.Yahoo(Pace(prices.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
     expected = costs.news.calls + costs.other_calls + costs.price_calls
     with tqdm(total=expected, desc="fetch", unit="call") as bar:
         try:

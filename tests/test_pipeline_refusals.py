@@ -1,5 +1,5 @@
-"""What a user can get wrong with data_pipeline.py: one clear message each, exit status 2, before any call; and
-no key in anything that a run leaves or says."""
+"""What a user can get wrong with data_pipeline.py: one clear message each, exit status 2, before any call.
+And no key is in anything that a run leaves or says."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def assert_nothing_new(folder: Path, before: set[str]) -> None:
             flags(),
             {"FINNHUB_API_KEY": "", "OPENAI_API_KEY": ""},
             [
-                "FINNHUB_API_KEY: is missing. Put FINNHUB_API_KEY=... into .env, or set it in the environment. "
-                "Or bring your own news with --news_file.",
-                "OPENAI_API_KEY: is missing. Put OPENAI_API_KEY=... into .env, or set it in the environment. Any "
-                "word will do for a server without keys; --teacher template needs none.",
+                "FINNHUB_API_KEY: is missing. Put FINNHUB_API_KEY=... into .env, or set it in the "
+                "environment. Or bring your own news with --news_file.",
+                "OPENAI_API_KEY: is missing. Put OPENAI_API_KEY=... into .env, or set it in the environment. "
+                "Any word will do for a server without keys; --teacher template needs none.",
             ],
             id="missing keys",
         ),
@@ -101,14 +101,15 @@ def assert_nothing_new(folder: Path, before: set[str]) -> None:
             flags(news_file="news.csv", price_file="prices.csv"),
             {},
             [
-                "--news_file news.csv: no column for time, headline, symbol; its columns are 'when', 'what'. A "
-                "news file needs datetime, headline, source, url, summary (Finnhub; without a symbol or related "
-                "column its name begins with the ticker, as in AAPL_week1.csv), or Date, Article_title, "
-                "Stock_symbol (FNSPID), or one of date, datetime, published_at, time, one of headline, title, "
-                "and one of symbol, ticker. Rename the columns.",
-                "--price_file prices.csv: no date column; its columns are 'day', 'AAPL'. A price file needs a "
-                "date column, and either one column per ticker (AAPL, or close_AAPL) of adjusted closes, or the "
-                "columns symbol (or ticker), close, with adj_close and split if known. Rename the columns.",
+                "--news_file news.csv: no column for time, headline, symbol; its columns are 'when', 'what'. "
+                "A news file needs datetime, headline, source, url, summary (Finnhub; without a symbol or "
+                "related column its name begins with the ticker, as in AAPL_week1.csv), or Date, "
+                "Article_title, Stock_symbol (FNSPID), or one of date, datetime, published_at, time, one of "
+                "headline, title, and one of symbol, ticker. Rename the columns.",
+                "--price_file prices.csv: no date column; its columns are 'day', 'AAPL'. A price file needs "
+                "a date column, and either one column per ticker (AAPL, or close_AAPL) of adjusted closes, "
+                "or the columns symbol (or ticker), close, with adj_close and split if known. Rename the "
+                "columns.",
             ],
             id="files without the needed columns",
         ),
@@ -126,9 +127,10 @@ def assert_nothing_new(folder: Path, before: set[str]) -> None:
             flags(end_date="2026-02-20"),
             {},
             [
-                "--start_date, --end_date: leave 7 finished weeks: 3 for training, 0 for testing. Needed are 1 of "
-                "history, then --train_ratio (0.6) of the rest for training, 4 left out (--max_past_weeks), and "
-                "one or more for testing. Take a longer range, another ratio, or fewer past weeks."
+                "--start_date, --end_date: leave 7 finished weeks: 3 for training, 0 for testing. Needed are "
+                "1 of history, then --train_ratio (0.6) of the rest for training, 4 left out "
+                "(--max_past_weeks), and one or more for testing. Take a longer range, another ratio, or "
+                "fewer past weeks."
             ],
             id="too few weeks for split and embargo",
         ),
@@ -213,16 +215,17 @@ def pipeline(
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Pipeline]:
     """Runs the entry's `main` in `tmp_path`: exit status, stdout and stderr. Keyword arguments are
-    environment variables; None takes one away. The market's log holds only what this test asked."""
+    environment variables; None takes one away. The market's log holds only what this test asked, unless
+    another one is named (`at`)."""
     main = importlib.import_module("data_pipeline").main
     monkeypatch.chdir(tmp_path)
     market.log.clear()
     market.faults.clear()
     market.faults.shown.clear()
 
-    def run(*argv: str, **env: str | None) -> tuple[int, str, str]:
+    def run(*argv: str, at: Market = market, **env: str | None) -> tuple[int, str, str]:
         capfd.readouterr()
-        with redirected(market):
+        with redirected(at):
             os.environ.update({name: value for name, value in env.items() if value is not None})
             for name in (name for name, value in env.items() if value is None):
                 os.environ.pop(name, None)
@@ -264,13 +267,13 @@ def tomorrow() -> str:
         (["describe", "notes.txt"], f"dataset: notes.txt is no .jsonl or .parquet file. {DATASET_HELP}"),
         (
             ["describe", "rows.jsonl"],
-            "rows.jsonl (train): lacks the columns prompt, answer, period, label, symbol (it has a). A dataset "
-            "has the columns prompt, answer, period, label, symbol.",
+            "rows.jsonl (train): lacks the columns prompt, answer, period, label, symbol (it has a). A "
+            "dataset has the columns prompt, answer, period, label, symbol.",
         ),
         (
             ["audit", *flags(), *TEMPLATE],
-            "audit: data/fingpt-forecaster-aapl-msft-20260105-20260327-1-4-06 does not exist. Build it first, "
-            "with the same flags.",
+            "audit: data/fingpt-forecaster-aapl-msft-20260105-20260327-1-4-06 does not exist. Build it "
+            "first, with the same flags.",
         ),
     ],
 )
@@ -325,8 +328,8 @@ def test_a_list_of_tickers_may_be_longer_than_a_file_name(pipeline: Pipeline) ->
         (b"\0\1\2", rf"--index_name: list.txt holds '\x00\x01\x02'. {INDEX_HELP}"),
         (
             b"\xff\xfe",
-            "--index_name: list.txt cannot be read ('utf-8' codec can't decode byte 0xff in position 0: invalid "
-            "start byte). Give a text file of tickers.",
+            "--index_name: list.txt cannot be read ('utf-8' codec can't decode byte 0xff in position 0: "
+            "invalid start byte). Give a text file of tickers.",
         ),
         (None, f"--index_name: is 'list.txt'. {INDEX_HELP}"),
     ],
@@ -361,8 +364,8 @@ HEADER = "datetime,headline,symbol\n"
         (
             "bare.csv",
             HEADER.encode(),
-            "it has no rows. Times are unix seconds or ISO 8601, in UTC where no offset is given; a headline is "
-            "needed too.",
+            "it has no rows. Times are unix seconds or ISO 8601, in UTC where no offset is given; a headline "
+            "is needed too.",
         ),
     ],
 )
@@ -480,8 +483,8 @@ def test_what_is_no_ledger_is_refused_and_stays_as_it_was(
         (
             b"just words\n= =\n'''\n\"open\nFINNHUB_API_KEY\n",
             [
-                "FINNHUB_API_KEY: is missing. Put FINNHUB_API_KEY=... into .env, or set it in the environment. "
-                "Or bring your own news with --news_file."
+                "FINNHUB_API_KEY: is missing. Put FINNHUB_API_KEY=... into .env, or set it in the "
+                "environment. Or bring your own news with --news_file."
             ],
         ),
     ],
@@ -647,7 +650,7 @@ def test_no_key_is_left_or_said_by_runs_with_broken_connections(
     assert failed.returncode == 1
     assert "no usable answer in 7 tries, in the last one HTTP 429." in failed.stdout
     assert "AAPL basic-financials: Finnhub: not part of the plan" in finished.stdout
-    assert "Request options" in finished.stderr, "the client did not log"
+    assert "openai._base_client" in finished.stderr, "the client did not log"
     assert "stands, but me/rows was not uploaded" in finished.stderr
     assert finished.returncode == 1 and "Traceback" not in failed.stderr + finished.stderr
     assert len(list((tmp_path / "data").glob("fingpt-forecaster-*/parquet/*.parquet"))) == 2
@@ -662,15 +665,15 @@ def test_no_key_is_said_when_it_is_refused_or_nobody_answers(
     # No waits between the tries.
     for module in ("finnhub", "teacher"):
         monkeypatch.setattr(f"forecaster.data.{module}._BACKOFF", lambda state: 0.0)
+    days = [f"2026-{month:02d}-{day:02d},1,1\n" for month in (1, 2, 3) for day in range(1, 29)]
+    (tmp_path / "prices.csv").write_text("date,AAPL,MSFT\n" + "".join(days))
+    argv, template = flags(calls_per_minute="1800", price_file="prices.csv"), ["fetch", *TEMPLATE]
     with Chatterbox(WORLD) as market:
-        argv = flags(calls_per_minute="1800", price_file="prices.csv")
-        lines = [f"2026-{month:02d}-{day:02d},1,1\n" for month in (1, 2, 3) for day in range(1, 29)]
-        (tmp_path / "prices.csv").write_text("date,AAPL,MSFT\n" + "".join(lines))
-        no_keys = dict.fromkeys(CANARIES) | environment(market, tmp_path)
-        said = [pipeline(*argv, **no_keys), pipeline(*argv, *TEMPLATE, **no_keys)]
+        env: dict[str, Any] = dict.fromkeys(CANARIES) | environment(market, tmp_path) | {"at": market}
+        said = [pipeline(*argv, **env), pipeline(*template, *argv, **env)]
         assert market.counts() == {"models/loopback-teacher": 1, "stock/profile2": 1}
         market.faults.add("reset", None, tries=math.inf)
-        said += [pipeline(*argv, **no_keys), pipeline("fetch", *argv, *TEMPLATE, **no_keys)]
+        said += [pipeline(*argv, **env), pipeline(*template, *argv, **env)]
     assert [status for status, _, _ in said] == [2, 2, 1, 1]
     assert "the key was refused (HTTP 401)" in said[0][2] and "the key was refused (HTTP 401)" in said[1][2]
     assert "a broken connection (" in said[2][2] and "a broken connection (ConnectionError)" in said[3][1]

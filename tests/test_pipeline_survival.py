@@ -287,7 +287,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(finnhub_client.Client, "DEFAULT_TIMEOUT", 2)
     monkeypatch.setattr(prices, "wait_exponential", lambda **_: wait_none())
     monkeypatch.setattr(prices, "_SECOND_OPINION_AFTER_S", 0)
-    monkeypatch.setattr(data_pipeline, "YAHOO_CALLS_PER_MINUTE", 1800)
+    monkeypatch.setattr(data_pipeline.prices, "CALLS_PER_MINUTE", 1800)
     monkeypatch.setattr(teacher, "_BACKOFF", wait_none())
     monkeypatch.setattr(teacher, "ANSWER_TIME_LIMIT_S", 2.0)
 

@@ -127,6 +127,7 @@ class Tally:
     """`train`, `test`, or why there is no row, by vendor's symbol and week end."""
     articles: dict[tuple[str, date], int] = field(default_factory=dict)
     """Articles received, by vendor's symbol and week end."""
+    malformed_articles: int = 0
     cut_off_days: dict[str, int] = field(default_factory=dict)
     incomplete_weeks: dict[str, int] = field(default_factory=dict)
     """Weeks of which some news may be missing, by symbol."""
@@ -143,6 +144,7 @@ class Tally:
             shown: those whose news prompts may show; that of the others was never asked for.
         """
         data = stored.data
+        self.malformed_articles += stored.malformed_articles
         moments = [article.published_at for article in data.articles]
         for week in shown:
             received = bisect_left(moments, week.end_close) - bisect_left(moments, week.start_close)

@@ -42,7 +42,7 @@ def render_card(
                 f"# {job.name}",
                 "Weekly stock forecasting rows: news, financials and prices that were public before a week "
                 "began; an answer; and what the price then did. Not financial advice.",
-                tabulate(_facts(job, teacher, traces).items(), headers=("", ""), tablefmt="github"),
+                tabulate(_facts(job, tally, teacher, traces).items(), headers=("", ""), tablefmt="github"),
                 "## What became of every symbol-week",
                 tabulate(
                     [*kept.items(), *sorted(reasons.items(), key=lambda item: (-item[1], item[0]))],
@@ -98,7 +98,7 @@ def _coverage_rows(tally: Tally) -> list[list[Any]]:
     ]
 
 
-def _facts(job: Job, teacher: str, traces: Sequence[Trace]) -> dict[str, str]:
+def _facts(job: Job, tally: Tally, teacher: str, traces: Sequence[Trace]) -> dict[str, str]:
     """What the card says of a dataset's making."""
     c = job.config
     sourced = sorted({trace.request.endpoint for trace in traces})
@@ -119,6 +119,7 @@ def _facts(job: Job, teacher: str, traces: Sequence[Trace]) -> dict[str, str]:
         "past weeks in a prompt": f"{c.min_past_weeks} to {c.max_past_weeks}",
         "teacher": teacher,
         "sources": ", ".join(sourced),
+        "articles without id, time or headline, left out": str(tally.malformed_articles),
         "extra blocks": ", ".join(
             name for name, on in (("indicators", c.with_indicators), ("macro", c.with_macro)) if on
         )

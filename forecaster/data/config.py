@@ -17,6 +17,7 @@ from forecaster.settings import Settings
 STAGES = ("plan", "fetch", "label", "build", "audit", "describe", "convert")
 EARLIEST_START = date(2006, 1, 1)
 FREE_TIER_CALLS_PER_MINUTE = 60
+"""Of Finnhub's free plan; paid plans allow more, and no plan more than 30 a second."""
 FREE_TIER_DAYS = 365
 """About how far back the vendor's free plan serves company news."""
 

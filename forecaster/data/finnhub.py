@@ -27,9 +27,6 @@ from forecaster.data.news import is_article
 from forecaster.data.pace import Pace
 from forecaster.errors import KeyRefusedError, NoAccessError, UnknownSymbolError, UnreachableError
 
-CALLS_PER_MINUTE = 60
-"""Of the free plan; paid plans allow more, and no plan more than 30 a second."""
-
 TRIES = 7
 """Waits of 2, 4, 8, 16, 32 and 60 s in between: two full minutes, so that a limit counted by the minute is
 outlived."""

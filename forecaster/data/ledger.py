@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 Status = Literal["answered", "unknown symbol", "no access", "failed"]
 
-FINAL: tuple[Status, ...] = ("answered", "unknown symbol")
+_FINAL = "('answered', 'unknown symbol')"
 """A call that ended so is not made again."""
 
 _SCHEMA = """
@@ -126,15 +126,6 @@ class Ledger:
         """Final answers of an endpoint for a symbol, in the order of their requests."""
         return list(self._select("", Request(endpoint, symbol)))
 
-    def all_answers(self, endpoint: str) -> Iterator[Call]:
-        """Final answers of an endpoint for all symbols, one symbol in memory at a time."""
-        with self._lock:
-            symbols = self._connection.execute(
-                "SELECT DISTINCT symbol FROM calls WHERE endpoint = ? ORDER BY symbol", (endpoint,)
-            ).fetchall()
-        for (symbol,) in symbols:
-            yield from self.answers(endpoint, symbol)
-
     def calls(self, endpoint: str) -> Iterator[Call]:
         """Every call of an endpoint in the order of recording, failed ones too."""
         with self._lock:
@@ -147,7 +138,7 @@ class Ledger:
         """Calls that got no final answer, over the ledger's whole life."""
         with self._lock:
             (count,) = self._connection.execute(
-                "SELECT COUNT(*) FROM calls WHERE status NOT IN ('answered', 'unknown symbol')"
+                f"SELECT COUNT(*) FROM calls WHERE status NOT IN {_FINAL}"
             ).fetchone()
         return int(count)
 
@@ -155,7 +146,7 @@ class Ledger:
         values = _key(request) if condition else (request.endpoint, request.symbol)
         with self._lock:
             rows = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM calls WHERE status IN ('answered', 'unknown symbol') "
+                f"SELECT {_COLUMNS} FROM calls WHERE status IN {_FINAL} "
                 f"AND endpoint = ? AND symbol = ? {condition} "
                 "ORDER BY window_start, window_end, variant",
                 values,

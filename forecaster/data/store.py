@@ -24,7 +24,8 @@ class Stored:
     data: SymbolData
     calls: tuple[Call, ...]
     cut_off_days: frozenset[date]
-    missing_price_days: tuple[date, ...]
+    malformed_articles: int
+    """Items of the news calls that are no article and are left out."""
 
 
 def read_symbol(
@@ -63,12 +64,11 @@ def read_symbol(
             _payload(series), [filing for call in filings for filing in call.payload or ()]
         ),
     )
-    missing = (prices.payload or {}).get("missing_days", []) if prices else []
     return Stored(
         data,
         (*news_calls, *profile, *series, *filings, *([prices] if prices else [])),
         frozenset(cut_off),
-        tuple(sorted(map(date.fromisoformat, missing))),
+        news.malformed_articles(news_calls),
     )
 
 

@@ -10,7 +10,6 @@ from decimal import Decimal
 from forecaster.prompts import PastWeek, PromptFacts, clean_text, read_prompt, render_answer
 from forecaster.records import Answer, Example
 
-NAME = "template"
 FEWEST_FACTORS, MOST_FACTORS = 2, 4
 _MAX_QUOTE_CHARS = 160
 
