@@ -31,7 +31,7 @@ from typing import Any
 import datasets
 import filelock
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HTTPError
 from tqdm import tqdm
 
 import indices
@@ -153,6 +153,8 @@ def run(job: Job, settings: Settings) -> int:
         status = build_stage(job, ledger, settings)
     if status == 0 and stage in ("all", "audit"):
         status = audit_stage(job, ledger)
+    if status == 0 and stage in ("all", "build") and job.config.push_to_hub:
+        status = push(job, settings)
     return status
 
 
@@ -219,7 +221,9 @@ def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
         if need.profile
     )
     examples = sum(len(job.used_targets(symbol)) for symbol in job.member.targets)
-    tokens = teacher.estimate(examples, plan.PROMPT_CHARS, teacher_plan(job, settings))
+    asked = teacher_plan(job, settings)
+    unanswered = max(0, examples - teacher.usable_answers(ledger, asked))
+    tokens = teacher.estimate(unanswered, plan.PROMPT_CHARS, asked)
     notes = []
     if not _asks_finnhub(job, settings):
         notes.append("No FINNHUB_API_KEY: news from the files only, no company profiles, no financials.")
@@ -361,7 +365,7 @@ def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     for reason, count in reasons.most_common():
         if reason not in rows:
             print(f"  not used: {count} symbol-weeks, {reason}")
-    return push(job, settings) if job.config.push_to_hub else 0
+    return 0
 
 
 Rows = dict[str, list[dict[str, object]]]
@@ -428,10 +432,15 @@ def push(job: Job, settings: Settings) -> int:
         api.upload_folder(
             repo_id=repo_id, repo_type="dataset", folder_path=str(job.folder), commit_message=job.name
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        print(redact(f"{job.folder} stands, but {repo_id} was not uploaded: {error}"), file=sys.stderr)
+        # It may have been there before.
+        visibility = "private" if api.dataset_info(repo_id).private else "public"
+    # A refusal is an HTTPError and an OSError; a connection that fails is the first only.
+    except (HTTPError, OSError, ValueError) as error:
+        found = " ".join(str(error).split())
+        way_out = "Check HF_TOKEN, its rights and the network; the same command uploads it."
+        print(redact(f"{job.folder} stands, but is not at {repo_id}: {found} {way_out}"), file=sys.stderr)
         return 1
-    print(f"uploaded to {repo_id} (private)")
+    print(f"uploaded to {repo_id} ({visibility})")
     return 0
 
 

@@ -79,7 +79,8 @@ def _handler(
             return next((status for part, status in refusals.items() if part in path), 0)
 
         def _refuse(self, status: int) -> None:
-            error = {"error": "Invalid username or password." if status == 401 else "It went wrong here."}
+            # A server that quotes what it was sent.
+            error = {"error": f"Refused: {self.headers['Authorization']}"}
             self._send(status, json.dumps(error).encode(), {"Content-Type": "application/json"})
 
         def _is_there(self, folder: Path) -> bool:

@@ -548,7 +548,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(None)
 
     def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        content = self.rfile.read(length)
+        if len(content) < length:
+            raise ConnectionAbortedError("the client was gone before it had asked")
         is_json = "json" in self.headers.get("Content-Type", "")
         self._serve(json.loads(content) if is_json else {})
 

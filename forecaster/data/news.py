@@ -27,6 +27,8 @@ Span = tuple[datetime, datetime]
 """Half-open, UTC, in whole seconds."""
 
 _SECOND = timedelta(seconds=1)
+_LAST_SECOND = 253_402_300_799
+"""Of the year 9999: larger numbers, such as milliseconds, are no dates to Python."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def is_article(item: Any) -> bool:
         isinstance(item, dict)
         and isinstance(item.get("headline"), str)
         and isinstance(item.get("datetime"), int)
+        and 0 <= item["datetime"] <= _LAST_SECOND
         and isinstance(item.get("id"), int | str)
     )
 

@@ -229,7 +229,7 @@ def _load(source: Source) -> datasets.DatasetDict:
             loaded = datasets.load_dataset(
                 _FORMATS[suffix], data_files={"train": glob.escape(source.location)}
             )
-    except (DatasetNotFoundError, HfHubHTTPError) as error:
+    except (DatasetNotFoundError, HfHubHTTPError, ConnectionError) as error:
         raise ConfigurationError(
             [
                 Problem(

@@ -81,7 +81,7 @@ def price_call(ledger: Ledger, symbol: str, first_day: date, last_day: date) -> 
     """The one call whose closes are used: the user's file before the vendor, as two scales never mix.
 
     Of several files, the one that goes on longest; of several vendor answers, the asked window itself, or
-    else the newest that covers it.
+    else the one that covers it and starts last.
     """
     if file := longest(ledger.answers("price-file", symbol)):
         return file

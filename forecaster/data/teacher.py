@@ -223,13 +223,12 @@ def _request(example: Example, plan: TeacherPlan, number: int) -> Request:
     """The ledger's name of try `number` (from 1) at an example."""
     asked = render_teacher_request(example.messages, _outcome(example, plan))
     digest = hashlib.sha256(json.dumps([asked.system, asked.user]).encode()).hexdigest()
-    mode = "blind" if plan.blind else "told"
     return Request(
         ENDPOINT,
         example.symbol,
         example.target.start.isoformat(),
         example.target.end.isoformat(),
-        f"{plan.model}|{mode}|{digest[:32]}|try {number}",
+        f"{plan.model}|{_mode(plan)}|{digest[:32]}|try {number}",
     )
 
 
@@ -249,6 +248,20 @@ def _tokens_spent(ledger: Ledger, plan: TeacherPlan) -> tuple[int, int]:
             read += call.payload["input_tokens"]
             written += call.payload["output_tokens"]
     return read, written
+
+
+def usable_answers(ledger: Ledger, plan: TeacherPlan) -> int:
+    """Usable answers of this teacher that the ledger holds, for whichever dataset they were asked for."""
+    start = f"{plan.model}|{_mode(plan)}|"
+    return sum(
+        call.status == "answered" and not call.payload["fault"]
+        for call in ledger.calls(ENDPOINT)
+        if call.request.variant.startswith(start)
+    )
+
+
+def _mode(plan: TeacherPlan) -> str:
+    return "blind" if plan.blind else "told"
 
 
 def _spoken(text: str) -> str:

@@ -23,6 +23,8 @@ _NAMED = {
 _CALENDARS = {"EURO_STOXX_50": "XETR", "CRYPTO": "24/7"}
 _US_CALENDAR = "XNYS"
 _TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]{0,14}")
+_ELSEWHERE = re.compile(r".+(-[A-Z]{3}|\.(?![ABC]$)[A-Z]+)")
+"""Tickers of coins and of other exchanges, by Yahoo's endings; BRK.B is an American share class."""
 _LONGEST_LIST_IN_NAME = 5
 
 
@@ -90,6 +92,11 @@ def find_universe(index_name: str) -> Universe:
 
 
 def _own_list(tickers: Sequence[str], file_name: str | None) -> Universe:
+    if elsewhere := [ticker for ticker in dict.fromkeys(tickers) if _ELSEWHERE.fullmatch(ticker)]:
+        # Their closes are of other hours than New York's, so that news and prices would not meet.
+        found = f"holds {', '.join(elsewhere)}, but a list follows the sessions of New York."
+        way_out = "Leave them out; for large European companies and for coins there are euro and crypto."
+        raise ConfigurationError([Problem("--index_name", found, way_out)])
     symbols = tuple(dict.fromkeys(indices.vendor_symbol(ticker) for ticker in tickers))
     renamed = [
         f"{old} is {new} today"

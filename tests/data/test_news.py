@@ -201,7 +201,7 @@ def test_items_of_another_form_are_left_out_and_counted() -> None:
         {"id": 4, "headline": "Year 30000 or so", "datetime": 10**18},
     )
     assert [a.headline for a in articles([answer])] == ["Good"]
-    assert malformed_articles([answer]) == 5
+    assert malformed_articles([answer]) == 6
 
 
 def test_a_symbol_the_vendor_does_not_know_has_no_articles() -> None:
