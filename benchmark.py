@@ -63,7 +63,10 @@ class Adapter:
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = load_settings()
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        return report_problems("benchmark.py", error)
     calm_openmp()
     args = parse_args(argv)
     try:

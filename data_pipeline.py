@@ -86,6 +86,12 @@ def main(argv: Sequence[str]) -> int:
     except VendorError as error:
         print(redact(f"\n{error}\nNothing is lost: the same command goes on later."), file=sys.stderr)
         return 1
+    except (sqlite3.Error, OSError) as error:
+        print(
+            redact(f"\n{error}\nMend this (is the disk full?); the same command then goes on."),
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("\nStopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         return 130

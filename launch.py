@@ -32,7 +32,10 @@ EMBEDDED = "configs/embedded.yaml"
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = load_settings()
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        return report_problems("launch.py", error)
     calm_openmp()
     own, train_flags = split_flags(argv)
     try:

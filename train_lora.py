@@ -28,7 +28,10 @@ from forecaster.settings import Settings, calm_openmp, load_settings, report_pro
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = load_settings()
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        return report_problems("train_lora.py", error)
     calm_openmp()
     try:
         flags = config.parse_flags(argv)

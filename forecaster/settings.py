@@ -24,6 +24,9 @@ _SECRET_NAMES = (
 )
 
 
+_SHORTEST_SECRET = 6
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says; secrets never show in a repr."""
@@ -51,14 +54,12 @@ def load_settings() -> Settings:
     Keys from `.env` are put into this process's environment, where the Hugging Face and W&B clients look for
     them. Raises ConfigurationError for a `.env` that is no text.
     """
+    _drop_empty_keys()  # one that is set but empty would hide the one in `.env`
     try:
         load_dotenv(find_dotenv(usecwd=True), override=False)
     except UnicodeDecodeError:  # not its cause: that one quotes the file
         raise ConfigurationError([Problem(".env", "is no UTF-8 text.", "Save it as UTF-8.")]) from None
-    # A key that is set but empty would make the clients ask for another one.
-    for name in _SECRET_NAMES:
-        if os.environ.get(name, "").strip() == "":
-            os.environ.pop(name, None)
+    _drop_empty_keys()  # one that is empty would make the clients ask for another
     return Settings(
         hf_token=get_token(),
         wandb_api_key=os.environ.get("WANDB_API_KEY"),
@@ -69,10 +70,24 @@ def load_settings() -> Settings:
         openai_base_url=_stripped("OPENAI_BASE_URL"),
         openai_model=_stripped("OPENAI_MODEL"),
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=_whole_number("RANK", 0),
+        world_size=_whole_number("WORLD_SIZE", 1),
         launched="WORLD_SIZE" in os.environ,
     )
+
+
+def _drop_empty_keys() -> None:
+    for name in _SECRET_NAMES:
+        if os.environ.get(name, "").strip() == "":
+            os.environ.pop(name, None)
+
+
+def _whole_number(name: str, default: int) -> int:
+    text = _stripped(name)
+    if text is not None and not text.isdecimal():
+        found, way_out = f"is {text!r}.", "A launcher sets it to a whole number; unset it otherwise."
+        raise ConfigurationError([Problem(name, found, way_out)])
+    return default if text is None else int(text)
 
 
 def _stripped(name: str) -> str | None:
@@ -81,9 +96,12 @@ def _stripped(name: str) -> str | None:
 
 def redact(text: str) -> str:
     """`text` with every secret value of the environment replaced by its name, also where it is part of a
-    URL."""
+    URL.
+
+    Words too short for a key stay: a local server takes any word, and it would be replaced everywhere.
+    """
     for name in _SECRET_NAMES:
-        if value := _stripped(name):
+        if len(value := _stripped(name) or "") >= _SHORTEST_SECRET:
             for spelling in sorted({value, quote(value), quote(value, safe=""), quote_plus(value)}):
                 text = re.sub(re.escape(spelling), f"<{name}>", text, flags=re.IGNORECASE)
     return text

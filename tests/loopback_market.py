@@ -565,15 +565,16 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(market.latency_s)
             if fault and fault.kind == "stall":
                 market.closing.wait(fault.stall_s)
-                self.close_connection = True
-            elif fault and fault.kind == "reset":
-                self._reset()
-            else:
-                self._send(
-                    market.answer(asked, key, body, fault), bool(fault and fault.kind == "truncated JSON")
-                )
+            answer = market.answer(asked, key, body, fault)
         finally:
+            # Before the answer is out: a client that has its answer finds nothing in flight.
             market.left(asked)
+        if fault and fault.kind == "stall":
+            self.close_connection = True
+        elif fault and fault.kind == "reset":
+            self._reset()
+        else:
+            self._send(answer, bool(fault and fault.kind == "truncated JSON"))
 
     def _read(self, body: dict[str, Any] | None) -> tuple[Asked, str]:
         parts = urlsplit(self.path)

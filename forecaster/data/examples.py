@@ -45,7 +45,8 @@ class SymbolData:
 
     company: Company
     prices: PriceHistory | None
-    """None when the price vendor does not serve the symbol."""
+    """None when the price vendor does not serve the symbol, or was not asked."""
+    prices_asked: bool
     adjusted_only: bool
     articles: Sequence[Article]
     """Oldest first, each headline once."""
@@ -94,7 +95,10 @@ def _example(
     symbol = indices.symbol_on(data.company.symbol, target.start)
     prices = data.prices
     if prices is None:
-        return Dropped(symbol, target, "the price vendor does not serve the symbol")
+        reason = (
+            "the price vendor does not serve the symbol" if data.prices_asked else "prices not fetched yet"
+        )
+        return Dropped(symbol, target, reason)
     if not {target.start, target.end} <= prices.closes.keys():
         return Dropped(symbol, target, "no closing price at the week's start or end")
     past = _unbroken(past, prices)

@@ -57,6 +57,7 @@ def read_symbol(
     data = SymbolData(
         company=company,
         prices=history,
+        prices_asked=prices is not None,
         adjusted_only=bool(history and prices and prices.payload.get("adjusted_only")),
         articles=news.articles(news_calls),
         covered=news.gaps(news.covered_spans(news_calls), [_whole_day(day) for day in cut_off]),
@@ -83,9 +84,14 @@ def price_call(ledger: Ledger, symbol: str, first_day: date, last_day: date) -> 
     Of several files, the one that goes on longest; of several vendor answers, the asked window itself, or
     else the one that covers it and starts last.
     """
-    if file := longest(ledger.answers("price-file", symbol)):
-        return file
     asked = (first_day.isoformat(), last_day.isoformat())
+    files = [
+        call
+        for call in ledger.answers("price-file", symbol)
+        if call.request.window_start <= asked[1] and asked[0] <= call.request.window_end
+    ]
+    if file := longest(files):
+        return file
     covering = [
         call
         for call in ledger.answers("daily-bars", symbol)

@@ -52,7 +52,7 @@ def data_of(
     quarters: Sequence[Quarter] = (),
     company: Company = APPLE,
 ) -> SymbolData:
-    return SymbolData(company, prices, False, articles, EVER, quarters)
+    return SymbolData(company, prices, True, False, articles, EVER, quarters)
 
 
 MARCH = weeks("2024-03-04", "2024-04-05")
