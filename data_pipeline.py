@@ -366,6 +366,8 @@ def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
         "versions": versions(PACKAGES),
     }
     build.write_manifest(building, content)
+    if changed := build.changed_arguments(job.folder, arguments_of(job)):
+        print(f"{job.folder} held a dataset with another {', '.join(changed)}, and is replaced")
     build.replace_folder(building, job.folder)
     print(f"{job.folder}: {len(rows['train'])} training and {len(rows['test'])} test rows")
     for reason, count in reasons.most_common():

@@ -106,6 +106,15 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def changed_arguments(folder: Path, arguments: Mapping[str, Any]) -> list[str]:
+    """Names of the arguments in which a dataset already in `folder` differs; empty where there is none."""
+    try:
+        earlier = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["arguments"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return sorted(name for name, value in arguments.items() if earlier.get(name) != value)
+
+
 def replace_folder(finished: Path, target: Path) -> None:
     """Put a finished folder where it belongs; a kill in between never leaves a mixture of old and new."""
     previous = target.with_name(target.name + ".previous")

@@ -100,8 +100,8 @@ def render_plan(plan: Plan) -> str:
     if plan.news.days_before_free_tier and plan.calls_per_minute <= FREE_TIER_CALLS_PER_MINUTE:
         share = max(plan.news.share_before_free_tier, 0.01)
         lines.append(
-            f"The free plan serves about {FREE_TIER_DAYS} days of news: {share:.0%} of what is asked lies before "
-            "that and will come back empty. Start later, or bring it with --news_file."
+            f"The free plan serves about {FREE_TIER_DAYS} days of news: {share:.0%} of what is asked lies "
+            "before that and will come back empty. Start later, or bring it with --news_file."
         )
     return "\n".join([*lines, *plan.notes])
 
