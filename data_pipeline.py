@@ -51,7 +51,7 @@ from forecaster.data import (
 )
 from forecaster.data.config import PipelineConfig, parse_flags
 from forecaster.data.examples import Dropped
-from forecaster.data.fetch import Outcome, fetch
+from forecaster.data.fetch import Outcome, fetch, reports_to_ask
 from forecaster.data.finnhub import Finnhub
 from forecaster.data.job import LEDGER_FILE, Job, macro_calls, needs_of, outcomes, resolve
 from forecaster.data.ledger import Call, Ledger, Trace, fingerprint
@@ -144,15 +144,17 @@ def run(job: Job, settings: Settings) -> int:
         print(note)
     if stage in ("all", "plan", "fetch"):
         import_files(job, ledger)
+    job = replace(job, files=_digests(job.config))
     if stage in ("all", "plan", "fetch", "label"):
-        print(plan.render_plan(estimate(job, ledger, settings)))
+        costs = estimate(job, ledger, settings)
+        print(plan.render_plan(costs))
         if stage == "plan" or not _agreed(job.config):
             return 0
     if job.config.asks_teacher:
         teacher.check_teacher(teacher_plan(job, settings), str(settings.openai_api_key))
     status = 0
     if stage in ("all", "fetch"):
-        status = fetch_stage(job, ledger, settings)
+        status = fetch_stage(job, ledger, settings, costs)
     if status == 0 and job.config.asks_teacher:
         status = label_stage(job, ledger, settings)
     if status == 0 and stage in ("all", "build"):
@@ -172,6 +174,20 @@ def _open_ledger(path: Path) -> Ledger:
         raise ConfigurationError(
             [Problem(str(path), f"cannot be used as a ledger ({error}).", way_out)]
         ) from error
+
+
+def _digests(config: PipelineConfig) -> tuple[str, ...]:
+    """What tells the user's files apart in the ledger: those of an earlier command do not count."""
+    problems, digests = [], []
+    for flag, paths in (("--news_file", config.news_file), ("--price_file", config.price_file)):
+        for path in paths:
+            try:
+                digests.append(imports.digest(path))
+            except OSError as error:
+                problems.append(Problem(flag, f"{path} cannot be read ({error.strerror}).", "Name a file."))
+    if problems:
+        raise ConfigurationError(problems)
+    return tuple(digests)
 
 
 def _agreed(config: PipelineConfig) -> bool:
@@ -221,15 +237,21 @@ def import_files(job: Job, ledger: Ledger) -> None:
 def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
     """What is left to spend, from what the ledger holds."""
     wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
-    others = sum(
-        4 - sum(len(ledger.answers(endpoint, need.symbol)) for endpoint in _COMPANY_ENDPOINTS)
+    gaps = [
+        news.gaps(need.news, news.covered_spans(store.news_calls_of(ledger, need.symbol, job.files)))
         for need in wanted
-        if need.profile
+    ]
+    others = sum(
+        len(reports_to_ask(ledger, need)) + (need.profile and not ledger.answers("profile", need.symbol))
+        for need in wanted
     )
-    examples = sum(len(job.used_targets(symbol)) for symbol in job.member.targets)
+    targets = job.target_keys()
     asked = teacher_plan(job, settings)
-    unanswered = max(0, examples - teacher.usable_answers(ledger, asked))
-    tokens = teacher.estimate(unanswered, plan.PROMPT_CHARS, asked)
+    tokens = teacher.estimate(
+        len(targets) - teacher.answered(ledger, asked, targets),
+        plan.prompt_chars(job.config.max_past_weeks),
+        asked,
+    )
     notes = []
     if not _asks_finnhub(job, settings):
         notes.append("No FINNHUB_API_KEY: news from the files only, no company profiles, no financials.")
@@ -238,13 +260,11 @@ def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
     return plan.Plan(
         symbols=len(job.member.targets),
         weeks=[week.end for week in job.weeks],
-        symbol_weeks=examples,
+        symbol_weeks=len(targets),
         train_weeks=len(job.train_ends),
         test_weeks=len(job.test_ends),
         embargo_weeks=job.embargo_weeks,
-        news=plan.news_cost(
-            [news.gaps(need.news, store.news_coverage(ledger, need.symbol)) for need in wanted], job.now
-        ),
+        news=plan.news_cost(gaps, job.now),
         other_calls=others,
         price_calls=sum(need.prices is not None for need in wanted),
         calls_per_minute=job.config.calls_per_minute,
@@ -257,26 +277,24 @@ def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
     )
 
 
-_COMPANY_ENDPOINTS = ("profile", "basic-financials", "filings")
-
-
 def _asks_finnhub(job: Job, settings: Settings) -> bool:
     """With a key, and in a plan that is made before there is one."""
     return bool(settings.finnhub_api_key) or not job.config.news_file
 
 
-def fetch_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
+def fetch_stage(job: Job, ledger: Ledger, settings: Settings, costs: plan.Plan) -> int:
     """Bring the ledger up to what the dataset needs; 1 when a call failed, so that nothing is built on a
     hole."""
     wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
-    costs = estimate(job, ledger, settings)
     key = settings.finnhub_api_key if any(need.news or need.profile for need in wanted) else None
     finnhub = Finnhub(key, Pace(job.config.calls_per_minute)) if key else None
     yahoo = prices.Yahoo(Pace(prices.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
     expected = costs.news.calls + costs.other_calls + costs.price_calls
     with tqdm(total=expected, desc="fetch", unit="call") as bar:
         try:
-            outcome = fetch(ledger, wanted, finnhub, yahoo, on_call=lambda: bar.update() and None)
+            outcome = fetch(
+                ledger, wanted, finnhub, yahoo, on_call=lambda: bar.update() and None, files=job.files
+            )
         finally:
             if finnhub:
                 finnhub.close()
@@ -294,7 +312,11 @@ def _report_fetch(outcome: Outcome) -> int:
         print(f"  {symbol}: {len(days)} days hold more articles than a call gives ({shown})")
     failed = sum(item.status == "failed" for item in outcome.shortfalls)
     if failed:
-        print(f"{failed} calls failed; the same command asks for these again.", file=sys.stderr)
+        print(
+            f"{failed} calls failed. The same command asks for these again; the stages label and build go on "
+            "without them.",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 
@@ -428,6 +450,7 @@ def arguments_of(job: Job) -> dict[str, object]:
         "with_indicators": c.with_indicators,
         "with_macro": c.with_macro,
         "teacher": teacher_name(job),
+        "files_sha256": list(job.files),
     }
 
 
@@ -461,10 +484,13 @@ def audit_stage(job: Job, ledger: Ledger) -> int:
         way_out = "Build it first, with the same flags."
         raise ConfigurationError([Problem("audit", f"{job.folder} does not exist.", way_out)])
     parts = sources.read_parts(str(job.folder), from_remote=False)
+    # More weeks may have ended since it was built.
+    last_end = max(day for part in parts.values() for day in part["target_end"])
+    known = [week for week in job.weeks if week.end.isoformat() <= last_end]
 
     def evidence(symbol: str) -> audit.SymbolEvidence:
         vendor_symbol = indices.vendor_symbol(symbol)
-        stored = store.read_symbol(ledger, vendor_symbol, job.weeks, job.universe.kind)
+        stored = store.read_symbol(ledger, vendor_symbol, known, job.universe.kind, job.files)
         return audit.SymbolEvidence(
             store.raw_articles(stored.calls),
             stored.data.prices,
@@ -473,7 +499,7 @@ def audit_stage(job: Job, ledger: Ledger) -> int:
             stored.data.adjusted_only,
         )
 
-    return _report_audit(audit.audit_rows(parts, evidence))
+    return _report_audit(audit.audit_rows(parts, evidence, require_evidence=True))
 
 
 def _report_audit(report: audit.AuditReport) -> int:
@@ -486,7 +512,8 @@ def inspect(config: PipelineConfig) -> int:
     parts = sources.read_parts(str(config.dataset), config.from_remote)
     if config.stage == "audit":
         return _report_audit(audit.audit_rows(parts, _prices_only(config)))
-    name = Path(str(config.dataset)).name.removesuffix(".jsonl").removesuffix(".parquet")
+    path = Path(str(config.dataset))
+    name = f"{path.parent.name}-{path.stem}".strip("-") if path.is_file() else path.name
     tokenizer = _tokenizer(config.model) if config.model else None
     if config.stage == "describe":
         count = (lambda text: len(tokenizer(text)["input_ids"])) if tokenizer else None
@@ -517,7 +544,8 @@ def _prices_only(config: PipelineConfig) -> audit.Evidence | None:
     calls = [call for path in config.price_file for call in imports.read_price_file(path).calls]
 
     def evidence(symbol: str) -> audit.SymbolEvidence | None:
-        call = store.longest([c for c in calls if c.request.symbol == indices.vendor_symbol(symbol)])
+        own = [call for call in calls if call.request.symbol == indices.vendor_symbol(symbol)]
+        call = store.fullest(own, first_day="", last_day="9999")
         if call is None:
             return None
         return audit.SymbolEvidence(

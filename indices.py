@@ -6,6 +6,7 @@ each with its source. Nothing here is asked from a vendor.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 
@@ -51,6 +52,8 @@ CRYPTO = (
 
 _TODAY = {"DOW_30": DOW_30, "NASDAQ_100": NASDAQ_100, "EURO_STOXX_50": EURO_STOXX_50, "CRYPTO": CRYPTO}
 _WITH_HISTORY = ("DOW_30", "NASDAQ_100")
+LISTED_IN = {"EURO_STOXX_50": "September 2025", "CRYPTO": "2025"}
+"""When the members of an index without a history were taken."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +204,22 @@ def constituents(index: str, on: date) -> tuple[str, ...]:
     return tuple(sorted(members))
 
 
+def has_history(index: str) -> bool:
+    """Whether the members of a past day are known; without, they are those of `LISTED_IN` on every day."""
+    return index in _WITH_HISTORY
+
+
+_CLASS_SHARE = re.compile(r"[A-Z]+-[ABC]")
+
+
+def dotted(symbol: str) -> str:
+    """An American share class with a dot, BRK.B for Yahoo's BRK-B; other symbols as they are."""
+    return symbol.replace("-", ".") if _CLASS_SHARE.fullmatch(symbol) else symbol
+
+
 def vendor_symbol(symbol: str) -> str:
     """The symbol under which vendors serve a listing today: META for FB, FISV for FI, else the same."""
+    symbol = dotted(symbol)
     for rename in RENAMES:
         if rename.old == symbol:
             symbol = rename.new

@@ -152,7 +152,7 @@ def render_user_text(
 
     Args:
         indicators: technical indicators at the close of `target_start`, by name.
-        macro: market-wide figures at that close.
+        macro: market-wide figures as last known at that close.
     """
     symbol, is_coin = company.symbol, company.kind == "cryptocurrency"
     price = "price" if is_coin else "stock price"
@@ -160,7 +160,7 @@ def render_user_text(
     for week in weeks:
         parts.append(
             f"From {week.start} to {week.end}, {symbol}'s {price} {_move(week, is_coin)}. "
-            + ("News during this period:" if week.news else "There was no news about it during this period.")
+            + ("News during this period:" if week.news else "No news about it is known of this period.")
         )
         parts += [
             f"[Headline]: {clean_text(item.headline)}\n[Summary]: {clean_text(item.summary)}"
@@ -175,7 +175,7 @@ def render_user_text(
         parts.append(f"[{INDICATORS}]:\n\nAt the close of {target_start}:\n" + _lines(indicators))
     if macro:
         lines = "\n".join(_macro_line(reading) for reading in macro)
-        parts.append(f"[{MACRO}]:\n\nAt the close of {target_start}:\n" + lines)
+        parts.append(f"[{MACRO}]:\n\nLast known at the close of {target_start}:\n" + lines)
     parts.append(
         f"Using only what was known before {target_start}, give the two to four most important positive "
         f"developments and potential concerns for {symbol}, mostly from the news. Then predict how "

@@ -115,7 +115,8 @@ class Company:
 
 @dataclass(frozen=True)
 class MacroReading:
-    """A market-wide figure at a week's close, and its move since the close of the week before."""
+    """A market-wide figure as last known at a week's close, and its move since the one last known at the
+    close of the week before; either may be of the day before that close."""
 
     name: str
     level: float
@@ -214,8 +215,9 @@ class Example:
     news_ids: tuple[str, ...]
     filing: str
     flags: tuple[str, ...] = field(default=())
-    """Sorted words on what is less than certain: `fundamentals_estimated`, `news_incomplete`,
-    `prices_adjusted_only`."""
+    """Sorted words on what is less than certain or left out: `fundamentals_estimated`,
+    `indicators_incomplete` (too few closes, or holes in them, so that the prompt has no indicators),
+    `news_incomplete`, `prices_adjusted_only`."""
 
     @property
     def as_of(self) -> datetime:

@@ -108,7 +108,9 @@ def assert_nothing_new(folder: Path, before: set[str]) -> None:
                 "headline, title, and one of symbol, ticker. Rename the columns.",
                 "--price_file prices.csv: no date column; its columns are 'day', 'AAPL'. A price file needs "
                 "a date column, and either one column per ticker (AAPL, or close_AAPL) of adjusted closes, "
-                "or the columns symbol (or ticker), close, with adj_close and split if known. Rename the "
+                "or the columns symbol (or ticker) and close, and if known adj_close (or adj close, "
+                "adj._close, adjclose, adjusted_close, in any case) and split (or stock_splits). Without an "
+                "adjusted column, close is taken as adjusted, and there must be no split column. Rename the "
                 "columns.",
             ],
             id="files without the needed columns",

@@ -519,8 +519,7 @@ def test_a_prompt_with_every_block_is_written_to_the_letter() -> None:
 Acme Corp (ACME) is listed on NASDAQ and belongs to the Tools industry. Its home country is US, and it has \
 been listed since 1990-05-02.
 
-From 2025-11-21 to 2025-11-28, ACME's stock price stayed at 10.00. There was no news about it during this \
-period.
+From 2025-11-21 to 2025-11-28, ACME's stock price stayed at 10.00. No news about it is known of this period.
 
 From 2025-11-28 to 2025-12-05, ACME's stock price increased from 10.00 to 11.50. News during this period:
 
@@ -542,7 +541,7 @@ RSI 14: 61.5
 
 [Market Environment]:
 
-At the close of 2025-12-05:
+Last known at the close of 2025-12-05:
 S&P 500: 6870.4 (+0.31% over the week)
 VIX: 15.41 (-0.94 points over the week)
 Oil (WTI): 60.08 (+0.00% over the week)
@@ -563,8 +562,8 @@ def test_a_prompt_about_a_coin_is_written_to_the_letter() -> None:
 
 Dogecoin (DOGE-USD) is a cryptocurrency.
 
-From 2025-11-28 to 2025-12-05, DOGE-USD's price decreased from 0.1496 to 0.00001234. There was no news about \
-it during this period.
+From 2025-11-28 to 2025-12-05, DOGE-USD's price decreased from 0.1496 to 0.00001234. No news about it is \
+known of this period.
 
 Using only what was known before 2025-12-05, give the two to four most important positive developments and \
 potential concerns for DOGE-USD, mostly from the news. Then predict how the DOGE-USD price moves in the \
@@ -607,7 +606,7 @@ def test_an_introduction_leaves_out_what_is_not_known(company: Company, sentence
 
 def test_a_stock_price_has_two_decimals_however_low_it_is() -> None:
     text = render_user_text(ACME, [Week(MONDAY, FRIDAY, 0.5, 0.4567, ())], {}, None, FRIDAY, NEXT_FRIDAY)
-    assert "decreased from 0.50 to 0.46. There" in text
+    assert "decreased from 0.50 to 0.46. No news" in text
 
 
 def test_a_stock_without_reported_figures_is_said_to_have_none() -> None:

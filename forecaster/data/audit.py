@@ -1,7 +1,10 @@
 """Proof, for a finished dataset, that no prompt holds the future. Pure.
 
-It reads the finished text and the raw facts, and shares no code with what joins rows: times, prices and
-labels are derived here a second time, so that one mistake cannot hide another.
+It reads the finished text and the raw facts, and does not use the join that makes rows: which item belongs
+to which week, prices in the shares of a day, and labels are derived here a second time, so that a mistake
+there cannot hide itself. The raw records (closes, publication times of filings) come from the same reading of
+the ledger as the rows: a mistake in that reading is in both, and is not found. Technical indicators and
+market-wide figures are not derived anew.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from tabulate import tabulate
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.prompts import (
+    INDICATORS,
+    MACRO,
     PastWeek,
     PromptFacts,
     clean_text,
@@ -78,6 +83,7 @@ KINDS: Mapping[str, Kind] = {
     "wrong return": Kind("error", "`weekly_return_pct` is not the week's return"),
     "answer against label": Kind("error", "the answer predicts another bin than the label"),
     "changed prompt": Kind("error", "`prompt_sha256` is not that of the prompt"),
+    "no evidence": Kind("error", "no raw facts to compare prices, labels or news with"),
     "unreadable prompt": Kind("error", "no past week, no target week, or figures without a date"),
     "unreadable label": Kind("error", "the label is none of the twelve"),
     "unreadable answer": Kind("note", "the answer does not hold its four parts"),
@@ -255,13 +261,17 @@ class _Tally:
     unchecked: Counter[str] = field(default_factory=Counter)
 
 
-def audit_rows(splits: Mapping[str, Dataset], evidence: Evidence | None = None) -> AuditReport:
+def audit_rows(
+    splits: Mapping[str, Dataset], evidence: Evidence | None = None, require_evidence: bool = False
+) -> AuditReport:
     """Check every row by its text, and by raw facts where there are some.
 
     Args:
         splits: rows with the five published columns; the columns on where a row comes from are checked
             where they exist.
         evidence: raw facts by symbol; None to read the text alone.
+        require_evidence: whether a row that cannot be compared with articles and closes is an error, as in
+            a dataset whose raw facts have to be at hand.
 
     Raises:
         ConfigurationError: a split without the published columns.
@@ -285,6 +295,8 @@ def audit_rows(splits: Mapping[str, Dataset], evidence: Evidence | None = None) 
                 missing = "no raw facts of the symbol" if evidence else "no raw facts were given"
                 for what in ("when news was published", "when a quarter became public", "prices and labels"):
                     tally.unchecked[f"{what}: {missing}"] += 1
+            if require_evidence and (lacking := _lacking_evidence(row, known)):
+                findings.append(row.finding("no evidence", lacking))
             if span := _span(row):
                 spans.append(span)
     findings += _straddling(spans, tally)
@@ -337,6 +349,9 @@ def _by_text(row: _Row, tally: _Tally) -> Iterator[Finding]:
         yield row.finding("repeated headline", f"{count} times: {headline}")
     if facts.financials_period_end:
         tally.checked["quarters"] += 1
+    for name, shown in ((INDICATORS, facts.indicators), (MACRO, facts.macro)):
+        if shown:
+            tally.unchecked[f"{name.lower()}: not derived anew"] += 1
     if _ends_too_late(facts):
         yield row.finding("future quarter", f"the quarter ended on {facts.financials_period_end}")
     if facts.cites_market_cap:
@@ -449,6 +464,18 @@ def _by_evidence(row: _Row, known: _Known, tally: _Tally) -> Iterator[Finding]:
         yield from _outcome(row, known, facts.target_start, facts.target_end, tally)
     else:
         tally.unchecked["prices and labels: no closes of the symbol"] += 1
+
+
+def _lacking_evidence(row: _Row, known: _Known | None) -> str:
+    """What keeps a row from being compared; empty where nothing does, or where its prompt is unreadable."""
+    if known is None:
+        return "no raw facts of the symbol"
+    start = row.facts.target_start
+    if start and known.closing_time(start) is None:
+        return "the exchange calendar does not reach the week"
+    lacking = ["no articles of the symbol"] if known.evidence.articles is None else []
+    lacking += [] if known.days else ["no closes of the symbol"]
+    return ", ".join(lacking)
 
 
 def _articles(row: _Row, known: _Known, as_of: datetime, tally: _Tally) -> Iterator[Finding]:

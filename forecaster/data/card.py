@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 import indices
 from forecaster.data.build import Tally
+from forecaster.data.examples import NEWS_PER_WEEK
 from forecaster.data.job import Job
 from forecaster.data.ledger import Trace
 from forecaster.records import ALL_LABELS
@@ -18,10 +19,15 @@ from forecaster.records import ALL_LABELS
 NOTES = (
     "A period runs from the close of its first day to the close of its last, both sessions of the exchange.",
     "Everything in a prompt was public before the close of its period's first day (`as_of`, UTC).",
+    f"At most {NEWS_PER_WEEK} articles of a week are shown, drawn by chance with a seed of symbol and week; "
+    "a week of which no news is known says so.",
     "Returns and labels come from closes adjusted for splits and dividends; prices in the text are in shares "
     "of the `as_of` day.",
     "Quarterly figures count from the moment their filing was accepted; where none was found, 45 days after "
-    "the quarter's end, 75 after the year's (`fundamentals_estimated`). Vendors may restate figures later.",
+    "the quarter's end, 75 after the year's, and 120 for companies that file no 10-Q "
+    "(`fundamentals_estimated`). Vendors may restate figures later.",
+    "Advertising summaries are left out, summaries of more than 1,000 characters cut. Indicators are left "
+    "out where too many daily closes are missing (`indicators_incomplete`).",
     "Rows with a week of which some news may be missing are flagged `news_incomplete`; rows whose prices "
     "were only known adjusted, `prices_adjusted_only`.",
 )
@@ -105,6 +111,8 @@ def _facts(job: Job, tally: Tally, teacher: str, traces: Sequence[Trace]) -> dic
     members = (
         "the user's own list"
         if job.universe.index is None
+        else f"those of {indices.LISTED_IN[job.universe.index]}, for all weeks"
+        if not indices.has_history(job.universe.index)
         else f"today's, for all weeks ({indices.KNOWN_UNTIL})"
         if c.current_members
         else f"of each week, as known on {indices.KNOWN_UNTIL}"

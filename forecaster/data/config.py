@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
@@ -110,14 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_argument_group("where it comes from")
     add = source.add_argument
     add("--data_folder", type=Path, default=Path("data"), help="holds ledger.sqlite and the datasets")
-    add(
-        "--news_file",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="your news: csv, jsonl, parquet (FNSPID, Finnhub)",
-    )
-    add("--price_file", type=Path, nargs="+", default=[], help="your daily closes: csv, jsonl, parquet")
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": []}
+    add("--news_file", **files, help="your news: csv, jsonl, parquet (FNSPID, Finnhub)")
+    add("--price_file", **files, help="your daily closes: csv, jsonl, parquet")
     add("--calls_per_minute", type=int, default=FREE_TIER_CALLS_PER_MINUTE, help="of your Finnhub plan")
     teacher = parser.add_argument_group("who writes the answers")
     add = teacher.add_argument
@@ -127,7 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=8, help="teacher requests in flight")
     add("--input_usd_per_million_tokens", type=float, help="the teacher's price, for estimates and the limit")
     add("--output_usd_per_million_tokens", type=float)
-    add("--max_cost_usd", type=float, help="stop before the teacher has cost more")
+    add(
+        "--max_cost_usd",
+        type=float,
+        help="stop before the teacher has cost more, in all runs of this ledger with its model",
+    )
     other = parser.add_argument_group("other")
     add = other.add_argument
     add("--model", help="for describe (token counts) and convert (chat template): alias, hub id or folder")
@@ -143,7 +143,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def parse_flags(argv: Sequence[str], settings: Settings, now: datetime) -> PipelineConfig:
     """Typed flags; raises ConfigurationError with everything that is wrong with them."""
-    values = vars(_parser().parse_args(argv))
+    # Intermixed, as the dataset may stand apart from the stage.
+    values = vars(_parser().parse_intermixed_args(argv))
+    if swallowed := _swallowed_stages(values):
+        # Alone, as the rest would be judged by another stage.
+        raise ConfigurationError(swallowed)
     problems: list[Problem] = []
     values["start_date"] = _date(values, "start_date", problems)
     values["end_date"] = _date(values, "end_date", problems)
@@ -157,6 +161,16 @@ def parse_flags(argv: Sequence[str], settings: Settings, now: datetime) -> Pipel
     if problems:
         raise ConfigurationError(problems)
     return config
+
+
+def _swallowed_stages(values: dict[str, Any]) -> list[Problem]:
+    """Stages that were taken for one more file of a flag that takes several."""
+    return [
+        Problem(f"--{flag}", f"takes the stage {str(path)!r} for a file.", "Put the stage first.")
+        for flag in ("news_file", "price_file")
+        for path in values[flag]
+        if str(path) in STAGES and not path.is_file()
+    ]
 
 
 def _date(values: dict[str, Any], flag: str, problems: list[Problem]) -> date:
@@ -286,8 +300,21 @@ def _key_problems(config: PipelineConfig, settings: Settings) -> list[Problem]:
                 "--teacher template needs none.",
             )
         )
+    if config.asks_teacher and settings.openai_base_url and not _is_web_address(settings.openai_base_url):
+        way_out = "It begins with http:// or https:// and a host, as in http://127.0.0.1:8000/v1."
+        problems.append(Problem("OPENAI_BASE_URL", "is no web address.", way_out))
     if config.needs_answers and not config.teacher_model:
         problems.append(Problem("--teacher_model", "is missing.", f"Name one. {_put('OPENAI_MODEL')}"))
     if config.push_to_hub and not settings.hf_token:
         problems.append(Problem("--push_to_hub", "needs HF_TOKEN.", _put("HF_TOKEN")))
     return problems
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    host = re.fullmatch(r"[\w.:-]+", parts.hostname or "")
+    return parts.scheme in ("http", "https") and host is not None and port != 0

@@ -15,7 +15,7 @@ import indices
 from forecaster.data.fundamentals import latest_known
 from forecaster.data.indicators import indicators
 from forecaster.data.macro import macro_readings
-from forecaster.data.weeks import label_of, return_pct
+from forecaster.data.weeks import label_of, return_pct, sessions_between
 from forecaster.prompts import clean_text, render_user_text, system_prompt
 from forecaster.records import (
     Article,
@@ -35,6 +35,10 @@ MAX_SUMMARY_CHARS = 1000
 """Some sources give a whole article as its summary."""
 INDICATOR_SESSIONS = 300
 """History behind the indicators: enough for the slowest average to have forgotten its start."""
+MIN_INDICATOR_CLOSES = 50
+"""What the longest average needs."""
+MIN_SHARE_OF_SESSIONS = 0.95
+"""Of the sessions that indicators span, so many need a close: over weekly or holed closes they are wrong."""
 _ADVERTISEMENTS = ("looking for stock market analysis and research with prove",)
 """Beginnings of summaries that advertise instead of summing up."""
 
@@ -64,6 +68,8 @@ class Recipe:
     with_indicators: bool
     macro: Mapping[str, PriceHistory]
     """Closes by Yahoo's symbol; empty without the block."""
+    calendar: str
+    """The exchange whose weeks these are, as exchange_calendars names it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ def _example(
         return Dropped(symbol, target, "no news in its past weeks")
     quarter = latest_known(data.quarters, target.start_close)
     company = _company_as(data.company, symbol)
+    charted = _charted_days(target.start, prices, recipe.calendar) if recipe.with_indicators else []
     user = render_user_text(
         company,
         [_past_week(week, prices, target.start, [item for _, item in news[week.end]]) for week in past],
@@ -116,8 +123,8 @@ def _example(
         quarter.period_end if quarter else None,
         target.start,
         target.end,
-        indicators=indicators(_closes_until(target.start, prices)) if recipe.with_indicators else None,
-        macro=macro_readings(recipe.macro, past[-1]),
+        indicators=indicators([prices.close_as_of(day, target.start) for day in charted]),
+        macro=macro_readings(recipe.macro, past[-1], recipe.calendar),
     )
     start, end = prices.closes[target.start].adjusted, prices.closes[target.end].adjusted
     return Example(
@@ -130,7 +137,7 @@ def _example(
         end_price=_cents(prices.close_as_of(target.end, target.start)),
         news_ids=tuple(article.id for article, _ in shown),
         filing=quarter.filing if quarter else "",
-        flags=_flags(data, past, quarter),
+        flags=_flags(data, past, quarter, recipe.with_indicators and not charted),
     )
 
 
@@ -168,10 +175,15 @@ def _past_week(week: TradingWeek, prices: PriceHistory, as_of: date, news: Seque
     return Week(week.start, week.end, start, end, tuple(news))
 
 
-def _closes_until(day: date, prices: PriceHistory) -> list[Decimal]:
-    """Closes up to a day in shares of that day, oldest first: what a chart of that day showed."""
+def _charted_days(day: date, prices: PriceHistory, calendar: str) -> list[date]:
+    """Days up to this one whose closes a chart of this day showed, oldest first; empty where too few of the
+    sessions have a close."""
     days = sorted(d for d in prices.closes if d <= day)[-INDICATOR_SESSIONS:]
-    return [prices.close_as_of(d, day) for d in days]
+    if len(days) < MIN_INDICATOR_CLOSES:
+        return []
+    sessions = sessions_between(calendar, days[0], days[-1])
+    with_close = sum(session in prices.closes for session in sessions)
+    return days if with_close >= MIN_SHARE_OF_SESSIONS * len(sessions) else []
 
 
 def _cents(price: Decimal) -> float:
@@ -186,7 +198,9 @@ def _company_as(company: Company, symbol: str) -> Company:
     return replace(company, symbol=symbol, name=symbol if company.name == company.symbol else company.name)
 
 
-def _flags(data: SymbolData, past: Sequence[TradingWeek], quarter: Quarter | None) -> tuple[str, ...]:
+def _flags(
+    data: SymbolData, past: Sequence[TradingWeek], quarter: Quarter | None, no_indicators: bool
+) -> tuple[str, ...]:
     covered = all(
         any(start <= week.start_close and week.end_close <= end for start, end in data.covered)
         for week in past
@@ -195,6 +209,7 @@ def _flags(data: SymbolData, past: Sequence[TradingWeek], quarter: Quarter | Non
         name
         for name, holds in (
             ("fundamentals_estimated", quarter is not None and quarter.estimated),
+            ("indicators_incomplete", no_indicators),
             ("news_incomplete", not covered),
             ("prices_adjusted_only", data.adjusted_only),
         )

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from forecaster.data.finnhub import Finnhub
 from forecaster.data.ledger import Call, Ledger, Request, Status
 from forecaster.data.news import (
     COMPANY_NEWS,
-    NEWS_FILE,
     TRUNCATION_SUSPECTED_FROM,
     Coverage,
     Span,
@@ -28,6 +28,7 @@ from forecaster.data.news import (
     start_of,
 )
 from forecaster.data.prices import Yahoo
+from forecaster.data.store import REPORTED, is_settled, news_calls_of
 from forecaster.errors import NoAccessError, UnknownSymbolError, UnreachableError
 from forecaster.settings import redact
 
@@ -46,8 +47,8 @@ class Needs:
     prices: tuple[date, date] | None = None
     """First and last day, both included."""
     profile: bool = False
-    financials: bool = False
-    """Reported figures, and the filings that made them public."""
+    financials: date | None = None
+    """Last day for which reported figures, and the filings that made them public, are needed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -82,6 +83,7 @@ def fetch(
     workers: int = WORKERS,
     on_call: Callable[[], None] = lambda: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    files: Sequence[str] = (),
     truncation_suspected_from: int = TRUNCATION_SUSPECTED_FROM,
 ) -> Outcome:
     """Ask vendors for whatever of `needs` the ledger does not answer; each answer is recorded as it comes.
@@ -94,6 +96,7 @@ def fetch(
         finnhub: None where it need not be asked; the same for `yahoo`.
         on_call: called after each recorded call, from other threads.
         now: UTC.
+        files: digests of the user's own news files, whose news need not be asked for.
         truncation_suspected_from: articles in one answer from which on it counts as cut off.
 
     Raises:
@@ -102,7 +105,7 @@ def fetch(
     """
     if len({need.symbol for need in needs}) < len(needs):
         raise ValueError("a symbol is needed twice")
-    run = _Run(ledger, finnhub, yahoo, on_call, now, truncation_suspected_from)
+    run = _Run(ledger, finnhub, yahoo, on_call, now, files, truncation_suspected_from)
     # Yahoo gets a thread of its own, so that its minutes of waiting hold up nothing else.
     pools = ThreadPoolExecutor(workers, "finnhub"), ThreadPoolExecutor(1, "yahoo")
     is_finished = False
@@ -127,6 +130,21 @@ def fetch(
     return run.outcome()
 
 
+def reports_to_ask(ledger: Ledger, need: Needs) -> list[Request]:
+    """Requests for reported figures of a symbol: those without an answer that was given late enough."""
+    if need.financials is None:
+        return []
+    last_day = need.financials.isoformat()
+    return [
+        Request(endpoint, need.symbol, window_end=last_day, variant=variant)
+        for endpoint, variant in REPORTED
+        if not any(
+            call.request.variant == variant and call.request.window_end >= last_day
+            for call in ledger.answers(endpoint, need.symbol)
+        )
+    ]
+
+
 class _Run:
     """One run over many symbols; its methods are called from several threads, one symbol in one thread."""
 
@@ -137,10 +155,11 @@ class _Run:
         yahoo: Yahoo | None,
         on_call: Callable[[], None],
         now: Callable[[], datetime],
+        files: Sequence[str],
         truncation_suspected_from: int,
     ) -> None:
         self._ledger, self._finnhub_or_none, self._yahoo_or_none = ledger, finnhub, yahoo
-        self._on_call, self._now = on_call, now
+        self._on_call, self._now, self._files = on_call, now, files
         self._truncation_suspected_from = truncation_suspected_from
         self._started_at = now().replace(microsecond=0)
         self._lock = threading.Lock()
@@ -155,10 +174,8 @@ class _Run:
         symbol = need.symbol
         if need.profile:
             self.profile(need)
-        if need.financials:
-            self._ask(Request("basic-financials", symbol), lambda: self._finnhub.basic_financials(symbol))
-            self._filings(symbol, "quarterly")
-            self._filings(symbol, "annual")
+        for request in reports_to_ask(self._ledger, need):
+            self._ask(request, partial(self._reports, request))
         if need.news:
             self._news(symbol, need.news)
 
@@ -168,15 +185,18 @@ class _Run:
     def prices(self, need: Needs) -> None:
         if need.prices:
             first_day, last_day = need.prices
-            self._ask(
-                Request("daily-bars", need.symbol, first_day.isoformat(), last_day.isoformat()),
-                lambda: self._yahoo.daily_bars(need.symbol, first_day, last_day),
-            )
+            request = Request("daily-bars", need.symbol, first_day.isoformat(), last_day.isoformat())
+            # An answer that lacked its last close is asked for anew.
+            times_asked = 1
+            while (call := self._ledger.answer(request)) and not is_settled(call):
+                times_asked += 1
+                request = replace(request, variant=str(times_asked))
+            self._ask(request, lambda: self._yahoo.daily_bars(need.symbol, first_day, last_day))
 
-    def _filings(self, symbol: str, frequency: Literal["quarterly", "annual"]) -> None:
-        self._ask(
-            Request("filings", symbol, variant=frequency), lambda: self._finnhub.filings(symbol, frequency)
-        )
+    def _reports(self, request: Request) -> Any:
+        if request.endpoint == "basic-financials":
+            return self._finnhub.basic_financials(request.symbol)
+        return self._finnhub.filings(request.symbol, "annual" if request.variant == "annual" else "quarterly")
 
     def _news(self, symbol: str, wanted: Sequence[Span]) -> None:
         """Page backward from the newest stretch that no answer covers, until none is left.
@@ -186,11 +206,7 @@ class _Run:
         same days come up again, and the stretch is given up.
         """
         wanted = [(start, min(end, self._started_at)) for start, end in wanted]
-        coverages = [
-            coverage_of(call)
-            for endpoint in (COMPANY_NEWS, NEWS_FILE)
-            for call in self._ledger.answers(endpoint, symbol)
-        ]
+        coverages = [coverage_of(call) for call in news_calls_of(self._ledger, symbol, self._files)]
         given_up: list[Span] = []
         asked: set[tuple[date, date]] = set()
         while uncovered := gaps(wanted, [*covered(coverages), *given_up]):

@@ -165,7 +165,8 @@ def _refusal(error: finnhub.FinnhubAPIException) -> Exception:
             limited=status == 429,
             retry_after_s=_seconds(error.response.headers.get("Retry-After")),
         )
-    return UnreachableError(_VENDOR, f"the call was refused (HTTP {status}).")
+    # Asked again it would be refused again: the dataset goes on without it.
+    return NoAccessError(_VENDOR, f"the call was refused (HTTP {status}).")
 
 
 def _seconds(retry_after: str | None) -> float | None:

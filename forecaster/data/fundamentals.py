@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,8 @@ SAME_PERIOD_DAYS = 10
 DAYS_TO_FILE_QUARTER = 45
 DAYS_TO_FILE_YEAR = 75
 """Latest 10-Q and 10-K of most filers after the period's end, used where no filing is found."""
+DAYS_TO_PUBLISH_ABROAD = 120
+"""The same for whoever files no 10-Q at all, such as foreign issuers, whose reports come later."""
 
 _EDGAR_TIME = ZoneInfo("America/New_York")
 
@@ -23,23 +25,25 @@ def quarters(series: Mapping[str, Any] | None, filings: Sequence[Mapping[str, An
     """Reported quarters, oldest first.
 
     Args:
-        series: `{"quarterly": {name: [{"period": "2024-03-30", "v": 1.5}, ...]}, "annual": {...}}`.
-        filings: quarterly and annual ones, with `endDate`, `filedDate`, `acceptedDate`, `accessNumber`.
+        series: `{"quarterly": {name: [{"period": "2024-03-30", "v": 1.5}, ...]}, "annual": {...}}`; points
+            without a readable period are passed over.
+        filings: quarterly and annual ones, with `form`, `endDate`, `filedDate`, `acceptedDate`,
+            `accessNumber`.
     """
     series = series or {}
     figures: dict[date, dict[str, float]] = {}
     for name, points in sorted((series.get("quarterly") or {}).items()):
-        for point in points or ():
-            value = point.get("v")
+        for end, value in _points(points):
             if isinstance(value, int | float) and math.isfinite(value):
-                figures.setdefault(date.fromisoformat(point["period"][:10]), {})[name] = value
-    year_ends = {
-        date.fromisoformat(point["period"][:10])
-        for points in (series.get("annual") or {}).values()
-        for point in points or ()
-    }
+                figures.setdefault(end, {})[name] = value
+    year_ends = {end for points in (series.get("annual") or {}).values() for end, _ in _points(points)}
     known = [filing for filing in map(_filed, filings) if filing]
-    return [_quarter(end, figures[end], known, end in year_ends) for end in sorted(figures)]
+    files_quarters = any(str(filing.get("form") or "").startswith("10-Q") for filing in filings)
+    found = []
+    for end in sorted(figures):
+        days = DAYS_TO_FILE_YEAR if _near(end, year_ends) else DAYS_TO_FILE_QUARTER
+        found.append(_quarter(end, figures[end], known, days if files_quarters else DAYS_TO_PUBLISH_ABROAD))
+    return found
 
 
 def latest_known(reported: Sequence[Quarter], as_of: datetime) -> Quarter | None:
@@ -62,32 +66,62 @@ def company_of(symbol: str, profile: Mapping[str, Any] | None) -> Company:
     return Company(symbol, name or symbol, industry, exchange, country, listed_since)
 
 
+def _points(points: Sequence[Any] | None) -> Iterator[tuple[date, Any]]:
+    """Period end and value of each point that names a period."""
+    for point in points or ():
+        if isinstance(point, Mapping) and (end := _day(point.get("period"))):
+            yield end, point.get("v")
+
+
+def _day(value: Any) -> date | None:
+    """The day that a vendor's date, with or without a time, starts with."""
+    try:
+        day = date.fromisoformat(str(value)[:10])
+    except ValueError:
+        return None
+    # The years 1 and 9999, which stand for "unknown" and "never", leave no room to reckon in.
+    return day if MINYEAR < day.year < MAXYEAR else None
+
+
+def _near(end: date, others: Iterable[date]) -> bool:
+    return any(abs((other - end).days) <= SAME_PERIOD_DAYS for other in others)
+
+
 def _filed(filing: Mapping[str, Any]) -> tuple[date, datetime, str] | None:
     """Period end, moment of publication and accession number; None for a filing without dates."""
-    try:
-        end = date.fromisoformat(str(filing["endDate"])[:10])
-        if accepted := filing.get("acceptedDate"):
-            moment = datetime.fromisoformat(str(accepted))
-        else:  # a day without a time of day: known at its end
-            moment = datetime.combine(date.fromisoformat(str(filing["filedDate"])[:10]), time(23, 59, 59))
-    except (KeyError, ValueError):
+    end = _day(filing.get("endDate"))
+    moment = _moment(filing.get("acceptedDate")) or _moment(filing.get("filedDate"), with_time=False)
+    if end is None or moment is None:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=_EDGAR_TIME)
-    return end, moment.astimezone(UTC), str(filing.get("accessNumber") or "")
+    return end, moment, str(filing.get("accessNumber") or "")
+
+
+def _moment(value: Any, with_time: bool = True) -> datetime | None:
+    """A vendor's date as a moment in UTC; one without a time of day, or at midnight, is known at its end."""
+    day = _day(value)
+    if day is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value)) if with_time else datetime.combine(day, time.min)
+    except ValueError:
+        return None
+    if moment.time() == time.min:
+        moment = datetime.combine(day, time(23, 59, 59), _EDGAR_TIME)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=_EDGAR_TIME)).astimezone(UTC)
 
 
 def _quarter(
     end: date,
     figures: Mapping[str, float],
     filings: Sequence[tuple[date, datetime, str]],
-    is_year_end: bool,
+    days_to_publish: int,
 ) -> Quarter:
-    near = [filing for filing in filings if abs((filing[0] - end).days) <= SAME_PERIOD_DAYS]
+    """The figures of one quarter; without a filing they count as public so many days after its end."""
+    near = [filing for filing in filings if _near(end, [filing[0]])]
     # A filing cannot precede its period's end; amendments come after the original.
     moments = sorted((moment, number) for _, moment, number in near if moment.date() >= end)
     if moments:
         return Quarter(end, moments[0][0], moments[0][1], estimated=False, figures=figures)
-    days = DAYS_TO_FILE_YEAR if is_year_end else DAYS_TO_FILE_QUARTER
-    public = datetime.combine(end + timedelta(days=days), time.max, _EDGAR_TIME).astimezone(UTC)
+    last_day = end + timedelta(days=days_to_publish)
+    public = datetime.combine(last_day, time.max, _EDGAR_TIME).astimezone(UTC)
     return Quarter(end, public, "", estimated=True, figures=figures)

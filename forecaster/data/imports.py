@@ -32,8 +32,11 @@ FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summ
 CUT_OFF_COUNTS = range(200, 261)
 """A dump with so many articles of a symbol was probably cut off: one answer holds about 250 at most and drops
 the oldest, and dumps with advertising or repeats taken out hold a little fewer."""
-LONGEST_QUIET_TIME = timedelta(days=3)
-"""A longer gap in a dump of one answer sets old strays apart from the asked days."""
+MOST_ROWS_OF_ONE_ANSWER = 261
+"""Of a symbol. Only a dump with no more than that is searched for strays."""
+STRAY_DISTANCE = timedelta(days=30)
+"""A gap this long in a dump of one answer sets strays, which are months or years older, apart from the asked
+days."""
 EARLIEST_ARTICLE = datetime(1990, 1, 1, tzinfo=UTC)
 LONGEST_SUMMARY_CHARACTERS = 2000
 """Of a full text only the beginning is kept: it is about as long as Finnhub's longest summaries."""
@@ -66,8 +69,12 @@ _NEWS_HELP = (
 _TIME_HELP = "Times are unix seconds or ISO 8601, in UTC where no offset is given; a headline is needed too."
 _PRICE_HELP = (
     "A price file needs a date column, and either one column per ticker (AAPL, or close_AAPL) of adjusted "
-    "closes, or the columns symbol (or ticker), close, with adj_close and split if known. Rename the columns."
+    "closes, or the columns symbol (or ticker) and close, and if known adj_close (or adj close, adj._close, "
+    "adjclose, adjusted_close, in any case) and split (or stock_splits). Without an adjusted column, close "
+    "is taken as adjusted, and there must be no split column. Rename the columns."
 )
+_ADJUSTED_CLOSE = frozenset({"adjclose", "adjustedclose"})
+"""Without spaces, underscores and dots."""
 _FORMATS = (".csv", ".jsonl", ".parquet")
 _UNIX_SECONDS = re.compile(r"(\d{9,10})(?:\.\d*)?")
 _TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*")
@@ -88,7 +95,8 @@ class Imported:
     rows: int
     """In the file, symbols that were not asked for included."""
     skipped: dict[str, int]
-    """Rows left out, by reason; a row with several symbols counts for each."""
+    """Rows left out, by reason; a row with several symbols counts for each. An "older stray" is in the
+    payload of its call, but outside the window and so out of use."""
 
 
 # --- news ---------------------------------------------------------------------------------------------------
@@ -102,10 +110,11 @@ def read_news_file(
     Times without an offset are UTC. A written time of exactly midnight, or a date alone, only names a day:
     such an article counts as published at the end of that day, 23:59:59.
 
-    A call's window runs from the day of the oldest article to the day of the newest. In a Finnhub dump, which
-    holds one answer or a few, it starts after the last gap of more than three days, because such answers hold
-    strays that are years older; the strays stay in the payload. A call counts as fetched one second after its
-    newest article: nothing is claimed about later times.
+    A call's window runs from the day of the oldest article to the day of the newest. In a Finnhub dump with
+    no more of a symbol than one answer (`MOST_ROWS_OF_ONE_ANSWER`), it starts after the last gap of
+    `STRAY_DISTANCE` or more, because such answers hold strays that are months or years older; the strays stay
+    in the payload and are counted. A call counts as fetched one second after its newest article: nothing is
+    claimed about later times.
 
     Args:
         symbols: the vendor's symbols to keep; None keeps all.
@@ -140,11 +149,13 @@ def read_news_file(
             counts = ", ".join(f"{count} with {reason}" for reason, count in sorted(skipped.items()) if count)
             found = f"none of its {rows} rows is a usable article ({counts})." if rows else "it has no rows."
             raise ConfigurationError([Problem(f"--news_file {path}", found, _TIME_HELP)])
-        digest = _digest(path)
-    calls = [
-        _news_call(symbol, list(articles[symbol].values()), digest, rows_of[symbol], form.is_dump)
-        for symbol in sorted(articles)
-    ]
+        variant = digest(path)
+    calls = []
+    for symbol in sorted(articles):
+        kept = list(articles[symbol].values())
+        call, strays = _news_call(symbol, kept, variant, rows_of[symbol], form.is_dump)
+        calls.append(call)
+        skipped["older stray"] += strays
     return Imported(calls, rows, {reason: count for reason, count in sorted(skipped.items()) if count})
 
 
@@ -242,23 +253,25 @@ def _published_at(text: str) -> int | None:
 
 
 def _news_call(
-    symbol: str, articles: list[dict[str, Any]], digest: str, row_count: int, is_dump: bool
-) -> Call:
+    symbol: str, articles: list[dict[str, Any]], variant: str, row_count: int, is_dump: bool
+) -> tuple[Call, int]:
+    """The call, and how many of its articles are strays."""
     articles.sort(key=lambda article: (article["datetime"], article["id"]))
     times = [datetime.fromtimestamp(article["datetime"], UTC) for article in articles]
-    first = times[0]
-    if is_dump:
-        for earlier, later in pairwise(times):
-            if later - earlier > LONGEST_QUIET_TIME:
-                first = later
-    return Call(
-        Request("news-file", symbol, str(first.date()), str(times[-1].date()), digest),
+    strays = 0
+    if is_dump and row_count <= MOST_ROWS_OF_ONE_ANSWER:
+        for at, (earlier, later) in enumerate(pairwise(times), start=1):
+            if later - earlier >= STRAY_DISTANCE:
+                strays = at
+    call = Call(
+        Request("news-file", symbol, str(times[strays].date()), str(times[-1].date()), variant),
         "answered",
         times[-1] + timedelta(seconds=1),
         articles,
         len(articles),
         is_dump and row_count in CUT_OFF_COUNTS,
     )
+    return call, strays
 
 
 # --- prices -------------------------------------------------------------------------------------------------
@@ -292,8 +305,8 @@ def read_price_file(path: Path, symbols: Collection[str] | None = None) -> Impor
             prices.problems.append(("", "it has no price."))
         if prices.problems:
             raise ConfigurationError(_price_problems(path, prices.problems))
-        digest = _digest(path)
-    calls = [_price_call(symbol, prices, digest, form.adjusted_only) for symbol in sorted(prices.bars)]
+        variant = digest(path)
+    calls = [_price_call(symbol, prices, variant, form.adjusted_only) for symbol in sorted(prices.bars)]
     return Imported(calls, rows, {"symbol not asked for": prices.others} if prices.others else {})
 
 
@@ -328,8 +341,7 @@ class _PriceForm:
                 vendor_symbol(row[self.symbol].strip().upper()),
                 close,
                 row[self.adjusted] if self.adjusted else close,
-                # Adjusted closes are adjusted for splits: there is nothing to undo.
-                row[self.split] if self.split and self.adjusted else "",
+                row[self.split] if self.split else "",
             )
 
 
@@ -390,6 +402,8 @@ def _price_form(path: Path, names: Sequence[str], symbols: Collection[str] | Non
     day = plain.get("date", "")
     symbol = plain.get("symbol") or plain.get("ticker") or ""
     close = plain.get("close", "")
+    split = plain.get("split") or plain.get("stock_splits") or ""
+    adjusted, doubt = _adjusted_column(names, split)
     tickers: dict[str, str] = {}
     found = ""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
@@ -397,8 +411,7 @@ def _price_form(path: Path, names: Sequence[str], symbols: Collection[str] | Non
     elif not day:
         found = "no date column"
     elif symbol or close:
-        if not (symbol and close):
-            found = f"no {'close' if symbol else 'symbol'} column"
+        found = doubt if symbol and close else f"no {'close' if symbol else 'symbol'} column"
     else:
         prefix = "close_" if any(name.startswith("close_") for name in names) else ""
         # An unnamed column is the row number that pandas writes.
@@ -416,11 +429,27 @@ def _price_form(path: Path, names: Sequence[str], symbols: Collection[str] | Non
     if symbols is not None:
         # Columns that nobody asked for need not be read.
         tickers = {name: ticker for name, ticker in tickers.items() if vendor_symbol(ticker) in symbols}
-    split = plain.get("split") or plain.get("stock_splits") or ""
-    return _PriceForm(day, tickers, symbol, close, plain.get("adj_close", ""), split)
+    return _PriceForm(day, tickers, symbol, close, adjusted, split)
 
 
-def _price_call(symbol: str, prices: _Prices, digest: str, adjusted_only: bool) -> Call:
+def _adjusted_column(names: Sequence[str], split: str) -> tuple[str, str]:
+    """The column of adjusted closes, "" for none, and what is doubtful about it in a file with a `close`.
+
+    Raw closes must not pass for adjusted ones: a split would look like a crash.
+    """
+    plain = {name: re.sub(r"[\s_.]", "", name).lower() for name in names}
+    adjusted = [name for name in names if plain[name] in _ADJUSTED_CLOSE]
+    others = [name for name in names if plain[name].startswith("adj")]
+    if len(adjusted) > 1:
+        return "", f"{_listed(adjusted)} all name the adjusted close"
+    if adjusted:
+        return adjusted[0], ""
+    if others:
+        return "", f"{_listed(others)} is not known as an adjusted close"
+    return "", f"there is {split!r} but no adjusted close" if split else ""
+
+
+def _price_call(symbol: str, prices: _Prices, variant: str, adjusted_only: bool) -> Call:
     bars, splits = prices.bars[symbol], prices.splits[symbol]
     missing = prices.missing[symbol] - bars.keys()
     days = sorted(bars.keys() | missing)
@@ -434,7 +463,7 @@ def _price_call(symbol: str, prices: _Prices, digest: str, adjusted_only: bool) 
         "adjusted_only": adjusted_only,
     }
     return Call(
-        Request("price-file", symbol, str(days[0]), str(days[-1]), digest),
+        Request("price-file", symbol, str(days[0]), str(days[-1]), variant),
         "answered",
         datetime.combine(days[-1] + timedelta(days=1), time.min, UTC),
         payload,
@@ -562,6 +591,11 @@ def _listed(names: Sequence[str]) -> str:
     return f"{text} and {len(names) - 20} more" if len(names) > 20 else text or "none"
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The `variant` of a file's calls: the first 16 hex characters of its SHA-256.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import indices
 from forecaster.data import build, news, store, weeks
 from forecaster.data.config import PipelineConfig
 from forecaster.data.examples import Dropped, Recipe, examples_of
@@ -30,6 +31,8 @@ class Job:
     train_ends: frozenset[date]
     test_ends: frozenset[date]
     now: datetime
+    files: tuple[str, ...] = ()
+    """Digests of the user's own files, in their order."""
 
     @property
     def weeks(self) -> tuple[TradingWeek, ...]:
@@ -55,6 +58,14 @@ class Job:
         """Weeks of a symbol that training or test wants; those between them are not made."""
         kept = self.train_ends | self.test_ends
         return tuple(at for at in self.member.targets[symbol] if self.weeks[at].end in kept)
+
+    def target_keys(self) -> set[tuple[str, str, str]]:
+        """Symbol of the day, start and end of every week that training or test wants."""
+        return {
+            (indices.symbol_on(symbol, week.start), week.start.isoformat(), week.end.isoformat())
+            for symbol in self.member.targets
+            for week in (self.weeks[at] for at in self.used_targets(symbol))
+        }
 
     def shown_weeks(self, symbol: str) -> list[TradingWeek]:
         """Past weeks of a symbol that some prompt may show, oldest first."""
@@ -108,7 +119,7 @@ def needs_of(job: Job, ledger: Ledger, with_finnhub: bool) -> list[Needs]:
     window = store.price_window(job.weeks)
 
     def prices_missing(symbol: str) -> bool:
-        return store.price_call(ledger, symbol, *window) is None
+        return store.price_call(ledger, symbol, *window, job.files, settled_only=True) is None
 
     found = [
         Needs(
@@ -116,12 +127,16 @@ def needs_of(job: Job, ledger: Ledger, with_finnhub: bool) -> list[Needs]:
             _news_spans(job, symbol) if asks else (),
             window if prices_missing(symbol) else None,
             profile=asks,
-            financials=asks,
+            financials=job.weeks[-1].end if asks else None,
         )
         for symbol in job.member.targets
     ]
     if job.config.with_macro:
-        found += [Needs(series.symbol, prices=window) for series in MACRO if prices_missing(series.symbol)]
+        found += [
+            Needs(series.symbol, prices=window)
+            for series in MACRO
+            if series.symbol not in job.member.targets and prices_missing(series.symbol)
+        ]
     return found
 
 
@@ -151,9 +166,10 @@ def outcomes(job: Job, ledger: Ledger, symbols: Iterable[str]) -> Iterator[Symbo
         job.config.max_past_weeks,
         job.config.with_indicators,
         {symbol: store.price_history(call.payload) for symbol, call in macro_calls(job, ledger).items()},
+        job.universe.calendar,
     )
     for symbol in symbols:
-        stored = store.read_symbol(ledger, symbol, job.weeks, job.universe.kind)
+        stored = store.read_symbol(ledger, symbol, job.weeks, job.universe.kind, job.files)
         found = examples_of(stored.data, job.weeks, job.used_targets(symbol), recipe)
         yield SymbolOutcome(symbol, stored, list(found))
 
@@ -163,5 +179,5 @@ def macro_calls(job: Job, ledger: Ledger) -> dict[str, Call]:
     if not job.config.with_macro:
         return {}
     window = store.price_window(job.weeks)
-    found = {series.symbol: store.price_call(ledger, series.symbol, *window) for series in MACRO}
+    found = {series.symbol: store.price_call(ledger, series.symbol, *window, job.files) for series in MACRO}
     return {symbol: call for symbol, call in found.items() if call and call.payload}

@@ -20,8 +20,8 @@ class MacroSeries:
     name: str
     change_unit: Literal["percent", "points"]
     closes_with_stocks: bool
-    """Whether its daily close is public when the stock exchange closes. VIX, dollar index and oil trade on
-    after 16:00 in New York, and Yahoo's daily bar ends later still: of these the day before counts."""
+    """Whether its daily close is public when the stock exchange in New York closes. VIX, dollar index and oil
+    trade on after 16:00 there, and Yahoo's daily bar ends later still: of these the day before counts."""
 
 
 MACRO = (
@@ -32,13 +32,20 @@ MACRO = (
     MacroSeries("CL=F", "Crude oil (WTI)", "percent", False),
 )
 
+_NEW_YORK = "XNYS"
 
-def macro_readings(series: Mapping[str, PriceHistory], last_week: TradingWeek) -> list[MacroReading]:
-    """Level at the end of a past week, and its change over that week; a series without both is left out.
+
+def macro_readings(
+    series: Mapping[str, PriceHistory], last_week: TradingWeek, calendar: str
+) -> list[MacroReading]:
+    """Level last known at the end of a past week, and its change over that week; a series without both is
+    left out.
 
     Args:
         series: closes by Yahoo's symbol.
         last_week: the week that ends where the forecast starts.
+        calendar: the exchange, as exchange_calendars names it, at whose closes the week starts and ends.
+            Where it is not New York's, the New York close of the same day may still be to come.
     """
     found = []
     for kind in MACRO:
@@ -47,8 +54,9 @@ def macro_readings(series: Mapping[str, PriceHistory], last_week: TradingWeek) -
             if (kind.symbol in series)
             else {}
         )
-        before = _level(closes, last_week.start, kind.closes_with_stocks)
-        level = _level(closes, last_week.end, kind.closes_with_stocks)
+        that_day_counts = kind.closes_with_stocks and calendar == _NEW_YORK
+        before = _level(closes, last_week.start, that_day_counts)
+        level = _level(closes, last_week.end, that_day_counts)
         if before and level:
             change = level - before if kind.change_unit == "points" else 100 * (level - before) / before
             found.append(MacroReading(kind.name, float(level), float(change), kind.change_unit))

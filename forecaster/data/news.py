@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from forecaster.data.config import FREE_TIER_DAYS
 from forecaster.data.ledger import Call
+from forecaster.prompts import clean_text
 from forecaster.records import Article
 
 COMPANY_NEWS = "company-news"
@@ -23,6 +24,9 @@ One call gives about 250 at most, and the calls that were cut off in the dumps o
 to 229 articles were really all.
 """
 
+LONGEST_QUIET_TIME = timedelta(days=7)
+"""Between two articles of a file of one's own. Nothing tells whether a longer gap was a quiet time."""
+
 Span = tuple[datetime, datetime]
 """Half-open, UTC, in whole seconds."""
 
@@ -35,44 +39,61 @@ _LAST_SECOND = 253_402_300_799
 class Coverage:
     """What one call says about stretches of time."""
 
-    certain: Span | None
-    """No article of it is missing."""
+    certain: tuple[Span, ...]
+    """No article of them is missing."""
     cut_off: Span | None = None
     """A day with more articles than one call gives: some are missing, and no call can get them."""
+    out_of_reach: Span | None = None
+    """Before what the free plan served: articles may be missing, and no later call can get them."""
 
 
 def coverage_of(call: Call) -> Coverage:
     """Coverage of one call of `company-news` or `news-file`.
 
     An answer that was cut off covers the time just after its oldest article in the window: others of the
-    same second may be missing. Nothing is known of the time after the moment of the call, and after the
-    newest article of a file.
+    same second may be missing. Nothing is known of the time after the moment of the call. A whole answer says
+    nothing sure of what lies before its oldest article and more than `FREE_TIER_DAYS` before the call.
+
+    A file covers the stretches in which consecutive articles lie at most `LONGEST_QUIET_TIME` apart, each
+    from the start of its first day, or just after its oldest article where the file was cut off.
     """
-    start, end = _window(call)
-    times = [item["datetime"] for item in _articles_in_window(call)]
+    times = sorted(_instant(item["datetime"]) for item in _articles_in_window(call))
     if call.request.endpoint == NEWS_FILE:
-        end = _instant(max(times)) + _SECOND if times else start
-    else:
-        end = min(end, call.fetched_at)
+        return Coverage(_stretches(times, call.truncated))
+    start, end = _window(call)
+    end = min(end, call.fetched_at)
     if not call.truncated:
-        return Coverage(_span(start, end))
-    after_oldest = _instant(min(times)) + _SECOND if times else end
+        reach = call.fetched_at - timedelta(days=FREE_TIER_DAYS)
+        sure = max(start, min(reach, end, *times[:1]))
+        return Coverage(_spans((sure, end)), out_of_reach=_span(start, sure))
+    after_oldest = times[0] + _SECOND if times else end
     last_day = start_of(date.fromisoformat(call.request.window_end))
-    if call.request.endpoint == COMPANY_NEWS and after_oldest > last_day:
-        # The same window asked again gives the same articles, and a shorter one does not exist.
-        return Coverage(_span(after_oldest, end), _span(last_day, end))
-    return Coverage(_span(after_oldest, end))
+    # The same window asked again gives the same articles, and one shorter than a day does not exist.
+    too_full = _span(last_day, end) if after_oldest > last_day else None
+    return Coverage(_spans((after_oldest, end)), too_full)
 
 
 def covered(coverages: Iterable[Coverage]) -> list[Span]:
     """Stretches of which no article is missing that a call could get: sorted, and apart from one another."""
-    found = list(coverages)
-    return _merged([*(item.certain for item in found), *(item.cut_off for item in found)])
+    return _merged(span for item in coverages for span in (*item.certain, item.cut_off, item.out_of_reach))
 
 
 def covered_spans(calls: Sequence[Call]) -> list[Span]:
-    """`covered` of the `company-news` and `news-file` calls of one symbol; cut-off days count as covered."""
+    """`covered` of the `company-news` and `news-file` calls of one symbol, for what need not be asked.
+
+    Cut-off days and what was out of reach count as covered.
+    """
     return covered(map(coverage_of, calls))
+
+
+def certain_spans(calls: Sequence[Call]) -> list[Span]:
+    """Stretches of which no article is missing for sure: sorted, and apart from one another.
+
+    Unlike `covered_spans`, without cut-off days and without what was out of the free plan's reach.
+    """
+    coverages = [coverage_of(call) for call in calls]
+    days = [(start_of(day), start_of(day + timedelta(days=1))) for day in cut_off(coverages)]
+    return gaps([span for item in coverages for span in item.certain], days)
 
 
 def cut_off_days(calls: Sequence[Call]) -> set[date]:
@@ -82,7 +103,7 @@ def cut_off_days(calls: Sequence[Call]) -> set[date]:
 
 def cut_off(coverages: Sequence[Coverage]) -> set[date]:
     """`cut_off_days`, for coverages."""
-    certain = _merged(item.certain for item in coverages)
+    certain = _merged(span for item in coverages for span in item.certain)
     return {item.cut_off[0].date() for item in coverages if item.cut_off and gaps([item.cut_off], certain)}
 
 
@@ -102,11 +123,18 @@ def gaps(wanted: Sequence[Span], covered: Sequence[Span]) -> list[Span]:
     return found
 
 
-def articles(calls: Sequence[Call]) -> list[Article]:
+def articles(
+    calls: Sequence[Call], start: datetime | None = None, end: datetime | None = None
+) -> list[Article]:
     """Articles of the `company-news` and `news-file` calls of one symbol, in the order of publication.
 
     Vendors put articles from outside the window into an answer, at both ends: those are left out, and so is
     what comes twice, by id and then by headline, where the first publication stays.
+
+    Args:
+        start: UTC; what was published earlier is left out before repeats are looked for, so that it does not
+            matter what else `calls` hold. None is no limit.
+        end: UTC; likewise for what was published then or later.
     """
     found = sorted(
         (
@@ -118,6 +146,8 @@ def articles(calls: Sequence[Call]) -> list[Article]:
             )
             for call in calls
             for item in _articles_in_window(call)
+            if (start is None or start <= _instant(item["datetime"]))
+            and (end is None or _instant(item["datetime"]) < end)
         ),
         key=lambda article: (article.published_at, article.id),
     )
@@ -172,6 +202,27 @@ def _instant(unix_s: int) -> datetime:
     return datetime.fromtimestamp(unix_s, UTC)
 
 
+def _stretches(times: Sequence[datetime], truncated: bool) -> tuple[Span, ...]:
+    """Of sorted times, those with no gap longer than `LONGEST_QUIET_TIME`, to the end of the last second."""
+    stretches: list[list[datetime]] = []
+    for moment in times:
+        if stretches and moment - stretches[-1][-1] <= LONGEST_QUIET_TIME:
+            stretches[-1].append(moment)
+        else:
+            stretches.append([moment])
+    return _spans(
+        *(
+            (found[0] + _SECOND if truncated else start_of(found[0].date()), found[-1] + _SECOND)
+            for found in stretches
+        )
+    )
+
+
+def _spans(*spans: Span) -> tuple[Span, ...]:
+    """Those that hold any time."""
+    return tuple(span for span in spans if span[0] < span[1])
+
+
 def _span(start: datetime, end: datetime) -> Span | None:
     return (start, end) if start < end else None
 
@@ -187,5 +238,7 @@ def _merged(spans: Iterable[Span | None]) -> list[Span]:
 
 
 def _words(headline: str) -> str:
-    """A headline without what differs between two copies of it: case, punctuation and spacing."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", headline).casefold()))
+    """A headline without what differs between two copies of it: case, punctuation, spacing and escapes."""
+    cleaned = clean_text(headline).casefold()
+    # Two headlines of nothing but signs are equal only sign by sign.
+    return " ".join(re.findall(r"\w+", cleaned)) or cleaned

@@ -9,8 +9,6 @@ from datetime import date, datetime, timedelta
 
 from forecaster.data.config import FREE_TIER_CALLS_PER_MINUTE, FREE_TIER_DAYS
 
-PROMPT_CHARS = 6_000
-"""Of a prompt with four weeks of news: published ones have 5,800 in the mean."""
 ARTICLES_PER_WEEK = 100
 """Company news of an index member, in the mean over an index; the largest companies have ten times that."""
 NEW_ARTICLES_PER_CALL = 215
@@ -18,6 +16,11 @@ NEW_ARTICLES_PER_CALL = 215
 COMPRESSED_BYTES_PER_ARTICLE = 250
 BYTES_PER_ROW = 40_000
 """Prompt and answer, in the saved dataset, its parquet copy and the ledger."""
+
+
+def prompt_chars(max_past_weeks: int) -> int:
+    """About the length of a prompt; published ones, with up to four weeks of news, have 5,800 in the mean."""
+    return 600 + 1_350 * max_past_weeks
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -26,6 +27,8 @@ TRIES = 5
 after other faults."""
 
 _VENDOR = "Yahoo"
+_CLASS_SHARE = re.compile(r"([A-Z]+)\.([ABC])")
+"""An American share class, as in BRK.B; longer endings are of other exchanges."""
 _SECOND_OPINION_AFTER_S = 5
 _DELISTED = ("no data found", "doesn't exist", "delisted")
 """Parts of the reasons that Yahoo gives for a symbol without prices, in lower case."""
@@ -102,7 +105,7 @@ class Yahoo:
         YfData.cache_get.cache_clear()
         fault: Exception
         try:
-            return yfinance.Ticker(symbol, session=self._session).history(
+            return yfinance.Ticker(_yahoo_symbol(symbol), session=self._session).history(
                 start=first_day.isoformat(),
                 # Later than now, so that every split is known; yfinance excludes the end.
                 end=(datetime.now(UTC).date() + timedelta(days=2)).isoformat(),
@@ -127,6 +130,12 @@ class Yahoo:
             status = getattr(getattr(error, "response", None), "status_code", None)
             fault = _unknown() if status == 404 else _PassingFault(_network_fault(error, status))
         raise fault
+
+
+def _yahoo_symbol(symbol: str) -> str:
+    """BRK-B for BRK.B, and SAP.DE as it is."""
+    found = _CLASS_SHARE.fullmatch(symbol)
+    return f"{found[1]}-{found[2]}" if found else symbol
 
 
 def _unknown() -> UnknownSymbolError:

@@ -191,8 +191,13 @@ def read_parts(spec: str, from_remote: bool) -> datasets.DatasetDict:
     Raises:
         ConfigurationError: it is not there, cannot be read, or lacks a published column.
     """
-    (source,) = resolve(spec, from_remote, "dataset")
-    loaded = _load(source)
+    located = _locate(spec, from_remote)
+    if isinstance(located, str):
+        problem = Problem("dataset", located, _SPEC_HELP)
+        if "," in spec or re.search(r"\*\d*$", spec):
+            problem = Problem("dataset", f"is {spec!r}.", "Name one dataset at a time, without repeats.")
+        raise ConfigurationError([problem])
+    loaded = _load(Source(spec, *located, repeat=1))
     if problems := [p for name, part in loaded.items() for p in _column_problems(part, f"{spec} ({name})")]:
         raise ConfigurationError(problems)
     return loaded

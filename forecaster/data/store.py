@@ -15,6 +15,9 @@ from forecaster.records import Article, Close, Company, PriceHistory, TradingWee
 
 PRICE_LOOKBACK_DAYS = 400
 """Prices are asked for from this long before the first week, for the indicators' history."""
+DAYS_TO_SETTLE = 5
+REPORTED = (("basic-financials", ""), ("filings", "quarterly"), ("filings", "annual"))
+"""Endpoints of reported figures, and their variants; their requests end on the last day that they are for."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +32,33 @@ class Stored:
 
 
 def read_symbol(
-    ledger: Ledger, symbol: str, weeks: Sequence[TradingWeek], kind: Literal["stock", "cryptocurrency"]
+    ledger: Ledger,
+    symbol: str,
+    weeks: Sequence[TradingWeek],
+    kind: Literal["stock", "cryptocurrency"],
+    files: Sequence[str],
 ) -> Stored:
     """Read everything about a symbol that a dataset over `weeks` may use.
 
     Args:
         symbol: as vendors know it today.
+        files: digests of the user's own files; what the ledger holds of others is passed over.
     """
-    first, last = weeks[0].start_close.date(), weeks[-1].end_close.date()
+    first, last = weeks[0].start_close, weeks[-1].end_close
     news_calls = [
         call
-        for endpoint in (news.COMPANY_NEWS, news.NEWS_FILE)
-        for call in ledger.answers(endpoint, symbol)
-        if date.fromisoformat(call.request.window_start) <= last
-        and date.fromisoformat(call.request.window_end) >= first
+        for call in news_calls_of(ledger, symbol, files)
+        if date.fromisoformat(call.request.window_start) <= last.date()
+        and date.fromisoformat(call.request.window_end) >= first.date()
     ]
-    profile, series = (ledger.answers(endpoint, symbol) for endpoint in ("profile", "basic-financials"))
-    filings = ledger.answers("filings", symbol)
-    prices = price_call(ledger, symbol, *price_window(weeks))
+    profile = ledger.answers("profile", symbol)
+    series, quarterly, annual = (
+        [call] if (call := reported_call(ledger.answers(endpoint, symbol), variant, weeks[-1].end)) else []
+        for endpoint, variant in REPORTED
+    )
+    filings = [*quarterly, *annual]
+    prices = price_call(ledger, symbol, *price_window(weeks), files)
     history = price_history(prices.payload) if prices and prices.payload else None
-    cut_off = news.cut_off_days(news_calls)
     company = (
         Company(symbol, symbol, "", "", kind="cryptocurrency")
         if kind == "cryptocurrency"
@@ -59,8 +69,8 @@ def read_symbol(
         prices=history,
         prices_asked=prices is not None,
         adjusted_only=bool(history and prices and prices.payload.get("adjusted_only")),
-        articles=news.articles(news_calls),
-        covered=news.gaps(news.covered_spans(news_calls), [_whole_day(day) for day in cut_off]),
+        articles=news.articles(news_calls, first, last),
+        covered=news.certain_spans(news_calls),
         quarters=fundamentals.quarters(
             _payload(series), [filing for call in filings for filing in call.payload or ()]
         ),
@@ -68,7 +78,7 @@ def read_symbol(
     return Stored(
         data,
         (*news_calls, *profile, *series, *filings, *([prices] if prices else [])),
-        frozenset(cut_off),
+        frozenset(news.cut_off_days(news_calls)),
         news.malformed_articles(news_calls),
     )
 
@@ -78,33 +88,65 @@ def price_window(weeks: Sequence[TradingWeek]) -> tuple[date, date]:
     return weeks[0].start - timedelta(days=PRICE_LOOKBACK_DAYS), weeks[-1].end
 
 
-def price_call(ledger: Ledger, symbol: str, first_day: date, last_day: date) -> Call | None:
+def price_call(
+    ledger: Ledger,
+    symbol: str,
+    first_day: date,
+    last_day: date,
+    files: Sequence[str],
+    settled_only: bool = False,
+) -> Call | None:
     """The one call whose closes are used: the user's file before the vendor, as two scales never mix.
 
-    Of several files, the one that goes on longest; of several vendor answers, the asked window itself, or
-    else the one that covers it and starts last.
+    Of several files, the one with the most closes in the window; of several vendor answers, the asked window
+    itself, or else the one that covers it and starts last.
+
+    Args:
+        files: digests of the user's own files, in their order.
+        settled_only: pass over answers to which the vendor may still add the last close.
     """
     asked = (first_day.isoformat(), last_day.isoformat())
-    files = [
-        call
-        for call in ledger.answers("price-file", symbol)
-        if call.request.window_start <= asked[1] and asked[0] <= call.request.window_end
-    ]
-    if file := longest(files):
+    own = [call for call in ledger.answers("price-file", symbol) if call.request.variant in files]
+    if file := fullest(sorted(own, key=lambda call: files.index(call.request.variant)), *asked):
         return file
     covering = [
         call
         for call in ledger.answers("daily-bars", symbol)
-        if call.request.window_start <= asked[0] and asked[1] <= call.request.window_end
+        if call.request.window_start <= asked[0]
+        and asked[1] <= call.request.window_end
+        and (is_settled(call) or not settled_only)
     ]
     exact = [call for call in covering if (call.request.window_start, call.request.window_end) == asked]
-    return max(exact or covering, key=lambda call: call.request, default=None)
+    return max(exact or covering, key=lambda call: (call.request, call.fetched_at), default=None)
 
 
-def longest(price_files: Sequence[Call]) -> Call | None:
-    """Of a symbol's price files the one that goes on longest; empty ones do not count."""
-    filled = [call for call in price_files if call.count]
-    return max(filled, key=lambda call: (call.request.window_end, call.request.variant), default=None)
+def fullest(price_files: Sequence[Call], first_day: str, last_day: str) -> Call | None:
+    """The first of the files with the most closes in a window; None when there is no close in it."""
+
+    def closes(call: Call) -> int:
+        return sum(first_day <= bar["day"] <= last_day for bar in (call.payload or {}).get("bars", ()))
+
+    found = max(price_files, key=closes, default=None)
+    return found if found and closes(found) else None
+
+
+def is_settled(call: Call) -> bool:
+    """Whether a `daily-bars` answer is the last word: it has its window's last close, or came days after.
+
+    Vendors show the last close hours late now and then.
+    """
+    bars = (call.payload or {}).get("bars") or [{"day": ""}]
+    last_day = call.request.window_end
+    if call.payload is None or bars[-1]["day"] >= last_day:
+        return True
+    return call.fetched_at.date() > date.fromisoformat(last_day) + timedelta(days=DAYS_TO_SETTLE)
+
+
+def reported_call(calls: Sequence[Call], variant: str, as_of: date) -> Call | None:
+    """Of answers about reported figures the earliest that was given after a day, or else the newest."""
+    found = sorted((c for c in calls if c.request.variant == variant), key=lambda c: c.request.window_end)
+    after = [call for call in found if call.request.window_end >= as_of.isoformat()]
+    return next(iter(after), found[-1] if found else None)
 
 
 def price_history(payload: dict[str, Any]) -> PriceHistory:
@@ -117,10 +159,10 @@ def price_history(payload: dict[str, Any]) -> PriceHistory:
     )
 
 
-def news_coverage(ledger: Ledger, symbol: str) -> list[news.Span]:
-    """Spans of which no call can bring more news of a symbol."""
-    endpoints = (news.COMPANY_NEWS, news.NEWS_FILE)
-    return news.covered_spans([call for name in endpoints for call in ledger.answers(name, symbol)])
+def news_calls_of(ledger: Ledger, symbol: str, files: Sequence[str]) -> list[Call]:
+    """The vendor's news calls of a symbol, and those of the user's own files."""
+    own = [call for call in ledger.answers(news.NEWS_FILE, symbol) if call.request.variant in files]
+    return [*ledger.answers(news.COMPANY_NEWS, symbol), *own]
 
 
 def raw_articles(calls: Sequence[Call]) -> list[Article]:
@@ -137,10 +179,6 @@ def raw_articles(calls: Sequence[Call]) -> list[Article]:
         for item in call.payload or ()
         if news.is_article(item)
     ]
-
-
-def _whole_day(day: date) -> news.Span:
-    return news.start_of(day), news.start_of(day + timedelta(days=1))
 
 
 def _payload(calls: Sequence[Call]) -> Any:

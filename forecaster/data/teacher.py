@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 from tenacity import (
@@ -82,7 +80,7 @@ class TeacherPlan:
     input_usd_per_million_tokens: float | None = None
     output_usd_per_million_tokens: float | None = None
     max_cost_usd: float | None = None
-    """Of all answers by this model that the ledger holds."""
+    """Of all answers by this model that the ledger holds; without both prices it cannot be kept."""
     max_output_tokens: int = 1024
     temperature: float = 0.0
     seed: int = 1
@@ -95,39 +93,6 @@ class TeacherPlan:
             input_tokens * self.input_usd_per_million_tokens
             + output_tokens * self.output_usd_per_million_tokens
         ) / 1e6
-
-
-def find_problems(plan: TeacherPlan) -> list[Problem]:
-    """Everything in a plan that cannot work."""
-    problems = []
-    if not plan.model:
-        problems.append(Problem("--teacher_model", "is missing.", "Name a model of the endpoint."))
-    if plan.base_url is not None and not _is_web_address(plan.base_url):
-        way_out = "It begins with http:// or https:// and a host, as in http://127.0.0.1:8000/v1."
-        problems.append(Problem("OPENAI_BASE_URL", "is no web address.", way_out))
-    prices = {
-        "--input_usd_per_million_tokens": plan.input_usd_per_million_tokens,
-        "--output_usd_per_million_tokens": plan.output_usd_per_million_tokens,
-    }
-    for flag, value in (prices | {"--max_cost_usd": plan.max_cost_usd}).items():
-        if value is not None and not 0 <= value < math.inf:
-            problems.append(Problem(flag, f"is {value:g}.", "It has to be 0 or more."))
-    missing = [flag for flag, value in prices.items() if value is None]
-    if plan.max_cost_usd is not None and missing:
-        problems.append(
-            Problem("--max_cost_usd", "cannot be kept without prices.", f"Give {' and '.join(missing)} too.")
-        )
-    return problems
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    host = re.fullmatch(r"[\w.:-]+", parts.hostname or "")
-    return parts.scheme in ("http", "https") and host is not None and port != 0
 
 
 # --- what a run will take, and what it took -----------------------------------------------------------------
@@ -195,7 +160,11 @@ def render_report(report: LabelReport, examples_per_fault: int = 10) -> str:
         shown = ", ".join(rows[:examples_per_fault]) + (", ..." if count > examples_per_fault else "")
         lines.append(f"  {count} without a usable answer, {fault}: {shown}")
     if report.stopped:
-        lines.append(f"Stopped: {report.stopped} Nothing is lost: the same command goes on from here.")
+        way_on = (
+            "Nothing is lost: the same command with a higher --max_cost_usd goes on from here, and `build` "
+            "makes a dataset of what is there."
+        )
+        lines.append(f"Stopped: {report.stopped} {way_on}")
     return "\n".join(lines)
 
 
@@ -250,14 +219,21 @@ def _tokens_spent(ledger: Ledger, plan: TeacherPlan) -> tuple[int, int]:
     return read, written
 
 
-def usable_answers(ledger: Ledger, plan: TeacherPlan) -> int:
-    """Usable answers of this teacher that the ledger holds, for whichever dataset they were asked for."""
+def answered(ledger: Ledger, plan: TeacherPlan, wanted: Collection[tuple[str, str, str]]) -> int:
+    """How many of the wanted weeks have a usable answer by this teacher in the ledger.
+
+    A prompt may have changed since, and then its week is asked anew: this is for estimates.
+
+    Args:
+        wanted: symbol of the day, and ISO days of start and end, of each week to forecast.
+    """
     start = f"{plan.model}|{_mode(plan)}|"
-    return sum(
-        call.status == "answered" and not call.payload["fault"]
+    usable = {
+        (call.request.symbol, call.request.window_start, call.request.window_end)
         for call in ledger.calls(ENDPOINT)
-        if call.request.variant.startswith(start)
-    )
+        if call.request.variant.startswith(start) and call.status == "answered" and not call.payload["fault"]
+    }
+    return len(usable & set(wanted))
 
 
 def _mode(plan: TeacherPlan) -> str:
@@ -318,8 +294,6 @@ async def _probe(plan: TeacherPlan, api_key: str) -> None:
 
 
 def _raise_early(plan: TeacherPlan, api_key: str) -> None:
-    if problems := find_problems(plan):
-        raise ConfigurationError(problems)
     # An HTTP header cannot carry other characters, and the client would quote them.
     if not (api_key.strip() and api_key.isascii() and api_key.isprintable()):
         raise KeyRefusedError(_vendor(plan), "the key is empty, or holds characters that no key has.")

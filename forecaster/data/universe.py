@@ -56,7 +56,7 @@ class Universe:
 
 
 def find_universe(index_name: str) -> Universe:
-    """Resolve `--index_name`; raises ConfigurationError."""
+    """Resolve `--index_name`; BRK-B is BRK.B. Raises ConfigurationError."""
     if index := _NAMED.get(index_name.strip().lower()):
         return Universe(index.lower().replace("_", "-"), index, ())
     path = Path(index_name)
@@ -88,7 +88,7 @@ def find_universe(index_name: str) -> Universe:
                 )
             ]
         )
-    return _own_list(tickers, path.stem.lower() if from_file else None)
+    return _own_list([indices.dotted(ticker) for ticker in tickers], path.stem.lower() if from_file else None)
 
 
 def _own_list(tickers: Sequence[str], file_name: str | None) -> Universe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -65,6 +66,12 @@ def last_session_at_or_before(calendar: str, day: date) -> date:
     return session.date()
 
 
+def sessions_between(calendar: str, first: date, last: date) -> Sequence[date]:
+    """Sessions from one day to another, both included, as far back as the calendar reaches."""
+    sessions = _sessions(calendar)
+    return sessions[bisect_left(sessions, first) : bisect_right(sessions, last)]
+
+
 def split_at(
     weeks: Sequence[TradingWeek], train_ratio: float, embargo_weeks: int
 ) -> tuple[set[date], set[date]]:
@@ -78,6 +85,11 @@ def split_at(
 
 def _week_of(day: date) -> tuple[int, int]:
     return day.isocalendar()[:2]
+
+
+@cache
+def _sessions(calendar: str) -> tuple[date, ...]:
+    return tuple(stamp.date() for stamp in _calendar(calendar).sessions)
 
 
 @cache

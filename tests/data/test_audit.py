@@ -131,8 +131,8 @@ class Case:
     rows: Rows
     evidence: dict[str, SymbolEvidence] = field(default_factory=dict)
 
-    def audit(self) -> AuditReport:
-        return audit_rows(_splits(self.rows), self.evidence.get)
+    def audit(self, require_evidence: bool = False) -> AuditReport:
+        return audit_rows(_splits(self.rows), self.evidence.get, require_evidence)
 
     def spoil(self, old: str, new: str, split: str = "test", at: int = 0) -> None:
         """Change a row's prompt, and its hash along with it."""
@@ -247,6 +247,49 @@ def test_a_symbol_without_raw_facts_is_said_to_be_unchecked(case: Case) -> None:
     report = case.audit()
     assert report.findings == ()
     assert report.unchecked["prices and labels: no raw facts of the symbol"] == 4
+
+
+def test_where_evidence_is_required_a_row_without_it_is_an_error(case: Case) -> None:
+    assert case.audit(require_evidence=True).findings == ()
+    del case.evidence["BOLT"]
+    report = case.audit(require_evidence=True)
+    assert _found(report) == [("no evidence", split, row) for split in ("train", "test") for row in (1, 3)]
+    assert {finding.detail for finding in report.findings} == {"no raw facts of the symbol"}
+    assert not report.passed
+    assert audit_rows(_splits(case.rows), None, require_evidence=True).counts == {"no evidence": 8}
+
+
+@pytest.mark.parametrize(
+    ("lost", "detail"),
+    [
+        ({"prices": None}, "no closes of the symbol"),
+        ({"prices": PriceHistory({}, {})}, "no closes of the symbol"),
+        ({"articles": None}, "no articles of the symbol"),
+        ({"articles": None, "prices": None}, "no articles of the symbol, no closes of the symbol"),
+    ],
+)
+def test_evidence_without_closes_or_articles_is_none_where_it_is_required(
+    case: Case, lost: dict[str, Any], detail: str
+) -> None:
+    case.evidence["BOLT"] = replace(case.evidence["BOLT"], **lost)
+    assert case.audit().findings == ()
+    report = case.audit(require_evidence=True)
+    assert _found(report) == [("no evidence", split, row) for split in ("train", "test") for row in (1, 3)]
+    assert report.findings[0].detail == detail
+
+
+def test_indicators_and_market_figures_are_said_to_be_unchecked(case: Case) -> None:
+    question = "Using only what was known"
+    case.spoil(question, f"[Technical Indicators]:\n\nAt the close of x:\nSMA 20: 1\n\n{question}")
+    for at in (0, 1):
+        block = "[Market Environment]:\n\nLast known at the close of x:\nVIX: 15"
+        case.spoil(question, f"{block}\n\n{question}", at=at)
+    report = case.audit()
+    assert report.findings == ()
+    assert report.unchecked == {
+        "technical indicators: not derived anew": 1,
+        "market environment: not derived anew": 2,
+    }
 
 
 def test_raw_facts_are_asked_for_once_per_symbol(case: Case) -> None:
@@ -464,7 +507,7 @@ def _no_label(case: Case) -> None:
 def _no_past_week(case: Case) -> None:
     case.spoil(
         "From 2025-10-31 to 2025-11-07, BOLT's stock price increased from 20.00 to 21.00. "
-        "There was no news about it during this period.",
+        "No news about it is known of this period.",
         "The past is not known.",
         "train",
         1,
@@ -706,6 +749,10 @@ def test_a_week_before_the_calendar_begins_is_said_to_be_unchecked() -> None:
     assert (
         report.unchecked["everything against raw facts: the exchange calendar does not reach the week"] == 1
     )
+    required = audit_rows({"test": Dataset.from_list([row])}, {"BOLT": evidence}.get, require_evidence=True)
+    assert [finding.detail for finding in required.findings] == [
+        "the exchange calendar does not reach the week"
+    ]
 
 
 def test_a_split_without_the_published_columns_is_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from forecaster.data.examples import Dropped, Recipe, SymbolData, examples_of
 from forecaster.data.macro import macro_readings
-from forecaster.data.weeks import trading_weeks
+from forecaster.data.weeks import sessions_between, trading_weeks
 from forecaster.prompts import read_prompt
 from forecaster.records import (
     Article,
@@ -28,7 +28,7 @@ from forecaster.records import (
 LATER = datetime(2026, 11, 21, tzinfo=UTC)
 EVER = ((datetime(2000, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)),)
 APPLE = Company("AAPL", "Apple Inc", "Technology", "NASDAQ", "US", date(1980, 12, 12))
-PLAIN = Recipe(min_past_weeks=1, max_past_weeks=2, with_indicators=False, macro={})
+PLAIN = Recipe(min_past_weeks=1, max_past_weeks=2, with_indicators=False, macro={}, calendar="XNYS")
 
 
 def weeks(first: str, last: str) -> list[TradingWeek]:
@@ -211,7 +211,7 @@ def test_a_row_needs_news_in_its_past_weeks() -> None:
     outcomes = list(examples_of(data_of(history(MARCH_CLOSES), news), MARCH, [2, 4], PLAIN))
     assert isinstance(outcomes[0], Dropped) and outcomes[0].reason == "no news in its past weeks"
     assert isinstance(outcomes[1], Example)
-    assert "There was no news about it during this period." in outcomes[1].messages.user
+    assert "No news about it is known of this period." in outcomes[1].messages.user
 
 
 def test_at_most_five_items_a_week_are_drawn_in_the_order_of_time() -> None:
@@ -297,6 +297,42 @@ def test_indicators_stand_in_shares_of_the_day_and_stop_at_the_close() -> None:
     assert found["SMA 20"] == "20" and found["EMA 20"] == "20" and found["MACD"] == "0"
 
 
+def test_sessions_are_counted_as_far_back_as_the_calendar_reaches() -> None:
+    found = sessions_between("XNYS", date(1999, 1, 1), date(2005, 1, 4))
+    assert list(found) == [date(2005, 1, 3), date(2005, 1, 4)]
+
+
+def sessions_until_march_15(count: int) -> list[date]:
+    return list(sessions_between("XNYS", date(2023, 1, 3), date(2024, 3, 15)))[-count:]
+
+
+@pytest.mark.parametrize(
+    ("days", "complete"),
+    [
+        (sessions_until_march_15(50), True),
+        (sessions_until_march_15(49), False),
+        # 100 sessions, of which 95 or 94 have a close.
+        ([day for n, day in enumerate(sessions_until_march_15(100)) if n not in range(1, 6)], True),
+        ([day for n, day in enumerate(sessions_until_march_15(100)) if n not in range(1, 7)], False),
+        # Weekly closes, sixty of them.
+        (sessions_until_march_15(300)[4::5], False),
+        # Days without a session do not make up for missing ones.
+        ([date(2024, 3, 15) - timedelta(n) for n in range(120) if n % 7 != 3], False),
+    ],
+)
+def test_indicators_need_fifty_closes_and_nearly_all_sessions(days: list[date], complete: bool) -> None:
+    closes = {day: Close(Decimal(10), Decimal(10)) for day in days}
+    edges = [date(2024, 3, 8), date(2024, 3, 15), date(2024, 3, 22)]
+    prices = PriceHistory({day: Close(Decimal(10), Decimal(10)) for day in edges} | closes, {})
+    shown = only(
+        list(examples_of(data_of(prices, DAILY_NEWS), MARCH, [2], replace(PLAIN, with_indicators=True)))
+    )
+    assert bool(read_prompt(shown.messages.user).indicators) is complete
+    assert shown.flags == (() if complete else ("indicators_incomplete",))
+    without = only(list(examples_of(data_of(prices, DAILY_NEWS), MARCH, [2], PLAIN)))
+    assert (without.flags, read_prompt(without.messages.user).indicators) == ((), {})
+
+
 @pytest.mark.parametrize(("symbol", "name", "expected"), [
     ("^GSPC", "S&P 500", MacroReading("S&P 500", 110.0, 10.0, "percent")),
     ("^VIX", "VIX", MacroReading("VIX", 105.0, 15.0, "points")),
@@ -315,11 +351,25 @@ def test_what_trades_on_after_the_close_counts_from_the_day_before(
             }
         )
     }
-    assert macro_readings(series, MARCH[2]) == [expected]
+    assert macro_readings(series, MARCH[2], "XNYS") == [expected]
     recipe = replace(PLAIN, macro=series)
     example = only(list(examples_of(data_of(history(MARCH_CLOSES), DAILY_NEWS), MARCH, [3], recipe)))
     assert name in read_prompt(example.messages.user).macro
 
 
+def test_in_frankfurt_and_for_coins_the_close_in_new_york_of_the_same_day_is_still_to_come() -> None:
+    closes = {"2024-03-14": "90", "2024-03-15": "100", "2024-03-21": "99", "2024-03-22": "110"}
+    series = {"^GSPC": history(closes)}
+    day_before = [MacroReading("S&P 500", 99.0, 10.0, "percent")]
+    frankfurt = trading_weeks("XETR", date(2024, 3, 11), date(2024, 4, 5), LATER)
+    assert frankfurt[1].period == "2024-03-15 to 2024-03-22"
+    assert frankfurt[1].end_close == datetime(2024, 3, 22, 16, 30, tzinfo=UTC)
+    assert macro_readings(series, frankfurt[1], "XETR") == day_before
+    assert macro_readings(series, frankfurt[1], "24/7") == day_before
+    recipe = replace(PLAIN, macro=series, calendar="XETR")
+    example = only(list(examples_of(data_of(history(MARCH_CLOSES), DAILY_NEWS), frankfurt, [2], recipe)))
+    assert read_prompt(example.messages.user).macro == {"S&P 500": "99 (+10.00% over the week)"}
+
+
 def test_a_series_that_has_stopped_is_left_out() -> None:
-    assert macro_readings({"^GSPC": history({"2024-03-01": "1", "2024-03-15": "2"})}, MARCH[4]) == []
+    assert macro_readings({"^GSPC": history({"2024-03-01": "1", "2024-03-15": "2"})}, MARCH[4], "XNYS") == []

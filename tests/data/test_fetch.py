@@ -42,6 +42,10 @@ class SmallAnswers(World):
         return [*found, self._stray(symbol, first, last)] if self.stray_every else found
 
 
+LAST_DAY = date(2026, 3, 27)
+"""For which reported figures are needed."""
+
+
 def at(day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
     """A moment of March 2026."""
     return datetime(2026, 3, day, hour, minute, second, tzinfo=UTC)
@@ -206,8 +210,19 @@ def test_what_a_news_file_covers_is_not_asked_for(ledger: Ledger, serve: Callabl
     ]
     request = Request("news-file", "AAPL", "2026-03-04", "2026-03-05", "0123456789abcdef")
     ledger.record(Call(request, "answered", LATER, articles, 2))
-    run(ledger, [Needs("AAPL", news=((at(3), at(7)),))])
+    run(ledger, [Needs("AAPL", news=((at(3), at(7)),))], files=["0123456789abcdef"])
     assert windows(market) == [(5, 6), (3, 3)]
+
+
+def test_a_news_file_that_the_command_does_not_name_covers_nothing(
+    ledger: Ledger, serve: Callable[[World], Market]
+) -> None:
+    market = serve(world({"AAPL": daily(3, 6)}))
+    article = {"id": "f1", "datetime": int(at(4, 1).timestamp()), "headline": "From a file", "summary": ""}
+    request = Request("news-file", "AAPL", "2026-03-04", "2026-03-04", "0123456789abcdef")
+    ledger.record(Call(request, "answered", LATER, [article], 1))
+    run(ledger, [Needs("AAPL", news=((at(3), at(7)),))])
+    assert windows(market) == [(3, 6)]
 
 
 # --- extending --------------------------------------------------------------------------------------------
@@ -270,7 +285,7 @@ RESUMED = [
         news=((at(1), at(11)),),
         prices=(date(2026, 2, 2), date(2026, 3, 13)),
         profile=True,
-        financials=True,
+        financials=LAST_DAY,
     )
     for symbol in ("AAPL", "MSFT", "GONE")
 ]
@@ -376,7 +391,7 @@ def test_passing_faults_change_neither_the_answers_nor_the_count(
 ) -> None:
     market = serve(world({"AAPL": daily(*range(1, 11))}))
     market.faults.add(kind, None, tries=2, when=lambda asked: asked.face == "finnhub")
-    outcome = run(ledger, [Needs("AAPL", news=WANTED, profile=True, financials=True)])
+    outcome = run(ledger, [Needs("AAPL", news=WANTED, profile=True, financials=LAST_DAY)])
     assert outcome == Outcome(8, (), {})
     assert numbers(ledger) == list(range(10))
     assert market.faults.shown[kind] == 16
@@ -387,7 +402,7 @@ def test_a_symbol_that_cannot_be_had_is_told_and_stops_no_other(
 ) -> None:
     market = serve(world({"AAPL": daily(3), "MSFT": daily(4)}, no_access=frozenset({"stock/metric"})))
     market.faults.add("500", tries=math.inf, when=lambda asked: asked["symbol"] == "AAPL")
-    needs = [Needs(symbol, news=WANTED, financials=True) for symbol in ("AAPL", "MSFT")]
+    needs = [Needs(symbol, news=WANTED, financials=LAST_DAY) for symbol in ("AAPL", "MSFT")]
     outcome = run(ledger, needs)
     no_access = "Finnhub: not part of the plan that the key belongs to (HTTP 403)."
     unreachable = "Finnhub: no usable answer in 7 tries, in the last one HTTP 500."
@@ -428,7 +443,7 @@ def test_a_symbol_nobody_knows_is_told_and_not_asked_for_again(
 
 def test_a_refused_key_ends_everything_at_once(ledger: Ledger, serve: Callable[[World], Market]) -> None:
     market = serve(world({"AAPL": [], "MSFT": []}))
-    needs = [Needs(f"S{number}", news=WANTED, profile=True, financials=True) for number in range(50)]
+    needs = [Needs(f"S{number}", news=WANTED, profile=True, financials=LAST_DAY) for number in range(50)]
     with pytest.raises(KeyRefusedError):
         run(ledger, needs, key="wrong", workers=4)
     assert 1 <= len(market.asked("stock/profile2")) <= 8
@@ -467,7 +482,7 @@ def test_the_key_is_nowhere_in_the_ledger(tmp_path: Path, serve: Callable[[World
     market.faults.add("500", "stock/profile2", tries=math.inf)
     path = tmp_path / "ledger.sqlite"
     with closing(Ledger(path)) as ledger:
-        outcome = run(ledger, [Needs("AAPL", news=WANTED, profile=True, financials=True)])
+        outcome = run(ledger, [Needs("AAPL", news=WANTED, profile=True, financials=LAST_DAY)])
         assert ledger.failures() == 2
         payloads = [row[0] for row in ledger._connection.execute("SELECT payload FROM calls")]
     written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
@@ -501,3 +516,26 @@ def test_no_article_is_missing_at_the_real_limit(ledger: Ledger, serve: Callable
         assert market.world.article_ids(symbol) <= received
         assert news.covered_spans(ledger.answers("company-news", symbol)) == list(wanted)
     assert len(windows(market, "CALM")) == 1
+
+
+def test_reported_figures_are_asked_for_again_when_later_weeks_need_them(
+    ledger: Ledger, serve: Callable[[World], Market]
+) -> None:
+    market = serve(world({"AAPL": []}))
+    assert run(ledger, [Needs("AAPL", financials=LAST_DAY)]).calls == 3
+    assert run(ledger, [Needs("AAPL", financials=date(2026, 1, 30))]).calls == 0
+    assert run(ledger, [Needs("AAPL", financials=date(2026, 6, 26))]).calls == 3
+    assert market.counts()["stock/financials-reported"] == 4
+
+
+def test_closes_are_asked_for_again_until_the_last_of_them_is_there(
+    ledger: Ledger, serve: Callable[[World], Market]
+) -> None:
+    serve(world({"AAPL": []}, last_bars={"AAPL": date(2026, 3, 26)}))
+    needs = [Needs("AAPL", prices=(date(2026, 3, 2), date(2026, 3, 27)))]
+    friday, saturday, next_week = (
+        datetime(2026, m, d, 22, tzinfo=UTC) for m, d in ((3, 27), (3, 28), (4, 6))
+    )
+    for moment, calls in ((friday, 1), (saturday, 1), (next_week, 1), (next_week, 0)):
+        assert run(ledger, needs, now=lambda moment=moment: moment).calls == calls
+    assert [call.request.variant for call in ledger.answers("daily-bars", "AAPL")] == ["", "2", "3"]

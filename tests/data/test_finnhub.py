@@ -296,7 +296,9 @@ def test_after_the_last_try_the_vendor_counts_as_unreachable(
         pytest.param(
             answer({"error": "You don't have access to this resource."}, 403), NoAccessError, id="paid"
         ),
-        pytest.param(answer({"error": "symbol is required"}, 422), UnreachableError, id="422"),
+        pytest.param(answer({"error": "Bad request."}, 400), NoAccessError, id="400"),
+        pytest.param(answer({"error": "Not found."}, 404), NoAccessError, id="404"),
+        pytest.param(answer({"error": "symbol is required"}, 422), NoAccessError, id="422"),
     ],
 )
 def test_what_another_try_cannot_mend_is_told_at_once(

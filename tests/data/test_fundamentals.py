@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
+import pytest
+
 from forecaster.data.fundamentals import company_of, latest_known, quarters
 from forecaster.records import Company
 
@@ -35,11 +37,34 @@ def test_a_filing_counts_from_its_acceptance_in_new_york_time() -> None:
     assert older.figures == {"eps": 2.18}
 
 
+OLD = Q1 | {"endDate": "2020-03-31 00:00:00"}
+"""Of a quarter that has no figures: it shows only that the company files quarters."""
+
+
 def test_without_a_filing_a_quarter_waits_45_days_and_a_year_end_75() -> None:
-    year_end, quarter = quarters(SERIES, [])
+    year_end, quarter = quarters(SERIES, [OLD])
     assert year_end.estimated and year_end.available_at.date() == date(2024, 3, 15)  # the 14th in New York
     assert quarter.estimated and quarter.available_at.date() == date(2024, 5, 15)
     assert quarter.filing == ""
+
+
+def test_whoever_files_no_quarters_is_waited_for_for_120_days_at_a_year_end_too() -> None:
+    for filings in ([], [Q1 | {"form": "20-F", "endDate": "2020-12-31"}], [OLD | {"form": None}]):
+        year_end, quarter = quarters(SERIES, filings)
+        assert year_end.estimated and year_end.available_at == datetime(
+            2024, 4, 29, 3, 59, 59, 999999, tzinfo=UTC
+        )
+        assert quarter.estimated and quarter.available_at.date() == date(2024, 7, 29)
+
+
+def test_a_year_end_is_recognised_a_few_days_away() -> None:
+    series = {
+        "quarterly": {"eps": [{"period": "2023-12-30", "v": 1.0}, {"period": "2023-12-20", "v": 1.0}]},
+        "annual": {"eps": [{"period": "2023-12-31", "v": 4.0}]},
+    }
+    far, near = quarters(series, [OLD])
+    assert far.available_at.date() == date(2024, 2, 4)  # 45 days, the 3rd in New York
+    assert near.available_at.date() == date(2024, 3, 15)  # 75 days, the 14th in New York
 
 
 def test_a_late_filing_is_not_known_before_it_is_filed() -> None:
@@ -67,12 +92,41 @@ def test_the_original_filing_counts_and_not_its_amendment() -> None:
 
 
 def test_a_filing_without_acceptance_counts_from_the_end_of_its_day() -> None:
-    quarter = quarters(SERIES, [Q1 | {"acceptedDate": ""}])[-1]
-    assert quarter.available_at == datetime(2024, 5, 4, 3, 59, 59, tzinfo=UTC)
+    for accepted in ("", None, "soon", "2024-05-02 25:00:00", "9999-12-31 23:59:59"):
+        quarter = quarters(SERIES, [Q1 | {"acceptedDate": accepted}])[-1]
+        assert (quarter.available_at, quarter.estimated) == (
+            datetime(2024, 5, 4, 3, 59, 59, tzinfo=UTC),
+            False,
+        )
+
+
+@pytest.mark.parametrize("accepted", ["2024-05-02", "2024-05-02 00:00:00", "2024-05-02T00:00:00Z"])
+def test_an_acceptance_without_a_time_of_day_counts_from_the_end_of_its_day(accepted: str) -> None:
+    quarter = quarters(SERIES, [Q1 | {"acceptedDate": accepted}])[-1]
+    assert quarter.available_at == datetime(2024, 5, 3, 3, 59, 59, tzinfo=UTC)
 
 
 def test_a_filing_without_dates_is_passed_over() -> None:
-    assert quarters(SERIES, [{"form": "10-Q"}, Q1 | {"endDate": "soon"}])[-1].estimated
+    undated = [
+        {"form": "10-Q"},
+        Q1 | {"endDate": "soon"},
+        Q1 | {"endDate": None},
+        Q1 | {"acceptedDate": "soon", "filedDate": "never"},
+        Q1 | {"endDate": "9999-12-31", "acceptedDate": "9999-12-31"},
+    ]
+    assert quarters(SERIES, undated)[-1].estimated
+
+
+def test_points_without_a_readable_period_are_passed_over() -> None:
+    broken = [{"period": None, "v": 1.0}, {"v": 1.0}, {"period": "2025-13-01", "v": 1.0}, None, "text"]
+    broken += [{"period": "9999-12-31", "v": 1.0}, {"period": 7, "v": 1.0}]
+    series = {
+        "quarterly": {"eps": [*broken, {"period": "2024-03-30", "v": 1.5}], "margin": broken},
+        "annual": {"eps": [*broken, {"period": "2024-03-30", "v": 6.0}]},
+    }
+    (quarter,) = quarters(series, [OLD])
+    assert (quarter.period_end, quarter.figures) == (date(2024, 3, 30), {"eps": 1.5})
+    assert quarter.available_at.date() == date(2024, 6, 14)  # 75 days, the 13th in New York
 
 
 def test_nothing_reported_is_no_quarter() -> None:

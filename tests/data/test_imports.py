@@ -7,7 +7,7 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,8 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import JsonlWriter
 
-from forecaster.data.imports import LONGEST_SUMMARY_CHARACTERS, Imported, read_news_file, read_price_file
+from forecaster.data.imports import (
+    LONGEST_SUMMARY_CHARACTERS,
+    Imported,
+    digest,
+    read_news_file,
+    read_price_file,
+)
 from forecaster.data.ledger import Ledger, Request
+from forecaster.data.news import coverage_of
 from forecaster.errors import ConfigurationError
 
 CsvWriter = Callable[[str, Sequence[Sequence[object]]], Path]
@@ -238,12 +245,36 @@ def test_strays_stay_in_the_payload_of_a_dump_but_do_not_stretch_its_window(writ
         dump_row(1517572547, "From 2018"),
         dump_row(JAN_5 - 30 * DAY, "A month early"),
         dump_row(JAN_5, "Monday"),
-        dump_row(JAN_5 + 3 * DAY, "Thursday, just three days later"),
+        dump_row(JAN_5 + 3 * DAY, "Thursday"),
     ]
-    (call,) = news(written("MSFT_news_1week.csv", rows)).calls
+    imported = news(written("MSFT_news_1week.csv", rows))
+    assert imported.skipped == {"older stray": 2}
+    (call,) = imported.calls
     assert call.count == 4
     assert call.payload[0]["headline"] == "From 2018"
     assert (call.request.window_start, call.request.window_end) == ("2026-01-05", "2026-01-08")
+
+
+def test_a_quiet_month_of_a_dump_is_no_reason_to_cut_it(written: CsvWriter) -> None:
+    rows = [DUMP, dump_row(JAN_5 - 30 * DAY + 1, "December"), dump_row(JAN_5, "January")]
+    imported = news(written("XYZ_news.csv", rows))
+    assert imported.skipped == {}
+    (call,) = imported.calls
+    assert (call.request.window_start, call.request.window_end) == ("2025-12-06", "2026-01-05")
+
+
+@pytest.mark.parametrize(
+    ("recent", "window_start", "skipped"),
+    [(260, "2026-01-05", {"older stray": 1}), (261, "2025-06-29", {})],
+)
+def test_a_dump_of_more_than_one_answer_is_not_searched_for_strays(
+    written: CsvWriter, recent: int, window_start: str, skipped: dict[str, int]
+) -> None:
+    rows = [dump_row(JAN_5 + minute * 60, f"Headline {minute}") for minute in range(recent)]
+    old = dump_row(JAN_5 - 190 * DAY, "Last summer")
+    imported = news(written("AAPL_years.csv", [DUMP, old, *rows]))
+    assert imported.calls[0].request.window_start == window_start
+    assert imported.skipped == skipped
 
 
 def test_gaps_in_other_files_do_not_shorten_the_window(written: CsvWriter) -> None:
@@ -451,7 +482,7 @@ def test_a_wide_file_of_tickers_with_every_kind_of_name(written: CsvWriter) -> N
         "BTC-USD": [("2026-01-05", "5", "5"), ("2026-01-06", "5", "5")],
     }
     assert imported.calls[0].payload["missing_days"] == ["2026-01-06"]
-    assert list(bars(read_price_file(path))) == ["ADS.DE", "BRK-B", "BTC-USD", "GC=F", "^GSPC"]
+    assert list(bars(read_price_file(path))) == ["ADS.DE", "BRK.B", "BTC-USD", "GC=F", "^GSPC"]
     assert read_price_file(path, ["NONE"]).calls == []
 
 
@@ -473,11 +504,51 @@ def test_a_long_file_with_adjusted_closes_and_splits(written: CsvWriter) -> None
 
 
 def test_a_long_file_with_closes_alone_counts_as_adjusted(written: CsvWriter) -> None:
-    rows = [("date", "symbol", "close", "split"), ("2024-06-10", "nvda", "121.79", "10")]
+    rows = [("date", "symbol", "close"), ("2024-06-10", "nvda", "121.79")]
     (call,) = read_price_file(written("p.csv", rows)).calls
     assert call.payload["bars"] == [{"day": "2024-06-10", "close": "121.79", "adj_close": "121.79"}]
     assert call.payload["adjusted_only"] is True
     assert call.payload["splits"] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adj_close",
+        "Adj Close",
+        "Adj. Close",
+        "adj._close",
+        "adjClose",
+        "adjclose",
+        "adjusted_close",
+        "Adjusted Close",
+    ],
+)
+def test_adjusted_closes_are_known_under_their_usual_names(written: CsvWriter, name: str) -> None:
+    rows = [("date", "symbol", "close", name, "adj_open"), ("2024-06-10", "V", "121.79", "121.7", "120")]
+    (call,) = read_price_file(written("p.csv", rows)).calls
+    assert call.payload["bars"] == [{"day": "2024-06-10", "close": "121.79", "adj_close": "121.7"}]
+    assert call.payload["adjusted_only"] is False
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        (("split",), "there is 'split' but no adjusted close; its columns are"),
+        (("Stock Splits",), "there is 'Stock Splits' but no adjusted close; its columns are"),
+        (("adj-close",), "'adj-close' is not known as an adjusted close; its columns are"),
+        (("Adjusted", "split"), "'Adjusted' is not known as an adjusted close; its columns are"),
+        (("adjclose", "adj_close"), "'adjclose', 'adj_close' all name the adjusted close; its columns are"),
+    ],
+)
+def test_a_long_file_whose_closes_may_be_raw_is_refused(
+    written: CsvWriter, more: tuple[str, ...], found: str
+) -> None:
+    rows = [("date", "symbol", "close", *more), ("2024-06-10", "V", "121.79", *("1" for _ in more))]
+    text = told(lambda: read_price_file(written("p.csv", rows)))
+    assert found in text
+    assert "adj_close (or adj close, adj._close, adjclose, adjusted_close, in any case)" in text
+    assert "Without an adjusted column, close is taken as adjusted" in text
 
 
 def test_prices_of_a_jsonl_file_keep_their_digits(tmp_path: Path) -> None:
@@ -575,6 +646,15 @@ def test_bad_rows_of_symbols_that_nobody_asked_for_do_not_matter(written: CsvWri
 # --- the ledger and real files ------------------------------------------------------------------------------
 
 
+def test_the_digest_of_a_file_is_the_variant_of_its_calls(tmp_path: Path, written: CsvWriter) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert digest(tmp_path / "abc") == "ba7816bf8f01cfea"
+    news_path = written("AAPL_1.csv", [DUMP, dump_row(JAN_5, "First")])
+    price_path = written("p.csv", [("date", "AAPL"), ("2026-01-05", "267.26")])
+    assert news(news_path).calls[0].request.variant == digest(news_path)
+    assert read_price_file(price_path).calls[0].request.variant == digest(price_path)
+
+
 def test_the_ledger_gives_back_what_was_imported_and_importing_again_adds_nothing(
     tmp_path: Path, written: CsvWriter
 ) -> None:
@@ -594,7 +674,15 @@ REAL_STRAYS = {
     "CVX_news_3week.csv": ("2026-01-10", "2026-01-16"),
     "MSFT_news_1week.csv": ("2025-12-27", "2026-01-02"),
     "XOM_news_22week.csv": ("2026-02-14", "2026-02-20"),
-    "XOM_news_2week.csv": ("2026-01-03", "2026-01-09"),
+    # Its stray is only two weeks older, and so stays in the window; it is still no part of what is covered.
+    "XOM_news_2week.csv": ("2025-12-19", "2026-01-09"),
+}
+REAL_STRAY_COUNTS = {
+    "CVX_news_22week.csv": 1,
+    "CVX_news_32week.csv": 1,
+    "CVX_news_3week.csv": 1,
+    "MSFT_news_1week.csv": 3,
+    "XOM_news_22week.csv": 1,
 }
 REAL_CUT_OFF = {
     *(f"AAPL_news_{week}week.csv" for week in (2, 3, 4, 5)),
@@ -609,7 +697,9 @@ def test_real_finnhub_dumps_are_read_whole(real_data: Path) -> None:
     imported = {path.name: news(path) for path in paths}
     assert len(imported) == 37
     assert sum(found.rows for found in imported.values()) == 5541
-    assert all(found.skipped == {} for found in imported.values())
+    assert {name: found.skipped for name, found in imported.items() if found.skipped} == {
+        name: {"older stray": count} for name, count in REAL_STRAY_COUNTS.items()
+    }
     calls = {name: found.calls[0] for name, found in imported.items()}
     assert {name for name, call in calls.items() if call.truncated} == REAL_CUT_OFF
     for name, call in calls.items():
@@ -617,11 +707,16 @@ def test_real_finnhub_dumps_are_read_whole(real_data: Path) -> None:
             date.fromisoformat(text) for text in (call.request.window_start, call.request.window_end)
         )
         assert call.request.symbol == name.split("_")[0]
-        assert 1 <= (end - start).days <= 7
+        assert 1 <= (end - start).days <= (21 if name == "XOM_news_2week.csv" else 7)
+        (covered,) = coverage_of(call).certain
+        assert timedelta(days=1) < covered[1] - covered[0] <= timedelta(days=8)
         assert call.count == len({article["id"] for article in call.payload})
     for name, window in REAL_STRAYS.items():
         assert (calls[name].request.window_start, calls[name].request.window_end) == window
         assert datetime.fromtimestamp(calls[name].payload[0]["datetime"], UTC).date() < date(2025, 12, 20)
+    assert coverage_of(calls["XOM_news_2week.csv"]).certain[0][0] == datetime(
+        2026, 1, 3, 12, 27, 22, tzinfo=UTC
+    )
 
 
 def test_real_price_files_are_read_to_the_last_digit(real_data: Path) -> None:

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from forecaster.data.ledger import Call, Request
 from forecaster.data.news import (
+    Coverage,
     articles,
+    certain_spans,
+    coverage_of,
     covered_spans,
     cut_off_days,
     gaps,
@@ -25,7 +28,7 @@ def at(day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
     return datetime(2026, 3, day, hour, minute, second, tzinfo=UTC)
 
 
-def item(moment: datetime, headline: str, number: int, **more: Any) -> dict[str, Any]:
+def item(moment: datetime, headline: str, number: int | str, **more: Any) -> dict[str, Any]:
     return {"id": number, "datetime": int(moment.timestamp()), "headline": headline, "summary": "", **more}
 
 
@@ -100,6 +103,87 @@ def test_a_cut_off_file_covers_from_just_after_its_oldest_article() -> None:
     news = file(2, 4, item(at(2, 9), "A", "a"), item(at(4, 15), "B", "b"), truncated=True)
     assert covered_spans([news]) == [(at(2, 9, 0, 1), at(4, 15, 0, 1))]
     assert cut_off_days([news]) == set()
+
+
+def test_a_file_covers_nothing_between_articles_that_lie_more_than_a_week_apart() -> None:
+    articles_of_march = [item(at(1, 9), "A", "a"), item(at(8, 9), "B", "b"), item(at(15, 9, 0, 1), "C", "c")]
+    news = file(1, 15, *reversed(articles_of_march))
+    assert coverage_of(news) == Coverage(((at(1), at(8, 9, 0, 1)), (at(15), at(15, 9, 0, 2))))
+    assert (
+        covered_spans([news])
+        == certain_spans([news])
+        == [
+            (at(1), at(8, 9, 0, 1)),
+            (at(15), at(15, 9, 0, 2)),
+        ]
+    )
+
+
+def test_a_file_with_one_article_in_january_and_one_in_october_covers_two_days_at_most() -> None:
+    january, october = datetime(2026, 1, 5, 9, tzinfo=UTC), datetime(2026, 10, 5, 9, tzinfo=UTC)
+    request = Request("news-file", "AAPL", "2026-01-05", "2026-10-05", "0123456789abcdef")
+    news = Call(request, "answered", LATER, [item(january, "A", "a"), item(october, "B", "b")], 2)
+    assert covered_spans([news]) == [
+        (datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 5, 9, 0, 1, tzinfo=UTC)),
+        (datetime(2026, 10, 5, tzinfo=UTC), datetime(2026, 10, 5, 9, 0, 1, tzinfo=UTC)),
+    ]
+
+
+def test_each_stretch_of_a_cut_off_file_starts_just_after_its_oldest_article() -> None:
+    stray, oldest, newest = item(at(2, 9), "A", "a"), item(at(20, 9), "B", "b"), item(at(21, 9), "C", "c")
+    news = file(2, 21, stray, oldest, newest, truncated=True)
+    assert covered_spans([news]) == [(at(20, 9, 0, 1), at(21, 9, 0, 1))]
+
+
+A_YEAR_LATER = datetime(2027, 3, 10, 12, tzinfo=UTC)
+"""365 days after 12:00 on 10 March 2026."""
+
+
+def test_an_old_empty_answer_need_not_be_asked_again_but_is_not_certain() -> None:
+    answer = call(2, 4, fetched_at=A_YEAR_LATER)
+    assert coverage_of(answer) == Coverage((), None, (at(2), at(5)))
+    assert covered_spans([answer]) == [(at(2), at(5))]
+    assert certain_spans([answer]) == []
+    assert cut_off_days([answer]) == set()
+
+
+def test_an_empty_answer_is_certain_from_the_free_plans_reach_on() -> None:
+    answer = call(9, 12, fetched_at=A_YEAR_LATER)
+    assert covered_spans([answer]) == [(at(9), at(13))]
+    assert certain_spans([answer]) == [(at(10, 12), at(13))]
+
+
+def test_an_old_answer_is_certain_from_its_oldest_article_on() -> None:
+    answer = call(2, 12, item(at(5, 8), "B", 2), item(at(3, 9), "A", 1), fetched_at=A_YEAR_LATER)
+    assert covered_spans([answer]) == [(at(2), at(13))]
+    assert certain_spans([answer]) == [(at(3, 9), at(13))]
+
+
+def test_an_oldest_article_within_the_free_plans_reach_does_not_shorten_what_is_certain() -> None:
+    answer = call(9, 12, item(at(12, 8), "A", 1), fetched_at=A_YEAR_LATER)
+    assert certain_spans([answer]) == [(at(10, 12), at(13))]
+
+
+def test_a_stray_from_before_the_window_makes_nothing_certain() -> None:
+    answer = call(3, 4, item(at(1, 8), "stray", 9), fetched_at=A_YEAR_LATER)
+    assert certain_spans([answer]) == []
+
+
+def test_an_old_answer_that_was_cut_off_is_certain_from_just_after_its_oldest_article() -> None:
+    answer = call(2, 4, item(at(3, 9), "A", 1), truncated=True, fetched_at=A_YEAR_LATER)
+    assert covered_spans([answer]) == certain_spans([answer]) == [(at(3, 9, 0, 1), at(5))]
+
+
+def test_what_one_answer_does_not_reach_is_certain_when_another_does() -> None:
+    early, late = call(2, 4), call(2, 4, fetched_at=A_YEAR_LATER)
+    assert certain_spans([late, early]) == [(at(2), at(5))]
+
+
+def test_cut_off_days_are_covered_and_not_certain() -> None:
+    cut_off = call(2, 4, item(at(4, 6), "A", 1), truncated=True)
+    whole = call(5, 6)
+    assert covered_spans([cut_off, whole]) == [(at(4), at(7))]
+    assert certain_spans([cut_off, whole]) == [(at(5), at(7))]
 
 
 def test_a_file_without_articles_covers_nothing() -> None:
@@ -183,8 +267,34 @@ def test_of_two_equal_headlines_the_first_publication_stays() -> None:
     assert [a.id for a in articles([answer])] == ["finnhub:2", "finnhub:4"]
 
 
-def test_headlines_without_a_word_are_no_repeats_of_one_another() -> None:
-    answer = call(2, 4, item(at(3), "!", 1), item(at(3, 1), "?", 2))
+def test_headlines_that_differ_only_in_escapes_are_repeats() -> None:
+    answer = call(
+        2,
+        4,
+        item(at(3), "AT&T deal", 1),
+        item(at(3, 1), "AT&amp;amp;T deal", 2),
+        item(at(3, 2), "AT&amp;T <b>deal</b>", 3),
+    )
+    assert [(a.id, a.headline) for a in articles([answer])] == [("finnhub:1", "AT&T deal")]
+
+
+def test_articles_are_cut_to_the_asked_time_before_repeats_are_removed() -> None:
+    answer = call(
+        2,
+        6,
+        item(at(2, 23, 59, 59), "Again", 1),
+        item(at(3), "Again", 2),
+        item(at(4), "Again", 3),
+        item(at(4, 23, 59, 59), "Last", 4),
+        item(at(5), "After", 5),
+    )
+    assert [a.id for a in articles([answer], at(3), at(5))] == ["finnhub:2", "finnhub:4"]
+    assert [a.id for a in articles([answer], start=at(4))] == ["finnhub:3", "finnhub:4", "finnhub:5"]
+    assert [a.id for a in articles([answer], end=at(4))] == ["finnhub:1"]
+
+
+def test_headlines_without_a_word_are_repeats_only_when_equal() -> None:
+    answer = call(2, 4, item(at(3), "!", 1), item(at(3, 1), "?", 2), item(at(3, 2), "!", 3))
     assert [a.id for a in articles([answer])] == ["finnhub:1", "finnhub:2"]
 
 

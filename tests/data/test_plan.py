@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from forecaster.data.plan import NewsCost, Plan, news_cost, render_plan
+from forecaster.data.plan import NewsCost, Plan, news_cost, prompt_chars, render_plan
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 YEAR_AGO = NOW - timedelta(days=365)
@@ -60,6 +60,10 @@ def test_days_more_than_a_year_back_are_counted(start: datetime, days: int, befo
 
 def test_the_share_of_nothing_is_nothing() -> None:
     assert NewsCost(0, 0, 0).share_before_free_tier == 0.0
+
+
+def test_a_prompt_grows_with_its_weeks() -> None:
+    assert [prompt_chars(weeks) for weeks in (1, 4, 8)] == [1_950, 6_000, 11_400]
 
 
 # --- text ---------------------------------------------------------------------------------------------------

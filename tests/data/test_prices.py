@@ -25,7 +25,7 @@ CLOSES = {
     date(2026, 2, 9): 98.5,
 }
 WORLD = World(
-    ("AAPL", "GONE", "BTC-USD"),
+    ("AAPL", "GONE", "BTC-USD", "BRK-B", "SAP.DE"),
     date(2026, 2, 2),
     date(2026, 3, 31),
     closes={"AAPL": CLOSES, "BTC-USD": {date(2026, 2, 7): 70_000.5}},
@@ -94,6 +94,14 @@ def test_prices_are_text_that_gives_the_same_float_again(yahoo: Yahoo) -> None:
 def test_a_coin_has_prices_on_a_saturday(yahoo: Yahoo) -> None:
     answer = yahoo.daily_bars("BTC-USD", date(2026, 2, 7), date(2026, 2, 7))
     assert answer["bars"] == [{"day": "2026-02-07", "close": "70000.5", "adj_close": "70000.5"}]
+
+
+@pytest.mark.parametrize(("symbol", "asked"), [("BRK.B", "BRK-B"), ("SAP.DE", "SAP.DE")])
+def test_the_dot_of_an_american_share_class_is_a_dash_for_yahoo(
+    yahoo: Yahoo, market: Market, symbol: str, asked: str
+) -> None:
+    assert week(yahoo, symbol)["bars"]
+    assert {request["symbol"] for request in market.log if request.endpoint == "chart"} == {asked}
 
 
 def test_a_window_before_the_first_bar_has_none(yahoo: Yahoo) -> None:

@@ -11,7 +11,7 @@ import datasets
 import pytest
 from conftest import JsonlWriter
 
-from forecaster.data.sources import Corpus, RowCounts, Source, load, resolve
+from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, resolve
 from forecaster.errors import ConfigurationError
 
 WEEKS = [
@@ -225,6 +225,32 @@ def test_a_repeat_that_is_no_whole_number_from_one_is_refused(jsonl: JsonlWriter
 def test_a_file_whose_name_holds_a_star_is_that_file(jsonl: JsonlWriter) -> None:
     path = jsonl("rows*2.jsonl", TRAIN + TEST)
     assert resolve(str(path), False, "--dataset") == [Source(str(path), "file", str(path), repeat=1)]
+
+
+# --- one dataset as it is -----------------------------------------------------------------------------------
+
+
+def test_one_dataset_is_read_with_all_of_its_splits_and_columns(tmp_path: Path) -> None:
+    rows = [a_row("A", 0, as_of="2024-01-05")]
+    folder = tmp_path / "one, with a comma"
+    datasets.DatasetDict(train=as_dataset(rows), validation=as_dataset(rows)).save_to_disk(folder)
+    parts = read_parts(str(folder), from_remote=False)
+    assert {name: part.to_list() for name, part in parts.items()} == {"train": rows, "validation": rows}
+
+
+def test_a_list_or_a_repeat_is_not_one_dataset(jsonl: JsonlWriter) -> None:
+    path = jsonl("a.jsonl", TRAIN)
+    for spec in (f"{path},{jsonl('b.jsonl', TEST)}", f"{path},{path}", f"{path}*2", f"{path}*1", f"{path}*"):
+        with pytest.raises(ConfigurationError) as caught:
+            read_parts(spec, from_remote=False)
+        assert [str(problem) for problem in caught.value.problems] == [
+            f"dataset: is {spec!r}. Name one dataset at a time, without repeats."
+        ]
+
+
+def test_a_dataset_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="dataset: 'nowhere' does not exist"):
+        read_parts("nowhere", from_remote=False)
 
 
 # --- checks -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 
 from forecaster.data import store
 from forecaster.data.ledger import Call, Ledger, Request, Status
+from forecaster.data.news import covered_spans
 from forecaster.data.weeks import trading_weeks
 from forecaster.records import Article, Close, Company, PriceHistory
 
 THEN = datetime(2026, 6, 1, 12, tzinfo=UTC)
 WEEKS = trading_weeks("XNYS", date(2026, 1, 5), date(2026, 1, 23), THEN)
 BARS = [{"day": "2026-01-09", "close": "100.5", "adj_close": "99.25"}]
+FILES = ("bbbb", "aaaa", "")
+"""Digests of the files that the command names, in its order."""
 PRICES = {"bars": BARS, "splits": [{"day": "2026-03-02", "ratio": "4.0"}], "missing_days": ["2026-01-12"]}
 
 
@@ -31,9 +35,11 @@ def bars(first: str, last: str, status: Status = "answered") -> Call:
     return Call(Request("daily-bars", "AAPL", first, last), status, THEN, payload, count=1)
 
 
-def price_file(first: str, last: str, digest: str, count: int = 1) -> Call:
-    payload = PRICES | {"adjusted_only": True}
-    return Call(Request("price-file", "AAPL", first, last, digest), "answered", THEN, payload, count=count)
+def price_file(first: str, last: str, digest: str, days: Sequence[str] = ("2026-01-09",)) -> Call:
+    closes = [{"day": day, "close": "100.5", "adj_close": "99.25"} for day in days]
+    payload = PRICES | {"bars": closes, "adjusted_only": True}
+    request = Request("price-file", "AAPL", first, last, digest)
+    return Call(request, "answered", THEN, payload, count=len(days))
 
 
 def unix_s(moment: str) -> int:
@@ -55,7 +61,7 @@ ASKED = (date(2025, 1, 2), date(2026, 1, 23))
 
 
 def chosen(ledger: Ledger) -> Request | None:
-    call = store.price_call(ledger, "AAPL", *ASKED)
+    call = store.price_call(ledger, "AAPL", *ASKED, FILES)
     return call.request if call else None
 
 
@@ -76,23 +82,65 @@ def test_the_asked_window_itself_comes_before_others(ledger: Ledger) -> None:
     assert chosen(ledger) == Request("daily-bars", "AAPL", "2025-01-02", "2026-01-23")
 
 
-def test_the_users_file_comes_before_the_vendor_and_the_one_that_goes_on_longest_before_others(
+def test_the_users_file_comes_before_the_vendor_and_the_one_with_the_most_closes_before_others(
     ledger: Ledger,
 ) -> None:
     ledger.record(bars("2025-01-02", "2026-01-23"))
+    ledger.record(price_file("2026-01-01", "2026-03-02", "aaaa", ["2026-01-09", "2026-03-02", "2026-03-03"]))
+    assert chosen(ledger) == Request("price-file", "AAPL", "2026-01-01", "2026-03-02", "aaaa")
+    ledger.record(price_file("2020-01-01", "2026-01-16", "bbbb", ["2026-01-09", "2026-01-16"]))
+    assert chosen(ledger) == Request("price-file", "AAPL", "2020-01-01", "2026-01-16", "bbbb")
+
+
+def test_of_two_files_with_as_many_closes_the_one_named_first_is_taken(ledger: Ledger) -> None:
     ledger.record(
-        price_file("2026-01-01", "2026-03-01", "aaaa"), price_file("2020-01-01", "2026-03-02", "bbbb")
+        price_file("2026-01-09", "2026-01-09", "aaaa"), price_file("2026-01-09", "2026-01-09", "bbbb")
     )
-    assert chosen(ledger) == Request("price-file", "AAPL", "2020-01-01", "2026-03-02", "bbbb")
-    ledger.record(price_file("2021-01-01", "2026-03-02", "cccc"))
-    assert chosen(ledger) == Request("price-file", "AAPL", "2021-01-01", "2026-03-02", "cccc")
+    assert chosen(ledger) == Request("price-file", "AAPL", "2026-01-09", "2026-01-09", "bbbb")
 
 
-def test_a_file_without_a_price_does_not_count(ledger: Ledger) -> None:
-    ledger.record(price_file("2026-01-01", "2026-03-01", "aaaa", count=0))
+def test_a_file_that_the_command_does_not_name_is_not_taken(ledger: Ledger) -> None:
+    ledger.record(price_file("2026-01-01", "2026-01-23", "of an earlier command"))
+    assert chosen(ledger) is None
+
+
+def test_a_file_without_a_price_in_the_window_does_not_count(ledger: Ledger) -> None:
+    ledger.record(price_file("2026-01-01", "2026-03-01", "aaaa", []))
+    ledger.record(price_file("2024-12-31", "2026-03-01", "bbbb", ["2024-12-31", "2026-02-01"]))
     assert chosen(ledger) is None
     ledger.record(bars("2025-01-02", "2026-01-23"))
     assert chosen(ledger) == Request("daily-bars", "AAPL", "2025-01-02", "2026-01-23")
+
+
+def test_an_answer_that_came_before_its_last_close_is_not_settled(ledger: Ledger) -> None:
+    early = replace(bars("2025-01-02", "2026-01-23"), fetched_at=datetime(2026, 1, 23, 22, tzinfo=UTC))
+    assert not store.is_settled(early)
+    assert store.is_settled(bars("2025-01-02", "2026-01-09"))
+    assert store.is_settled(replace(early, fetched_at=datetime(2026, 1, 29, tzinfo=UTC)))
+    ledger.record(early)
+    assert store.price_call(ledger, "AAPL", *ASKED, FILES, settled_only=True) is None
+    assert chosen(ledger) == early.request
+    again = replace(early, request=replace(early.request, variant="2"), fetched_at=THEN)
+    ledger.record(again)
+    assert chosen(ledger) == again.request
+
+
+def test_reported_figures_come_from_the_answer_given_first_after_the_last_week() -> None:
+    calls = [
+        Call(Request("filings", "AAPL", window_end=day, variant=variant), "answered", THEN, [])
+        for day in ("2025-06-27", "2026-01-23", "2026-05-01")
+        for variant in ("quarterly", "annual")
+    ]
+
+    def chosen_end(as_of: date) -> str | None:
+        call = store.reported_call(calls, "annual", as_of)
+        assert call and call.request.variant == "annual"
+        return call.request.window_end
+
+    assert chosen_end(date(2026, 1, 23)) == "2026-01-23"
+    assert chosen_end(date(2025, 12, 5)) == "2026-01-23"
+    assert chosen_end(date(2026, 9, 4)) == "2026-05-01"
+    assert store.reported_call([], "annual", date(2026, 9, 4)) is None
 
 
 def test_files_and_answers_of_other_symbols_are_not_taken(ledger: Ledger) -> None:
@@ -156,7 +204,7 @@ def test_raw_articles_are_all_that_were_received_strays_and_repetitions_too() ->
 )
 def test_what_is_no_article_is_counted_and_left_out(ledger: Ledger, odd: Any) -> None:
     ledger.record(news("2026-01-02", "2026-01-23", [odd, item(2, "2026-01-07T10:00:00")]))
-    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock")
+    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     assert [article.id for article in stored.data.articles] == ["finnhub:2"]
     assert [article.id for article in store.raw_articles(stored.calls)] == ["finnhub:2"]
     assert stored.malformed_articles == 1
@@ -168,18 +216,19 @@ def test_news_coverage_joins_calls_and_files(ledger: Ledger) -> None:
         news("2026-01-07", "2026-01-07", [item("file:1", "2026-01-07T10:00:00")], "news-file"),
         news("2026-01-09", "2026-01-09", []),
     )
-    assert store.news_coverage(ledger, "AAPL") == [
+    assert covered_spans(store.news_calls_of(ledger, "AAPL", FILES)) == [
         (datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 7, 10, 0, 1, tzinfo=UTC)),
         (datetime(2026, 1, 9, tzinfo=UTC), datetime(2026, 1, 10, tzinfo=UTC)),
     ]
-    assert store.news_coverage(ledger, "MSFT") == []
+    assert store.news_calls_of(ledger, "MSFT", FILES) == []
+    assert [call.request.endpoint for call in store.news_calls_of(ledger, "AAPL", ())] == ["company-news"] * 2
 
 
 # --- a symbol -----------------------------------------------------------------------------------------------
 
 
 def test_an_empty_ledger_gives_a_symbol_without_anything(ledger: Ledger) -> None:
-    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock")
+    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     data = stored.data
     assert (data.company, data.prices, data.adjusted_only) == (Company("AAPL", "AAPL", "", ""), None, False)
     assert (list(data.articles), list(data.covered), list(data.quarters)) == ([], [], [])
@@ -189,7 +238,7 @@ def test_an_empty_ledger_gives_a_symbol_without_anything(ledger: Ledger) -> None
 def test_a_symbol_that_yahoo_does_not_know_has_no_prices_and_its_call_is_kept(ledger: Ledger) -> None:
     call = bars("2024-11-28", "2026-01-23", "unknown symbol")
     ledger.record(call)
-    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock")
+    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     assert stored.data.prices is None
     assert [kept.request for kept in stored.calls] == [call.request]
 
@@ -202,7 +251,7 @@ def test_a_symbol_is_read_with_all_that_its_weeks_may_use(ledger: Ledger) -> Non
     prices = price_file("2025-01-01", "2026-01-23", "aaaa")
     about = Call(Request("profile", "AAPL"), "answered", THEN, profile | {"ipo": "1980-12-12"})
     ledger.record(within, too_old, too_new, prices, about)
-    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock")
+    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     assert stored.calls == (within, about, prices)
     assert stored.data.company == Company("AAPL", "Apple Inc", "Tech", "NASDAQ", "US", date(1980, 12, 12))
     assert stored.data.adjusted_only
@@ -211,7 +260,7 @@ def test_a_symbol_is_read_with_all_that_its_weeks_may_use(ledger: Ledger) -> Non
 
 def test_a_coin_has_no_profile(ledger: Ledger) -> None:
     ledger.record(Call(Request("profile", "BTC-USD"), "answered", THEN, {"name": "Bitcoin Depot"}))
-    stored = store.read_symbol(ledger, "BTC-USD", WEEKS, "cryptocurrency")
+    stored = store.read_symbol(ledger, "BTC-USD", WEEKS, "cryptocurrency", FILES)
     assert stored.data.company == Company("BTC-USD", "BTC-USD", "", "", kind="cryptocurrency")
 
 
@@ -220,7 +269,7 @@ def test_a_day_with_more_news_than_a_call_gives_is_not_covered(ledger: Ledger) -
         news("2026-01-05", "2026-01-06", []),
         news("2026-01-07", "2026-01-07", [item(1, "2026-01-07T20:00:00")], truncated=True),
     )
-    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock")
+    stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     assert stored.cut_off_days == {date(2026, 1, 7)}
     assert stored.data.covered == [(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 7, tzinfo=UTC))]
     assert [article.id for article in stored.data.articles] == ["finnhub:1"]

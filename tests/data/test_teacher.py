@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import math
 import signal
 import threading
 import traceback
@@ -32,9 +31,9 @@ from forecaster.data.teacher import (
     TokenEstimate,
     Unusable,
     answer_for,
+    answered,
     check_teacher,
     estimate,
-    find_problems,
     label_examples,
     render_report,
     upper_bound,
@@ -910,31 +909,23 @@ def test_the_loopback_market_passes_and_refuses_like_an_endpoint() -> None:
         assert market.counts()[CHAT] == 0
 
 
-def test_every_problem_of_a_plan_is_told_at_once_before_any_call(ledger: Ledger) -> None:
-    plan = TeacherPlan("", "127.0.0.1:8000/v1", input_usd_per_million_tokens=-1, max_cost_usd=math.nan)
-    assert [(problem.where, problem.found) for problem in find_problems(plan)] == [
-        ("--teacher_model", "is missing."),
-        ("OPENAI_BASE_URL", "is no web address."),
-        ("--input_usd_per_million_tokens", "is -1."),
-        ("--max_cost_usd", "is nan."),
-        ("--max_cost_usd", "cannot be kept without prices."),
-    ]
-    for ask in (
-        lambda: check_teacher(plan, KEY),
-        lambda: label_examples([an_example()], ledger, plan, KEY),
-    ):
-        with pytest.raises(ConfigurationError) as caught:
-            ask()
-        assert len(caught.value.problems) == 5
+# --- what is left to ask ------------------------------------------------------------------------------------
 
 
-def test_a_limit_without_prices_names_the_missing_ones() -> None:
-    plan = TeacherPlan("m", input_usd_per_million_tokens=1.0, max_cost_usd=5.0)
-    (problem,) = find_problems(plan)
-    assert str(problem) == (
-        "--max_cost_usd: cannot be kept without prices. Give --output_usd_per_million_tokens too."
-    )
-    assert find_problems(TeacherPlan("m", **PRICES, max_cost_usd=0.0)) == []
+def test_only_wanted_weeks_with_a_usable_answer_of_this_teacher_count(
+    endpoint: Endpoint, ledger: Ledger
+) -> None:
+    plan = a_plan(endpoint, tries=2)
+    good, bad, other_prompt = an_example(0), an_example(1), an_example(0, user="And now?")
+    endpoint.script = lambda body, number: (200, completion("no answer" if number > 2 else UP))
+    label_examples([good, other_prompt, bad], ledger, plan, KEY)
+    weeks = [(row.target.start.isoformat(), row.target.end.isoformat()) for row in (good, bad)]
+    wanted = [("AAPL", *week) for week in weeks]
+    assert len(endpoint.chats) == 4
+    assert answered(ledger, plan, wanted) == 1
+    assert answered(ledger, plan, [("ZZZZ", *weeks[0])]) == answered(ledger, plan, []) == 0
+    assert answered(ledger, a_plan(endpoint, blind=True), wanted) == 0
+    assert answered(ledger, a_plan(endpoint, model="n"), wanted) == 0
 
 
 # --- the report ---------------------------------------------------------------------------------------------
@@ -950,7 +941,8 @@ def test_the_report_counts_faults_names_rows_and_says_how_to_go_on() -> None:
         "$0.50 in all\n"
         "  3 without a usable answer, no section [Positive Developments]: AAPL week 0, AAPL week 1, ...\n"
         f"  1 without a usable answer, {TOLD_WRONG}: MSFT week 1\n"
-        "Stopped: the limit. Nothing is lost: the same command goes on from here."
+        "Stopped: the limit. Nothing is lost: the same command with a higher --max_cost_usd goes on from "
+        "here, and `build` makes a dataset of what is there."
     )
     short = render_report(LabelReport(1, 1, 1, 1000, 500, None, None, ()))
     assert short == "label: 1 of 1 rows have a usable answer; 1 calls, 1000 tokens in, 500 out"

@@ -51,12 +51,27 @@ def test_a_file_of_tickers(tmp_path: Path) -> None:
     path.write_text("# my list\n$AAPL, BRK.B\nBF-B; FB  # renamed\nMETA\n")
     universe = find_universe(str(path))
     assert universe.name == "mine"
-    assert universe.symbols == ("AAPL", "BRK.B", "BF-B", "META")
+    assert universe.symbols == ("AAPL", "BRK.B", "BF.B", "META")
     assert universe.notes == (
         "Renamed: FB is META today.",
         "1 tickers name a company twice.",
-        "2 of 4 are no members of DOW_30 or NASDAQ_100 today: BRK.B, BF-B.",
+        "2 of 4 are no members of DOW_30 or NASDAQ_100 today: BRK.B, BF.B.",
     )
+
+
+def test_an_american_share_class_is_one_company_however_it_is_written() -> None:
+    universe = find_universe("BRK-B,BRK.B,bf-a,AAPL")
+    assert (universe.name, universe.symbols) == ("brk.b-bf.a-aapl", ("BRK.B", "BF.A", "AAPL"))
+    assert universe.notes == (
+        "1 tickers name a company twice.",
+        "2 of 3 are no members of DOW_30 or NASDAQ_100 today: BRK.B, BF.A.",
+    )
+
+
+@pytest.mark.parametrize("listed", ["AAPL,BTC-USD", "AAPL,SAP.DE", "AAPL,VOD.L"])
+def test_coins_and_tickers_of_other_exchanges_are_no_share_classes(listed: str) -> None:
+    with pytest.raises(ConfigurationError, match="follows the sessions of New York"):
+        find_universe(listed)
 
 
 @pytest.mark.parametrize("index_name", ["sp500", "nasdaqq", "", "AAPL,../x", "AAPL MSFT'"])

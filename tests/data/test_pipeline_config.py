@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -78,6 +79,29 @@ def test_flags_may_stand_before_and_behind_the_stage() -> None:
     assert (config.stage, config.yes, config.teacher_model) == ("fetch", True, "t-2")
     assert config.news_file == (Path("a.csv"), Path("b.jsonl"))
     assert parsed("fetch", *RANGE, "--yes").stage == "fetch"
+    apart = parsed("describe", "--model", "sample/base", "rows.jsonl")
+    assert (apart.stage, apart.model, apart.dataset) == ("describe", "sample/base", "rows.jsonl")
+
+
+def test_a_repeated_flag_for_files_keeps_all_of_them() -> None:
+    both = ("--news_file", "a.csv", "--price_file", "p.csv", "--news_file", "b.csv", "--price_file", "q.csv")
+    config = parsed(*RANGE, *both)
+    assert config.news_file == (Path("a.csv"), Path("b.csv"))
+    assert config.price_file == (Path("p.csv"), Path("q.csv"))
+
+
+@pytest.mark.parametrize("flag", ["--news_file", "--price_file"])
+def test_a_stage_that_was_taken_for_a_file_is_told_alone(flag: str) -> None:
+    assert problems(*RANGE, flag, "a.csv", "plan", settings=Settings()) == [
+        f"{flag}: takes the stage 'plan' for a file. Put the stage first."
+    ]
+
+
+def test_a_file_may_be_called_like_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan").touch()
+    config = parsed(*RANGE, "--news_file", "plan")
+    assert (config.stage, config.news_file) == ("all", (Path("plan"),))
 
 
 @pytest.mark.parametrize(
@@ -264,6 +288,21 @@ def test_a_stage_needs_the_keys_of_those_it_asks(argv: list[str], missing: list[
 )
 def test_other_stages_need_no_key(argv: list[str]) -> None:
     assert parsed(*argv, *RANGE, settings=Settings()).teacher_model is None
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "http://", "http://127.0.0.1:port/v1", "http://[::1"])
+def test_the_address_of_the_teacher_is_a_web_address(url: str) -> None:
+    settings = replace(KEYS, openai_base_url=url)
+    assert problems(*RANGE, settings=settings) == [
+        "OPENAI_BASE_URL: is no web address. It begins with http:// or https:// and a host, as in "
+        "http://127.0.0.1:8000/v1."
+    ]
+    assert parsed("fetch", *RANGE, settings=settings).stage == "fetch"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://api.example.com/v1", "http://[::1]:80"])
+def test_a_web_address_is_fine(url: str) -> None:
+    assert parsed(*RANGE, settings=replace(KEYS, openai_base_url=url)).asks_teacher
 
 
 # --- any dataset --------------------------------------------------------------------------------------------
