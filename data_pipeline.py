@@ -148,7 +148,7 @@ def run(job: Job, settings: Settings) -> int:
     if stage in ("all", "plan", "fetch", "label"):
         costs = estimate(job, ledger, settings)
         print(plan.render_plan(costs))
-        if stage == "plan" or not _agreed(job.config):
+        if stage == "plan" or not _agreed(job.config, costs):
             return 0
     if job.config.asks_teacher:
         teacher.check_teacher(teacher_plan(job, settings), str(settings.openai_api_key))
@@ -190,9 +190,11 @@ def _digests(config: PipelineConfig) -> tuple[str, ...]:
     return tuple(digests)
 
 
-def _agreed(config: PipelineConfig) -> bool:
-    """Ask where there is somebody to ask; elsewhere the command itself is the answer."""
-    if config.yes or sys.stdin is None or not sys.stdin.isatty():
+def _agreed(config: PipelineConfig, costs: plan.Plan) -> bool:
+    """Ask where something is spent and somebody is there to ask; elsewhere the command is the answer."""
+    asks_teacher = config.asks_teacher and costs.input_tokens > 0
+    nothing_spent = not (asks_teacher or costs.news.calls or costs.other_calls or costs.price_calls)
+    if config.yes or nothing_spent or sys.stdin is None or not sys.stdin.isatty():
         return True
     try:
         return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
@@ -484,6 +486,9 @@ def audit_stage(job: Job, ledger: Ledger) -> int:
         way_out = "Build it first, with the same flags."
         raise ConfigurationError([Problem("audit", f"{job.folder} does not exist.", way_out)])
     parts = sources.read_parts(str(job.folder), from_remote=False)
+    if changed := build.changed_files(job.folder):
+        print(f"{job.folder} is not as it was built: {', '.join(changed)} changed", file=sys.stderr)
+        return 1
     # More weeks may have ended since it was built.
     last_end = max(day for part in parts.values() for day in part["target_end"])
     known = [week for week in job.weeks if week.end.isoformat() <= last_end]
@@ -509,7 +514,9 @@ def _report_audit(report: audit.AuditReport) -> int:
 
 def inspect(config: PipelineConfig) -> int:
     """`audit`, `describe` or `convert` for any dataset that train_lora.py takes."""
-    parts = sources.read_parts(str(config.dataset), config.from_remote)
+    own = config.data_folder / f"{sources.SHORT_NAME_PREFIX}{config.dataset}"
+    spec = str(own if own.is_dir() else config.dataset)
+    parts = sources.read_parts(spec, config.from_remote, whole_rows=config.stage == "convert")
     if config.stage == "audit":
         return _report_audit(audit.audit_rows(parts, _prices_only(config)))
     path = Path(str(config.dataset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import date
@@ -157,3 +158,20 @@ def test_audit_of_a_tampered_dataset_fails(built: tuple[Path, str], tmp_path: Pa
     done = run_entry("data_pipeline.py", tmp_path, "audit", "rows.jsonl")
     assert done.returncode == 1
     assert "answer against label" in done.stdout
+
+
+def test_a_dataset_that_was_changed_after_its_build_is_told(
+    built: tuple[Path, str], market: Market, tmp_path: Path
+) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(built[0] / "data", copy)
+    (copy / f"fingpt-forecaster-{NAME}" / "parquet" / "train.parquet").write_bytes(b"other rows")
+    done = pipeline(tmp_path, market, "audit", *FLAGS, "--with_macro", "--with_indicators")
+    assert done.returncode == 1
+    assert "is not as it was built: parquet/train.parquet changed" in done.stderr
+
+
+def test_an_audit_without_the_ledger_says_what_it_could_not_compare(built: tuple[Path, str]) -> None:
+    done = run_entry("data_pipeline.py", built[0], "audit", NAME)
+    assert done.returncode == 0, done.stdout
+    assert "Passed: no leak and no error. Not everything could be compared: see below." in done.stdout

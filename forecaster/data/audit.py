@@ -666,6 +666,13 @@ def _moment(value: Any) -> datetime | None:
 EXAMPLES_PER_KIND = 10
 
 
+def _verdict(report: AuditReport) -> str:
+    if not report.passed:
+        return f"Failed: {len(report.failures)} findings."
+    rest = " Not everything could be compared: see below." if report.unchecked else ""
+    return f"Passed: no leak and no error.{rest}"
+
+
 def render_markdown(report: AuditReport, examples_per_kind: int = EXAMPLES_PER_KIND) -> str:
     """The report as a page: verdict, counts by kind, what was and was not compared, some findings of each."""
     counts = report.counts
@@ -675,9 +682,7 @@ def render_markdown(report: AuditReport, examples_per_kind: int = EXAMPLES_PER_K
         for kind in KINDS
         if counts[kind]
     ]
-    verdict = (
-        "Passed: no leak and no error." if report.passed else f"Failed: {len(report.failures)} findings."
-    )
+    verdict = _verdict(report)
     parts = ["# Audit", verdict]
     if found:
         parts.append(

@@ -106,6 +106,20 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def changed_files(folder: Path) -> list[str]:
+    """Files that are not what the manifest says, or are not there; the manifest itself where it cannot be
+    read."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [MANIFEST]
+    return [
+        name
+        for name, digest in files
+        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
+    ]
+
+
 def changed_arguments(folder: Path, arguments: Mapping[str, Any]) -> list[str]:
     """Names of the arguments in which a dataset already in `folder` differs; empty where there is none."""
     try:

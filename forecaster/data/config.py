@@ -204,6 +204,9 @@ def _dataset_problems(config: PipelineConfig) -> list[Problem]:
         problems.append(
             Problem("command line", f"{config.stage} needs a dataset.", "Name it after the stage.")
         )
+    if config.news_file:
+        way_out = "To compare with news, audit without naming the dataset, with the flags it was built with."
+        problems.append(Problem("--news_file", "is of no use beside a dataset.", way_out))
     if config.stage == "convert" and not config.model:
         problems.append(
             Problem("--model", "is missing.", "Name the model whose chat template the copy is for.")

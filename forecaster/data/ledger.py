@@ -155,19 +155,22 @@ class Ledger:
 
 
 _COLUMNS = (
-    "endpoint, symbol, window_start, window_end, variant, status, fetched_at, payload, count, truncated"
+    "endpoint, symbol, window_start, window_end, variant, status, fetched_at, payload, count, truncated, "
+    "sha256"
 )
 
 
 def _call(row: tuple[Any, ...]) -> Call:
-    return Call(
-        Request(*row[:5]),
-        row[5],
-        datetime.fromisoformat(row[6]),
-        json.loads(zlib.decompress(row[7])),
-        row[8],
-        bool(row[9]),
-    )
+    """A stored call; raises sqlite3.DatabaseError where its payload is not the one that was recorded."""
+    request = Request(*row[:5])
+    try:
+        payload = zlib.decompress(row[7])
+        is_whole = hashlib.sha256(payload).hexdigest() == row[10]
+    except zlib.error:
+        is_whole = False
+    if not is_whole:
+        raise sqlite3.DatabaseError(f"the ledger is damaged at {request}: take a copy that is whole")
+    return Call(request, row[5], datetime.fromisoformat(row[6]), json.loads(payload), row[8], bool(row[9]))
 
 
 @dataclass(frozen=True, order=True)

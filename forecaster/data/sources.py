@@ -185,8 +185,11 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
     return Corpus(train, test, counts, _fingerprint(train, test))
 
 
-def read_parts(spec: str, from_remote: bool) -> datasets.DatasetDict:
+def read_parts(spec: str, from_remote: bool, whole_rows: bool = False) -> datasets.DatasetDict:
     """Every split of one dataset, with all of its columns, unsplit and undropped.
+
+    Args:
+        whole_rows: whether a row with an empty column is a problem, as in training.
 
     Raises:
         ConfigurationError: it is not there, cannot be read, or lacks a published column.
@@ -198,7 +201,8 @@ def read_parts(spec: str, from_remote: bool) -> datasets.DatasetDict:
             problem = Problem("dataset", f"is {spec!r}.", "Name one dataset at a time, without repeats.")
         raise ConfigurationError([problem])
     loaded = _load(Source(spec, *located, repeat=1))
-    if problems := [p for name, part in loaded.items() for p in _column_problems(part, f"{spec} ({name})")]:
+    check = _row_problems if whole_rows else _column_problems
+    if problems := [p for name, part in loaded.items() for p in check(part, f"{spec} ({name})")]:
         raise ConfigurationError(problems)
     return loaded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,3 +107,13 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no database, whatever its name says" * 50)
     with pytest.raises(sqlite3.DatabaseError):
         Ledger(tmp_path / "x")
+
+
+def test_a_payload_that_was_tampered_with_is_told(ledger: Ledger) -> None:
+    ledger.record(Call(NEWS, "answered", THEN, [1]))
+    other = sqlite3.connect(ledger.path)
+    for payload in (zlib.compress(b"[2]"), b"no zlib"):
+        other.execute("UPDATE calls SET payload = ?", (payload,))
+        other.commit()
+        with pytest.raises(sqlite3.DatabaseError, match="the ledger is damaged at"):
+            ledger.answer(NEWS)
