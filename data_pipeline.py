@@ -51,7 +51,7 @@ from forecaster.data import (
 )
 from forecaster.data.config import PipelineConfig, parse_flags
 from forecaster.data.examples import Dropped
-from forecaster.data.fetch import Outcome, fetch, reports_to_ask
+from forecaster.data.fetch import Needs, Outcome, fetch, reports_to_ask
 from forecaster.data.finnhub import Finnhub
 from forecaster.data.job import LEDGER_FILE, Job, macro_calls, needs_of, outcomes, resolve
 from forecaster.data.ledger import Call, Ledger, Trace, fingerprint
@@ -146,7 +146,8 @@ def run(job: Job, settings: Settings) -> int:
         import_files(job, ledger)
     job = replace(job, files=_digests(job.config))
     if stage in ("all", "plan", "fetch", "label"):
-        costs = estimate(job, ledger, settings)
+        wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
+        costs = estimate(job, ledger, settings, wanted)
         print(plan.render_plan(costs))
         if stage == "plan" or not _agreed(job.config, costs):
             return 0
@@ -154,7 +155,7 @@ def run(job: Job, settings: Settings) -> int:
         teacher.check_teacher(teacher_plan(job, settings), str(settings.openai_api_key))
     status = 0
     if stage in ("all", "fetch"):
-        status = fetch_stage(job, ledger, settings, costs)
+        status = fetch_stage(job, ledger, settings, wanted, costs)
     if status == 0 and job.config.asks_teacher:
         status = label_stage(job, ledger, settings)
     if status == 0 and stage in ("all", "build"):
@@ -236,9 +237,8 @@ def import_files(job: Job, ledger: Ledger) -> None:
     print("\n".join(lines), end="\n" if lines else "")
 
 
-def estimate(job: Job, ledger: Ledger, settings: Settings) -> plan.Plan:
+def estimate(job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Needs]) -> plan.Plan:
     """What is left to spend, from what the ledger holds."""
-    wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
     gaps = [
         news.gaps(need.news, news.covered_spans(store.news_calls_of(ledger, need.symbol, job.files)))
         for need in wanted
@@ -284,10 +284,11 @@ def _asks_finnhub(job: Job, settings: Settings) -> bool:
     return bool(settings.finnhub_api_key) or not job.config.news_file
 
 
-def fetch_stage(job: Job, ledger: Ledger, settings: Settings, costs: plan.Plan) -> int:
+def fetch_stage(
+    job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Needs], costs: plan.Plan
+) -> int:
     """Bring the ledger up to what the dataset needs; 1 when a call failed, so that nothing is built on a
     hole."""
-    wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
     key = settings.finnhub_api_key if any(need.news or need.profile for need in wanted) else None
     finnhub = Finnhub(key, Pace(job.config.calls_per_minute)) if key else None
     yahoo = prices.Yahoo(Pace(prices.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
@@ -384,13 +385,14 @@ def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     plots.draw_dataset(building / "overview.png", tally.states, tally.articles, labels, returns_pct)
     text = card.render_card(job, parts, tally, teacher_name(job), traces)
     (building / build.CARD).write_text(text, encoding="utf-8")
+    arguments = arguments_of(job)
     content = {
-        "arguments": arguments_of(job),
+        "arguments": arguments,
         "ledger_sha256": fingerprint(traces),
         "versions": versions(PACKAGES),
     }
     build.write_manifest(building, content)
-    if changed := build.changed_arguments(job.folder, arguments_of(job)):
+    if changed := build.changed_arguments(job.folder, arguments):
         print(f"{job.folder} held a dataset with another {', '.join(changed)}, and is replaced")
     build.replace_folder(building, job.folder)
     print(f"{job.folder}: {len(rows['train'])} training and {len(rows['test'])} test rows")

@@ -19,6 +19,7 @@ TIERS = {
     "forecaster.records": 0,
     "forecaster.errors": 0,
     "forecaster.prompts": 1,
+    "forecaster.hashes": 1,
     "forecaster.settings": 1,
     "forecaster.tracking": 1,
     "forecaster.provenance": 1,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import exchange_calendars
 from tabulate import tabulate
 
+from forecaster.data.sources import COLUMNS
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.prompts import (
     INDICATORS,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 TRAINING_SPLIT = "train"
 """Every other split is held out."""
 ROWS_AT_ONCE = 64
-COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 _CALENDAR_START = "1990-01-01"
 
 # --- what can be found --------------------------------------------------------------------------------------

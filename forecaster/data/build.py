@@ -17,8 +17,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forecaster.data.news import covers
 from forecaster.data.sources import SHORT_NAME_PREFIX
 from forecaster.data.store import Stored
+from forecaster.hashes import differences, sha256_of
 from forecaster.prompts import render_published
 from forecaster.records import Example, TradingWeek
 
@@ -98,7 +100,7 @@ def save(parts: datasets.DatasetDict, folder: Path) -> None:
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """`manifest.json`: sha256 of every other file of the folder, and `content`; written last."""
     files = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -110,14 +112,10 @@ def changed_files(folder: Path) -> list[str]:
     """Files that are not what the manifest says, or are not there; the manifest itself where it cannot be
     read."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
         return [MANIFEST]
-    return [
-        name
-        for name, digest in files
-        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
-    ]
+    return [name for name, _ in differences(folder, files)]
 
 
 def changed_arguments(folder: Path, arguments: Mapping[str, Any]) -> list[str]:
@@ -173,8 +171,7 @@ class Tally:
             received = bisect_left(moments, week.end_close) - bisect_left(moments, week.start_close)
             self.articles[symbol, week.end] = received
         self.incomplete_weeks[symbol] = sum(
-            not any(start <= week.start_close and week.end_close <= end for start, end in data.covered)
-            for week in shown
+            not covers(data.covered, week.start_close, week.end_close) for week in shown
         )
         self.cut_off_days[symbol] = len(stored.cut_off_days)
         self.weeks_without_price[symbol] = (

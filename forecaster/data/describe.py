@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from forecaster.data.sources import COLUMNS
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.prompts import clean_text, parse_answer, parse_prediction
 from forecaster.records import ALL_LABELS, Label, Unreadable
@@ -18,7 +19,6 @@ from forecaster.records import ALL_LABELS, Label, Unreadable
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 OTHER_LABEL = "other"
 """Stands for every label that is none of the twelve."""
 ROWS_AT_ONCE = 1000

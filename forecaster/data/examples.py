@@ -15,6 +15,7 @@ import indices
 from forecaster.data.fundamentals import latest_known
 from forecaster.data.indicators import indicators
 from forecaster.data.macro import macro_readings
+from forecaster.data.news import covers
 from forecaster.data.weeks import label_of, return_pct, sessions_between
 from forecaster.prompts import clean_text, render_user_text, system_prompt
 from forecaster.records import (
@@ -201,10 +202,7 @@ def _company_as(company: Company, symbol: str) -> Company:
 def _flags(
     data: SymbolData, past: Sequence[TradingWeek], quarter: Quarter | None, no_indicators: bool
 ) -> tuple[str, ...]:
-    covered = all(
-        any(start <= week.start_close and week.end_close <= end for start, end in data.covered)
-        for week in past
-    )
+    covered = all(covers(data.covered, week.start_close, week.end_close) for week in past)
     return tuple(
         name
         for name, holds in (

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, date, datetime
-from email.utils import parsedate_to_datetime
+from datetime import date
 from typing import Any, Literal, TypeVar
 
 import finnhub
@@ -24,7 +23,7 @@ from tenacity import (
 )
 
 from forecaster.data.news import is_article
-from forecaster.data.pace import Pace
+from forecaster.data.pace import Pace, retry_after_s
 from forecaster.errors import KeyRefusedError, NoAccessError, UnknownSymbolError, UnreachableError
 
 TRIES = 7
@@ -163,24 +162,10 @@ def _refusal(error: finnhub.FinnhubAPIException) -> Exception:
         return _PassingFault(
             f"HTTP {status}",
             limited=status == 429,
-            retry_after_s=_seconds(error.response.headers.get("Retry-After")),
+            retry_after_s=retry_after_s(error.response.headers.get("Retry-After")),
         )
     # Asked again it would be refused again: the dataset goes on without it.
     return NoAccessError(_VENDOR, f"the call was refused (HTTP {status}).")
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, which holds seconds or a date; None for none or an unreadable one."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdigit():
-        return min(float(retry_after), LONGEST_WAIT_S)
-    try:
-        moment = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT_S)
 
 
 def _fault_of(state: RetryCallState) -> _PassingFault:
@@ -191,7 +176,7 @@ def _fault_of(state: RetryCallState) -> _PassingFault:
 
 def _wait_s(state: RetryCallState) -> float:
     asked = _fault_of(state).retry_after_s
-    return _BACKOFF(state) if asked is None else asked
+    return _BACKOFF(state) if asked is None else min(asked, LONGEST_WAIT_S)
 
 
 def _news(answer: Any) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from forecaster.data.ledger import Call, Request
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.hashes import sha256_of
 from indices import vendor_symbol
 
 FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
@@ -597,5 +598,4 @@ def digest(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sha256_of(path)[:16]

@@ -138,12 +138,7 @@ def articles(
     """
     found = sorted(
         (
-            Article(
-                f"finnhub:{item['id']}" if call.request.endpoint == COMPANY_NEWS else str(item["id"]),
-                _instant(item["datetime"]),
-                item["headline"],
-                str(item.get("summary") or ""),
-            )
+            article_of(call, item)
             for call in calls
             for item in _articles_in_window(call)
             if (start is None or start <= _instant(item["datetime"]))
@@ -178,6 +173,21 @@ def is_article(item: Any) -> bool:
         and 0 <= item["datetime"] <= _LAST_SECOND
         and isinstance(item.get("id"), int | str)
     )
+
+
+def article_of(call: Call, item: dict[str, Any]) -> Article:
+    """An item of a news call, for which `is_article` holds."""
+    return Article(
+        f"finnhub:{item['id']}" if call.request.endpoint == COMPANY_NEWS else str(item["id"]),
+        _instant(item["datetime"]),
+        item["headline"],
+        str(item.get("summary") or ""),
+    )
+
+
+def covers(spans: Sequence[Span], start: datetime, end: datetime) -> bool:
+    """Whether one of the spans holds the whole stretch."""
+    return any(first <= start and end <= last for first, last in spans)
 
 
 def start_of(day: date) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -168,12 +168,7 @@ def news_calls_of(ledger: Ledger, symbol: str, files: Sequence[str]) -> list[Cal
 def raw_articles(calls: Sequence[Call]) -> list[Article]:
     """Every article of the news calls as it was received: strays and repetitions too."""
     return [
-        Article(
-            f"finnhub:{item['id']}" if call.request.endpoint == news.COMPANY_NEWS else str(item["id"]),
-            datetime.fromtimestamp(item["datetime"], UTC),
-            item["headline"],
-            str(item.get("summary") or ""),
-        )
+        news.article_of(call, item)
         for call in calls
         if call.request.endpoint in (news.COMPANY_NEWS, news.NEWS_FILE)
         for item in call.payload or ()

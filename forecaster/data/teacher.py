@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -28,6 +26,7 @@ from tenacity import (
 )
 
 from forecaster.data.ledger import Call, Ledger, Request, Status
+from forecaster.data.pace import retry_after_s
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, UnreachableError
 from forecaster.prompts import (
     parse_answer,
@@ -367,7 +366,7 @@ def _refusal(error: openai.APIStatusError, plan: TeacherPlan) -> Exception:
     if status == 402 or (status == 429 and "insufficient_quota" in (code, details.get("type"))):
         return KeyRefusedError(_vendor(plan), f"the key's credit is used up (HTTP {status}).")
     if status in (408, 409, 429) or status >= 500:
-        pause_s = _seconds(error.response.headers.get("Retry-After"))
+        pause_s = retry_after_s(error.response.headers.get("Retry-After"))
         if pause_s is not None and pause_s > LONGEST_PAUSE_S:
             asked = f"asks for a pause of {pause_s / 60:.0f} minutes (HTTP {status})."
             return UnreachableError(_vendor(plan), asked)
@@ -377,20 +376,6 @@ def _refusal(error: openai.APIStatusError, plan: TeacherPlan) -> Exception:
     if "content_filter" in str(code) or "content management policy" in words:
         return _RowRefused("refused by the endpoint's content filter")
     return _RowRefused(f"refused (HTTP {status})")
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, which holds seconds or a date; None for none or an unreadable one."""
-    if retry_after is None:
-        return None
-    if re.fullmatch(r"\d+(?:\.\d+)?", retry_after.strip()):
-        return float(retry_after)
-    try:
-        moment = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _broken(error: openai.APIConnectionError) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from forecaster.hashes import differences, sha256_of
 
 MANIFEST = "manifest.json"
 _PREFIX = "checkpoint-"
@@ -21,7 +22,7 @@ class Skipped:
 
 def mark_complete(folder: Path) -> None:
     """Write the manifest of a finished checkpoint, atomically; call it when every rank has saved."""
-    manifest = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+    manifest = {str(path.relative_to(folder)): sha256_of(path) for path in _files(folder)}
     temporary = folder / f".{MANIFEST}"
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
     temporary.replace(folder / MANIFEST)
@@ -37,13 +38,7 @@ def fault(folder: Path) -> str | None:
         return "its manifest is damaged"
     if not isinstance(manifest, dict) or not manifest:
         return "its manifest is damaged"
-    for name, digest in manifest.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if _sha256(path) != digest:
-            return f"{name} has changed since it was saved"
-    return None
+    return next((f"{name} {what}" for name, what in differences(folder, manifest)), None)
 
 
 def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
@@ -64,8 +59,3 @@ def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lstrip(".") != MANIFEST)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
