@@ -661,8 +661,8 @@ def test_no_key_is_said_when_it_is_refused_or_nobody_answers(
     forget_keys(monkeypatch)
     write_env(tmp_path)
     # No waits between the tries.
-    for module in ("finnhub", "teacher"):
-        monkeypatch.setattr(f"forecaster.data.{module}._BACKOFF", lambda state: 0.0)
+    for module in ("data.finnhub", "chat"):
+        monkeypatch.setattr(f"forecaster.{module}._BACKOFF", lambda state: 0.0)
     days = [f"2026-{month:02d}-{day:02d},1,1\n" for month in (1, 2, 3) for day in range(1, 29)]
     (tmp_path / "prices.csv").write_text("date,AAPL,MSFT\n" + "".join(days))
     argv, template = flags(calls_per_minute="1800", price_file="prices.csv"), ["fetch", *TEMPLATE]

@@ -23,7 +23,8 @@ from processes import ROOT, run_entry
 from tenacity import wait_none
 
 import data_pipeline
-from forecaster.data import finnhub, prices, teacher
+from forecaster import chat
+from forecaster.data import finnhub, prices
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "ZZZZ")
 WORLD = World(
@@ -287,9 +288,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(finnhub_client.Client, "DEFAULT_TIMEOUT", 2)
     monkeypatch.setattr(prices, "wait_exponential", lambda **_: wait_none())
     monkeypatch.setattr(prices, "_SECOND_OPINION_AFTER_S", 0)
-    monkeypatch.setattr(data_pipeline.prices, "CALLS_PER_MINUTE", 1800)
-    monkeypatch.setattr(teacher, "_BACKOFF", wait_none())
-    monkeypatch.setattr(teacher, "ANSWER_TIME_LIMIT_S", 2.0)
+    monkeypatch.setattr(prices, "CALLS_PER_MINUTE", 1800)
+    monkeypatch.setattr(chat, "_BACKOFF", wait_none())
+    monkeypatch.setattr(chat, "ANSWER_TIME_LIMIT_S", 2.0)
 
 
 def main(market: Market, data_folder: Path, *stage: str) -> int:

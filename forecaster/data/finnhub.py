@@ -23,8 +23,9 @@ from tenacity import (
 )
 
 from forecaster.data.news import is_article
-from forecaster.data.pace import Pace, retry_after_s
+from forecaster.data.pace import Pace
 from forecaster.errors import KeyRefusedError, NoAccessError, UnknownSymbolError, UnreachableError
+from forecaster.pace import retry_after_s
 
 TRIES = 7
 """Waits of 2, 4, 8, 16, 32 and 60 s in between: two full minutes, so that a limit counted by the minute is

@@ -9,24 +9,22 @@ import logging
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback_endpoint import UP, Endpoint, completion, endpoint_on_loopback, error
 from loopback_market import CHAT, MODEL, OPENAI_KEY, Market, World
 from tokenizers import Tokenizer
 
-from forecaster.data import teacher
+from forecaster import chat
+from forecaster.chat import HTTP_TRIES
 from forecaster.data.ledger import Call, Ledger, Request
-from forecaster.data.pace import retry_after_s
 from forecaster.data.teacher import (
-    HTTP_TRIES,
     LabelReport,
     TeacherPlan,
     TokenEstimate,
@@ -45,92 +43,15 @@ from forecaster.records import Example, Label, Messages, TradingWeek
 
 KEY = "sk-ca+na/ry=1 '%s'"
 SPELLINGS = (KEY, "sk-ca%2Bna", "ca+na/ry", "ca%2Bna/ry")
-UP = "[Positive Developments]:\n1. Sales rose.\n\n[Potential Concerns]:\n1. Rents rose.\n\n"
-UP += "[Prediction & Analysis]:\nPrediction: Up by 2-3%\nAnalysis: Sales weigh more."
 DOWN = UP.replace("Up by 2-3%", "Down by 1-2%")
 UP_2 = Label("up", 2)
 TOLD_WRONG = "its prediction is another move than the one that was given"
 
-Script = Callable[[dict[str, Any], int], tuple[int, Any] | tuple[int, Any, dict[str, str]]]
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers a chat with `script(body, number)`, which gives status, JSON or bytes, and headers."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self) -> None:
-        self.script: Script = lambda body, number: (200, completion(UP))
-        self.models: tuple[int, Any] = (200, {"id": "m", "object": "model"})
-        self.listed: tuple[int, Any] = (200, {"data": [{"id": "m"}]})
-        self.chats: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.paths: list[str] = []
-        self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, *_: Any) -> None:
-        """A connection that a test broke is no news."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Endpoint
-
-    def do_GET(self) -> None:
-        self.server.paths.append(self.path)
-        self._send(*(self.server.listed if self.path == "/v1/models" else self.server.models))
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.paths.append(self.path)
-            self.server.keys.append(self.headers["Authorization"])
-            self.server.chats.append(body)
-            number = len(self.server.chats)
-        self._send(*self.server.script(body, number))
-
-    def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def completion(
-    text: Any, usage: tuple[int, int] | None = (1000, 500), finish: str = "stop", **message: Any
-) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "choices": [{"message": {"role": "assistant", "content": text} | message, "finish_reason": finish}]
-    }
-    if usage:
-        content["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
-    return content
-
-
-def error(code: str | None = None, message: str = "no", **more: Any) -> dict[str, Any]:
-    return {"error": {"message": message, "code": code, "type": "invalid_request_error"} | more}
-
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with endpoint_on_loopback() as server:
+        yield server
 
 
 @pytest.fixture
@@ -142,7 +63,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher, "_BACKOFF", lambda state: 0.0)
+    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
 def an_example(number: int = 0, label: Label = UP_2, user: str = "What next?") -> Example:
@@ -571,19 +492,13 @@ def test_the_pause_that_an_endpoint_asks_for_is_kept(
         await really_sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(teacher, "_BACKOFF", lambda state: 7.0)
+    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 7.0)
     headers = [{"Retry-After": "90"}, {"Retry-After": "0.25"}, {}, {"Retry-After": "soon"}]
     endpoint.script = lambda body, number: (
         (429, error(), headers[number - 1]) if number <= 4 else (200, completion(UP))
     )
     assert label_examples([an_example()], ledger, a_plan(endpoint), KEY).answered == 1
     assert [seconds for seconds in slept if seconds] == [90.0, 0.25, 7.0, 7.0]
-
-
-def test_a_retry_after_date_is_read() -> None:
-    future = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
-    assert 7190 < (retry_after_s(future) or 0) <= 7200
-    assert retry_after_s("Fri, 05 Dec 2025 21:00:00 GMT") == 0.0
 
 
 def test_a_pause_of_hours_is_not_waited_for(endpoint: Endpoint, ledger: Ledger) -> None:
@@ -795,46 +710,6 @@ def test_the_key_is_in_no_log_ledger_or_exception(
     assert "refused (HTTP 400)" in shown
     assert not any(spelling in shown for spelling in SPELLINGS)
     assert KEY.encode() not in ledger.path.read_bytes()
-
-
-# --- what comes back, whatever it is ------------------------------------------------------------------------
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["stop", "length", UP, "\ud800"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["choices", "message", "content", "usage", "prompt_tokens", "completion_tokens", "refusal"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(_JSON)
-def test_any_json_is_a_reply_or_none(content: Any) -> None:
-    reply = teacher._reply(content)
-    assert reply is None or reply.text.encode() == reply.text.encode("utf-8", "strict")
-    assert reply is None or reply.tokens is None or min(reply.tokens) >= 0
-
-
-@pytest.mark.parametrize(
-    ("usage", "tokens"),
-    [
-        ({"prompt_tokens": 3, "completion_tokens": 0}, (3, 0)),
-        ({"prompt_tokens": 3}, None),
-        ({"prompt_tokens": -3, "completion_tokens": 1}, None),
-        ({"prompt_tokens": "3", "completion_tokens": 1}, None),
-        ([], None),
-    ],
-)
-def test_usage_counts_only_when_it_is_whole(usage: Any, tokens: tuple[int, int] | None) -> None:
-    reply = teacher._reply(completion(UP, usage=None) | {"usage": usage})
-    assert reply is not None and reply.tokens == tokens
 
 
 # --- before anything expensive ------------------------------------------------------------------------------

@@ -1,0 +1,405 @@
+"""Requests to a model behind an OpenAI-compatible endpoint: the only importer of openai.
+
+No exception of the client leaves this module: its texts can quote the vendor, who quotes parts of the key.
+Faults are told in words of this module, and never chained to their cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, Self, TypeVar
+
+import openai
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, UnreachableError
+from forecaster.pace import retry_after_s
+from forecaster.records import Messages
+
+DEFAULT_URL = "https://api.openai.com/v1"
+
+HTTP_TRIES = 12
+"""With waits of 0.5, 1, 2, 4 and then 8 s in between: a limit that is counted by the minute is outlived."""
+
+LONGEST_PAUSE_S = 120.0
+"""An endpoint that asks for a longer one (a limit by the day) is not waited for."""
+
+ANSWER_TIME_LIMIT_S = 300.0
+"""Small servers take minutes for one answer, and the client's own ten are long when a connection hangs."""
+
+Turn = dict[str, str]
+"""Role and content, as endpoints take them."""
+Finish = Literal["stop", "length", "content_filter", "refusal"]
+
+_BACKOFF = wait_exponential_jitter(multiplier=0.5, max=8, jitter=0.5)
+_MAX_LISTED_MODELS = 8
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Which model is asked where, and how faults speak of it."""
+
+    model: str
+    base_url: str | None
+    """None: OpenAI's."""
+    role: str
+    """What the model is to the user, such as `teacher`."""
+    flag: str
+    """Where the user named it."""
+
+    @property
+    def vendor(self) -> str:
+        return f"{self.role} {self.model}"
+
+    def cut(self, reply: ChatReply) -> str:
+        """Why the text is no whole answer; empty when it is one."""
+        return {
+            "stop": "",
+            "length": "it was cut off at its greatest length",
+            "content_filter": "the endpoint's content filter cut it off",
+            "refusal": f"the {self.role} refused",
+        }[reply.finish]
+
+    def without_reply(self, found: Sequence[str]) -> UnreachableError:
+        """What ends a run in which the network failed.
+
+        Args:
+            found: what `NoReply` told of each row.
+        """
+        return UnreachableError(self.vendor, f"{len(found)} rows got no answer, the last one {found[-1]}.")
+
+
+# --- what a refusal means -----------------------------------------------------------------------------------
+
+
+class PassingFault(Exception):
+    """Something that another try may mend."""
+
+    def __init__(self, found: str, *, retry_after_s: float | None = None, is_lost: bool = False) -> None:
+        self.found, self.retry_after_s = found, retry_after_s
+        self.is_lost = is_lost
+        """Whether the endpoint may have written an answer, and charged it."""
+        super().__init__(found)
+
+
+class RequestRefused(Exception):
+    """The endpoint takes no such request; the next one's may be fine."""
+
+    def __init__(self, found: str) -> None:
+        self.found = found
+        super().__init__(found)
+
+
+class ModelUnknown(Exception):
+    """The endpoint has no such model, or no such path."""
+
+
+class NoReply(Exception):
+    """The network failed until the last try."""
+
+    def __init__(self, found: str, *, is_down: bool) -> None:
+        self.found = found
+        self.is_down = is_down
+        """Whether nobody else got an answer meanwhile, or the endpoint asked for a long pause. Otherwise it
+        may be this request's fault."""
+        super().__init__(found)
+
+
+def _refusal(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
+    """What a status other than 2xx means. The vendor's own words are read, never repeated."""
+    status, words = error.status_code, error.message.lower()
+    details = error.body if isinstance(error.body, dict) else {}
+    code = details.get("code") or details.get("type")
+    if status == 404 or code == "model_not_found":
+        return ModelUnknown()
+    if status in (401, 403):
+        return KeyRefusedError(endpoint.vendor, f"the key was refused (HTTP {status}).")
+    if status == 402 or (status == 429 and "insufficient_quota" in (code, details.get("type"))):
+        return KeyRefusedError(endpoint.vendor, f"the key's credit is used up (HTTP {status}).")
+    if status in (408, 409, 429) or status >= 500:
+        pause_s = retry_after_s(error.response.headers.get("Retry-After"))
+        if pause_s is not None and pause_s > LONGEST_PAUSE_S:
+            asked = f"asks for a pause of {pause_s / 60:.0f} minutes (HTTP {status})."
+            return UnreachableError(endpoint.vendor, asked)
+        return PassingFault(f"HTTP {status}", retry_after_s=pause_s)
+    if code == "context_length_exceeded" or "context length" in words or "too long" in words:
+        return RequestRefused(f"refused, as the prompt is longer than the {endpoint.role} can read")
+    if "content_filter" in str(code) or "content management policy" in words:
+        return RequestRefused("refused by the endpoint's content filter")
+    return RequestRefused(f"refused (HTTP {status})")
+
+
+def _broken(error: openai.APIConnectionError) -> str:
+    if isinstance(error, openai.APITimeoutError):
+        return "no answer in time"
+    return f"a broken connection ({type(error.__cause__).__name__})"
+
+
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+"""Faults of a connection before anything was asked."""
+
+
+_DISPENSABLE = ("max_tokens", "temperature", "seed")
+"""Options that some models refuse; the first has another name there."""
+
+
+def _refused_option(error: openai.APIStatusError) -> str:
+    """The option that the model does not take; empty when the refusal is about something else."""
+    details = error.body if isinstance(error.body, dict) else {}
+    if error.status_code == 400 and details.get("code") in ("unsupported_parameter", "unsupported_value"):
+        return str(details["param"]) if details.get("param") in _DISPENSABLE else ""
+    if error.status_code == 422:
+        return next((name for name in _DISPENSABLE if f"'{name}'" in repr(error.body)), "")
+    return ""
+
+
+def _unknown_model(endpoint: Endpoint, served: Sequence[str]) -> ConfigurationError:
+    way_out = "Name one that the endpoint serves, and check OPENAI_BASE_URL."
+    if served and endpoint.model not in served:
+        others = ", ..." if len(served) > _MAX_LISTED_MODELS else ""
+        way_out = f"It serves {', '.join(served[:_MAX_LISTED_MODELS])}{others}."
+    return ConfigurationError([Problem(endpoint.flag, f"{endpoint.model} is not served.", way_out)])
+
+
+# --- before anything expensive ------------------------------------------------------------------------------
+
+
+def check_model(endpoint: Endpoint, api_key: str) -> None:
+    """Ask the endpoint for the model, without spending a token; what it does not say is no objection.
+
+    Raises:
+        ConfigurationError: the endpoint has no such model.
+        KeyRefusedError: the key is missing, not accepted, or out of credit.
+        UnreachableError: nobody answers.
+    """
+    asyncio.run(_probe(endpoint, api_key))
+
+
+async def _probe(endpoint: Endpoint, api_key: str) -> None:
+    fault: Exception | None = None
+    async with _client(endpoint, api_key, max_retries=2) as client:
+        try:
+            await client.models.with_raw_response.retrieve(endpoint.model)
+        except openai.APIStatusError as error:
+            # A key may be good for chats only.
+            if "missing scopes" not in error.message.lower():
+                fault = _refusal(error, endpoint)
+        except openai.APIConnectionError as error:
+            fault = UnreachableError(endpoint.vendor, f"{_broken(error)}.")
+        if isinstance(fault, RequestRefused | ModelUnknown):
+            # Not every endpoint knows this call, but most can list what they serve.
+            served = await _served(client)
+            fault = _unknown_model(endpoint, served) if served and endpoint.model not in served else None
+    if isinstance(fault, KeyRefusedError | UnreachableError | ConfigurationError):
+        raise fault
+
+
+def _client(endpoint: Endpoint, api_key: str, max_retries: int) -> openai.AsyncOpenAI:
+    """Raises KeyRefusedError for what cannot be a key."""
+    # An HTTP header cannot carry other characters, and the client would quote them.
+    if not (api_key.strip() and api_key.isascii() and api_key.isprintable()):
+        raise KeyRefusedError(endpoint.vendor, "the key is empty, or holds characters that no key has.")
+    return openai.AsyncOpenAI(
+        api_key=api_key.strip(),
+        base_url=endpoint.base_url or DEFAULT_URL,
+        max_retries=max_retries,
+        timeout=openai.Timeout(ANSWER_TIME_LIMIT_S, connect=10.0),
+    )
+
+
+async def _served(client: openai.AsyncOpenAI) -> list[str]:
+    """Ids of the endpoint's models; empty where it does not say."""
+    try:
+        listed = (await client.models.with_raw_response.list()).http_response.json()
+    except (openai.OpenAIError, ValueError):
+        return []
+    models = listed.get("data") if isinstance(listed, dict) else None
+    return [
+        str(model["id"])
+        for model in (models if isinstance(models, list) else [])
+        if isinstance(model, dict) and model.get("id")
+    ]
+
+
+# --- asking -------------------------------------------------------------------------------------------------
+
+
+class Chat:
+    """A client of one endpoint, for as many requests at once as the caller likes; close it with
+    `async with`."""
+
+    def __init__(
+        self, endpoint: Endpoint, api_key: str, *, max_output_tokens: int, temperature: float, seed: int
+    ) -> None:
+        """Raises KeyRefusedError for what cannot be a key."""
+        self.endpoint = endpoint
+        self._client = _client(endpoint, api_key, max_retries=0)
+        self._replies = 0
+        """Requests that brought an answer, usable or not."""
+        self._options: dict[str, Any] = {
+            "max_tokens": max_output_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def unknown_model(self) -> ConfigurationError:
+        """What to tell the user after `ModelUnknown`."""
+        return _unknown_model(self.endpoint, await _served(self._client))
+
+    async def persist(self, attempt: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """The outcome of `attempt`, which sends one request, with as many tries of the network as it takes.
+
+        Raises:
+            NoReply: it took too many.
+            RequestRefused, ModelUnknown, KeyRefusedError.
+        """
+        replies_before = self._replies
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(PassingFault),
+            stop=stop_after_attempt(HTTP_TRIES),
+            wait=_wait_s,
+            reraise=True,
+        )
+        try:
+            return await retrying(attempt, *args, **kwargs)
+        except PassingFault as fault:
+            found = f"after {HTTP_TRIES} tries: {fault.found}"
+            is_down = self._replies == replies_before
+        except UnreachableError as error:
+            found = f"as the endpoint {error.found.rstrip('.')}"
+            is_down = True
+        raise NoReply(found, is_down=is_down)
+
+    async def send(self, messages: Sequence[Turn]) -> ChatReply:
+        """One request.
+
+        Raises:
+            PassingFault: another try may bring an answer.
+            UnreachableError: the endpoint asks for a longer pause than anybody waits.
+            RequestRefused, ModelUnknown, KeyRefusedError.
+        """
+        sent = dict(self._options)
+        fault: Exception
+        try:
+            raw = await self._client.chat.completions.with_raw_response.create(
+                model=self.endpoint.model,
+                messages=messages,  # type: ignore[arg-type]
+                **sent,
+            )
+            content = raw.http_response.json()
+        except openai.APIStatusError as error:
+            if (name := _refused_option(error)) in sent:
+                self._give_up(name)
+                fault = PassingFault(f"no option {name}", retry_after_s=0.0)
+            else:
+                fault = _refusal(error, self.endpoint)
+        except openai.APIConnectionError as error:
+            was_sent = type(error.__cause__).__name__ not in _NOT_SENT
+            fault = PassingFault(_broken(error), is_lost=was_sent)
+        except ValueError:
+            fault = PassingFault("an answer that is not JSON", is_lost=True)
+        else:
+            if reply := read_reply(content):
+                self._replies += 1
+                return reply
+            fault = PassingFault("an answer of an unknown form", is_lost=True)
+        # Out here nothing is being handled, so no exception of the client's becomes part of this one.
+        raise fault
+
+    def _give_up(self, option: str) -> None:
+        """Ask without an option from now on; the limit on the answer's length stays, under its other
+        name."""
+        if option not in self._options:
+            return  # another request has found out meanwhile
+        value = self._options.pop(option)
+        if option == "max_tokens":
+            self._options["max_completion_tokens"] = value
+
+
+def _wait_s(state: RetryCallState) -> float:
+    fault = state.outcome.exception() if state.outcome else None
+    assert isinstance(fault, PassingFault)  # nothing else is tried again
+    return _BACKOFF(state) if fault.retry_after_s is None else fault.retry_after_s
+
+
+# --- requests and replies -----------------------------------------------------------------------------------
+
+
+def turns(asked: Messages) -> list[Turn]:
+    """The request; endpoints refuse an empty turn, so that one is left out."""
+    parts = {"system": asked.system, "user": asked.user}
+    return [{"role": role, "content": sendable(text)} for role, text in parts.items() if text]
+
+
+def sendable(text: str) -> str:
+    """Without lone surrogates, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """What came back for one request."""
+
+    text: str
+    reasoning: str
+    """What the model thought, where the server tells it apart from the text."""
+    finish: Finish
+    tokens: tuple[int, int] | None
+    """In and out; None when the endpoint did not say."""
+
+
+def read_reply(content: Any) -> ChatReply | None:
+    """Read a chat completion; None for anything else. Endpoints differ in all but these fields."""
+    choices = content.get("choices") if isinstance(content, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        return None
+    # DeepSeek and vLLM call it by the first name, newer vLLM and OpenRouter by the second.
+    thoughts = (_text(message.get(name)) for name in ("reasoning_content", "reasoning"))
+    return ChatReply(
+        _text(message.get("content")),
+        next(filter(None, thoughts), ""),
+        _finish(choice, message),
+        _usage(content.get("usage")),
+    )
+
+
+def _text(value: Any) -> str:
+    return sendable(value) if isinstance(value, str) else ""
+
+
+def _finish(choice: dict[str, Any], message: dict[str, Any]) -> Finish:
+    if message.get("refusal"):
+        return "refusal"
+    match choice.get("finish_reason"):
+        case "length":
+            return "length"
+        case "content_filter":
+            return "content_filter"
+    return "stop"
+
+
+def _usage(usage: Any) -> tuple[int, int] | None:
+    if not isinstance(usage, dict):
+        return None
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if isinstance(read, int) and isinstance(written, int) and min(read, written) >= 0:
+        return read, written
+    return None
