@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from forecaster.evaluation.published import parse_as_published
 from forecaster.prompts import (
     SYSTEM_PROMPT,
     PastWeek,
@@ -234,6 +235,40 @@ def test_an_answer_without_its_four_parts_is_unreadable_and_says_why(text: str, 
 def test_only_a_closed_think_block_is_taken_away() -> None:
     assert without_think_block("<think>a\nb</think>\n\nc<think>d</think>") == "c"
     assert without_think_block("<think>a") == "<think>a"
+
+
+@pytest.mark.parametrize(
+    ("line", "misread_pct", "text"),
+    [
+        ("Down by 2-3% as supply tightens", 2.5, "down by 2-3%"),
+        ("Up by 10%", 0.5, "up by more than 5%"),
+        ("Up by 1.5%", 5.5, "up by 1-2%"),
+        ("Up by 10-12%", 2.5, "up by more than 5%"),
+    ],
+)
+def test_what_the_published_parser_misreads_is_read_right(line: str, misread_pct: float, text: str) -> None:
+    answer = PLAIN.replace("Up by 2-3%", line)
+    published, own = parse_as_published(answer), parse_answer(answer)
+    assert published is not None
+    assert published.size_pct == misread_pct
+    assert isinstance(own, Answer), own
+    assert own.label.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [PLAIN.replace("]:", "]"), f"<think>Up or down?</think>\n\n{PLAIN}"],
+    ids=["headers without colon", "think block"],
+)
+def test_what_the_published_parser_does_not_read_is_read(text: str) -> None:
+    assert parse_as_published(text) is None
+    assert parse_answer(text) == GOOD
+
+
+def test_a_closing_think_tag_alone_ends_a_block_that_the_prompt_began() -> None:
+    assert without_think_block("a\n</think>\n\nb") == "b"
+    assert without_think_block("<think>a<think>b</think>c</think>d") == "d"
+    assert without_think_block("<THINK>a</Think>b<thinking>c</thinking>") == "b"
 
 
 _LIKE_A_MARKER = re.compile(r"develop|concern|prediction|analysis|think", re.IGNORECASE)
