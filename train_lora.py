@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from forecaster import tracking
 from forecaster.data import sources
@@ -25,6 +26,9 @@ from forecaster.modeling import checkpoints, config, hardware, registry
 from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, RunFolder, find_run_folder
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
+
+if TYPE_CHECKING:
+    from forecaster.modeling.rows import RowReport
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             print_plan(run, settings)
         if flags.dry_run:
             if all(source.kind != "hub" for source in [*train_sources, *(test_sources or [])]):
-                print_counts(sources.load(train_sources, test_sources))
+                print_counts(sources.load(train_sources, test_sources, flags.validation_share))
             return 0
         train(run, settings, train_sources, test_sources)
     except ConfigurationError as error:
@@ -190,11 +194,21 @@ def print_counts(corpus: sources.Corpus) -> None:
         f"{len(corpus.test)} test rows.",
         flush=True,
     )
+    if corpus.validation is not None:
+        first_day = min(corpus.validation["period"])[:10]
+        print(
+            f"For validation: {counts.validation_held_out} of the training rows, from {first_day} on; "
+            f"dropped because they would not come after their symbol's training: "
+            f"{counts.validation_dropped_out_of_order}; {len(corpus.validation)} validation rows.",
+            flush=True,
+        )
     for name, rows in counts.unused_splits.items():
         print(f"Not used: the {rows} rows of {name}.", flush=True)
 
 
 # --- run ----------------------------------------------------------------------------------------------------
+
+PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def train(
@@ -204,7 +218,7 @@ def train(
     test_sources: Sequence[sources.Source] | None,
 ) -> None:
     """Data, model, run, save."""
-    corpus = sources.load(train_sources, test_sources)
+    corpus = sources.load(train_sources, test_sources, run.config.validation_share)
     if run.resume_from:
         check_same_run(run, corpus)
 
@@ -217,26 +231,20 @@ def train(
     is_main = args.process_index == 0
 
     tokenizer, template = rows.load_tokenizer(run.model, run.config.trust_remote_code)
-    parts = training.tokenise_parts(
-        args, tokenizer, run.config.max_length, train=corpus.train, test=corpus.test
-    )
-    (train_rows, train_report), (test_rows, test_report) = parts["train"], parts["test"]
+    parts = training.tokenise_parts(args, tokenizer, run.config.max_length, **corpus.parts)
+    reports = {name: report for name, (_, report) in parts.items()}
     if is_main:
         print_counts(corpus)
-        print(train_report.summary("Training"))
-        print(test_report.summary("Test"), flush=True)
-    if not train_report.kept or not test_report.kept:
-        left = f"{train_report.kept} training and {test_report.kept} test rows"
-        would_do = max(train_report.max_length_that_would_do, test_report.max_length_that_would_do)
-        found = f"is {run.config.max_length}, which leaves {left}."
-        raise ConfigurationError([Problem("--max_length", found, f"--max_length {would_do} would keep all.")])
+        for name, report in reports.items():
+            print(report.summary(PART_NAMES[name].capitalize()), flush=True)
+    check_rows_fit(run.config, reports)
 
     model = training.build_model(run)
     record = training.run_record(
         run, template, args.train_batch_size * args.gradient_accumulation_steps * args.world_size, versions()
     )
     data_record = training.dataset_record(
-        corpus.fingerprint, corpus.counts, corpus.train["label"], {"train": train_report, "test": test_report}
+        corpus.fingerprint, corpus.counts, corpus.train["label"], reports, sources.recipe(train_sources)
     )
     if is_main:
         run.output_dir.mkdir(parents=True, exist_ok=True)
@@ -244,14 +252,20 @@ def train(
         training.write_json(run.output_dir / DATASET_FILE, data_record)
         if run.config.report_to == "wandb":
             tracking.start(run.output_dir, run.config.run_name, record, settings)
-    trainer = training.make_trainer(run, args, model, tokenizer, train_rows, test_rows)
+    # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
+    evaluated: training.EvaluatedPart = "test" if corpus.validation is None else "validation"
+    trainer = training.make_trainer(
+        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated
+    )
     trainable, total = model.get_nb_trainable_parameters()
     if is_main:
         print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
 
     result = trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
 
-    final_loss = training.final_test_loss(trainer) if run.config.evaluation_strategy != "no" else None
+    final_loss = None
+    if run.config.evaluation_strategy != "no":
+        final_loss = training.final_test_loss(trainer, parts["test"][0], evaluated)
     card = model_card(run, template, corpus, result.training_loss, final_loss)
     tensors = training.save_run(run, trainer, tokenizer, record, data_record, card)
     if is_main:
@@ -259,10 +273,20 @@ def train(
         tracking.finish()
 
 
+def check_rows_fit(flags: config.TrainConfig, reports: Mapping[str, RowReport]) -> None:
+    """Raises ConfigurationError when a part has no row that is short enough."""
+    if all(report.kept for report in reports.values()):
+        return
+    *others, last = (f"{report.kept} {PART_NAMES[name]}" for name, report in reports.items())
+    would_do = max(report.max_length_that_would_do for report in reports.values())
+    found = f"is {flags.max_length}, which leaves {', '.join(others)} and {last} rows."
+    raise ConfigurationError([Problem("--max_length", found, f"--max_length {would_do} would keep all.")])
+
+
 MAY_CHANGE_ON_RESUME = frozenset(
     {"config", "run_name", "output_dir", "resume", "dry_run", "gpu", "local_rank", "report_to", "num_workers"}
     | {"dataset", "test_dataset", "from_remote", "trust_remote_code", "ds_config", "max_new_tokens"}
-    | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval"}
+    | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval", "save_total_limit"}
 )
 
 
@@ -270,13 +294,15 @@ def check_same_run(run: Run, corpus: sources.Corpus) -> None:
     """A resumed run has to see the rows and settings that it began with, and must not have ended."""
     record = json.loads((run.output_dir / RUN_CONFIG).read_text())
     known = json.loads((run.output_dir / DATASET_FILE).read_text())
-    before, now = record["flags"], config.as_flags(run.config)
+    # Runs older than the flag held nothing out.
+    before, now = {"validation_share": 0.0} | record["flags"], config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")
         for name in sorted(before.keys() & now.keys() - MAY_CHANGE_ON_RESUME)
         if before[name] != now[name]
     ]
-    if known["fingerprint_sha256"] != corpus.fingerprint:
+    same_parts = before["validation_share"] == now["validation_share"]
+    if same_parts and known["fingerprint_sha256"] != corpus.fingerprint:
         problems.append(
             Problem(
                 "--resume",
@@ -302,6 +328,8 @@ def model_card(
 ) -> str:
     flags, choice = run.config, run.choice
     weights = "4-bit NF4" if choice.quantization == "4bit" else "unquantised"
+    *others, last = (f"{len(part)} {PART_NAMES[name]}" for name, part in corpus.parts.items())
+    rows = f"{', '.join(others)} and {last}"
     test_line = f"{test_loss:.4f}" if test_loss is not None else "not measured"
     return f"""---
 base_model: {run.model.location}
@@ -316,7 +344,7 @@ predicted move and an analysis. Not financial advice.
 | | |
 |---|---|
 | base model | {run.model.location} |
-| data | {flags.dataset}, {len(corpus.train)} training and {len(corpus.test)} test rows |
+| data | {flags.dataset}, {rows} rows |
 | LoRA | r {flags.lora_r}, alpha {flags.lora_alpha}, dropout {flags.lora_dropout}, {flags.target_modules} |
 | optimisation | rate {flags.learning_rate:g}, {flags.scheduler}, {flags.num_epochs:g} epochs |
 | seed | {flags.seed} |

@@ -14,6 +14,14 @@ import pytest
 from processes import ROOT, run, run_entry
 from safetensors.torch import load_file
 
+import train_lora
+from forecaster.data.sources import Corpus
+from forecaster.errors import ConfigurationError
+from forecaster.modeling.config import TrainConfig, as_flags
+from forecaster.modeling.hardware import Choice
+from forecaster.modeling.registry import BaseModel
+from forecaster.modeling.run import Run
+
 BASE = ROOT / "sample" / "base"
 LAUNCHER = Path(sys.executable).with_name("deepspeed")
 
@@ -63,10 +71,27 @@ def short_run(
     return output_dir
 
 
+def log_history(folder: Path) -> list[dict[str, float]]:
+    history: list[dict[str, float]] = json.loads((folder / "log_history.json").read_text())
+    return history
+
+
 def losses(folder: Path) -> list[float]:
-    history = json.loads((folder / "log_history.json").read_text())
+    entries = log_history(folder)
     return [
-        entry.get("loss", entry.get("eval_loss")) for entry in history if {"loss", "eval_loss"} & set(entry)
+        entry.get("loss", entry.get("eval_loss")) for entry in entries if {"loss", "eval_loss"} & set(entry)
+    ]
+
+
+def steps_with(folder: Path, key: str) -> list[float]:
+    return [entry["step"] for entry in log_history(folder) if key in entry]
+
+
+def elapsed_s(folder: Path) -> list[float]:
+    return [
+        entry["elapsed_s"]
+        for entry in log_history(folder)
+        if {"loss", "eval_loss", "test_loss"} & entry.keys()
     ]
 
 
@@ -103,6 +128,84 @@ def test_zero_2_and_zero_3_on_two_ranks_take_the_same_rows_and_lose_the_same(
     )
 
 
+def test_without_a_validation_part_the_test_rows_are_evaluated_as_before(zero2: Path) -> None:
+    assert (steps_with(zero2, "eval_loss"), steps_with(zero2, "test_loss")) == ([2, 4], [])
+    evaluation = next(entry for entry in log_history(zero2) if "eval_loss" in entry)
+    assert round(evaluation["eval_runtime"] * evaluation["eval_samples_per_second"]) == 4
+    record = json.loads((zero2 / "dataset.json").read_text())
+    assert record["tokenised"].keys() == {"train", "test"}
+    assert "recipe" not in record
+    times = elapsed_s(zero2)
+    assert len(times) == 6
+    assert times == sorted(times)
+
+
+@pytest.fixture(scope="module")
+def validated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that holds the second of two training weeks out, without a launcher, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "validated"
+    done = run_entry(
+        "train_lora.py",
+        data,
+        *("--base_model", str(BASE), "--dataset", "train.jsonl*2", "--test_dataset", "test.jsonl"),
+        *("--max_length", "1024", "--batch_size", "4", "--gradient_accumulation_steps", "1"),
+        *("--max_steps", "3", "--log_interval", "1", "--eval_steps", "1", "--learning_rate", "5e-3"),
+        *("--validation_share", "0.4", "--save_total_limit", "1"),
+        *("--report_to", "none", "--output_dir", str(folder)),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder, done.stdout
+
+
+def test_validation_rows_are_not_trained_on_and_the_loss_in_between_is_theirs(
+    validated: tuple[Path, str],
+) -> None:
+    folder, _ = validated
+    held_out = {f"train.jsonl:train#{i}" for i in range(8, 16)}
+    taken = set().union(*rows_by_step(folder, 1).values())
+    assert taken
+    assert not taken & held_out
+    evaluations = [entry for entry in log_history(folder) if "eval_loss" in entry]
+    assert [round(e["eval_runtime"] * e["eval_samples_per_second"]) for e in evaluations] == [8, 8, 8]
+    record = json.loads((folder / "dataset.json").read_text())
+    assert {name: part["rows"] for name, part in record["tokenised"].items()} == {
+        "train": 16,
+        "validation": 8,
+        "test": 4,
+    }
+    assert record["counts"]["validation_held_out"] == 8
+
+
+def test_beside_a_validation_part_the_test_loss_is_computed_once_and_has_its_own_name(
+    validated: tuple[Path, str],
+) -> None:
+    folder, stdout = validated
+    assert (steps_with(folder, "eval_loss"), steps_with(folder, "test_loss")) == ([1, 2, 3], [3])
+    entry = log_history(folder)[-1]
+    assert not [name for name in entry if name.startswith("eval_")]
+    assert round(entry["test_runtime"] * entry["test_samples_per_second"]) == 4
+    assert stdout.count("  validation loss ") == 3
+    assert stdout.count("  test loss ") == 1
+    assert f"step 3/3  test loss {entry['test_loss']:.4f}" in stdout
+    card = (folder / "README.md").read_text()
+    assert "train.jsonl*2, 16 training, 8 validation and 4 test rows" in card
+    assert f"{entry['test_loss']:.4f} on the test rows" in card
+
+
+def test_as_many_checkpoints_stay_as_asked_and_each_is_an_adapter_of_its_own(
+    validated: tuple[Path, str], zero2: Path
+) -> None:
+    assert [path.name for path in validated[0].glob("checkpoint-*")] == ["checkpoint-3"]
+    for folder, checkpoint in ((validated[0], "checkpoint-3"), (zero2, "checkpoint-4")):
+        for name in (
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "tokenizer.json",
+            "chat_template.jinja",
+        ):
+            assert (folder / checkpoint / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_one_rank_with_doubled_accumulation_takes_the_same_rows_per_optimizer_step(
     data: Path, zero2: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +229,9 @@ def test_a_run_goes_on_from_its_newest_complete_checkpoint(data: Path, zero2: Pa
     assert (done / "adapter_model.safetensors").read_bytes() == (
         zero2 / "adapter_model.safetensors"
     ).read_bytes()
+    times = elapsed_s(done)
+    assert times[:3] == elapsed_s(zero2)[:3]  # as the checkpoint of step 2 has them
+    assert times == sorted(times)
     assert (done / "adapter_config.json").read_bytes() == (zero2 / "adapter_config.json").read_bytes()
 
 
@@ -154,6 +260,36 @@ def test_a_resume_that_would_spoil_the_run_changes_nothing(
     assert {path: path.stat().st_mtime_ns for path in zero2.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("former", "now", "message"),
+    [
+        ({}, {}, None),
+        ({}, {"validation_share": 0.1}, "--validation_share: is 0.1; the run began with 0.0."),
+        ({"validation_share": 0.2}, {}, "--validation_share: is 0.0; the run began with 0.2."),
+        ({"validation_share": 0.2}, {"validation_share": 0.2}, None),
+        ({"save_total_limit": 2}, {"save_total_limit": 9}, None),
+    ],
+)
+def test_a_run_goes_on_with_the_parts_that_it_began_with(
+    tmp_path: Path, former: dict[str, float], now: dict[str, Any], message: str | None
+) -> None:
+    """A run of before the two flags has no record of them: it held nothing out."""
+    config = TrainConfig(base_model="m", dataset="d", **now)
+    older = {k: v for k, v in as_flags(config).items() if k not in ("validation_share", "save_total_limit")}
+    (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
+    going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
+    # Other parts mean another fingerprint: that is not told a second time.
+    fingerprint = "f" if message is None else "g"
+    corpus = Corpus(None, None, None, fingerprint)  # type: ignore[arg-type]
+    if message is None:
+        train_lora.check_same_run(going_on, corpus)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        train_lora.check_same_run(going_on, corpus)
+    assert [str(problem) for problem in caught.value.problems] == [f"{message} Give the former value."]
+
+
 def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path) -> None:
     """Every flag of the command is kept; only the model and the dataset are local folders."""
     shutil.copy(data / "train.jsonl", tmp_path / "rows.jsonl")  # no test split: it is split by date
@@ -169,6 +305,8 @@ def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path)
     assert "constant after a linear warm-up over 0.03 of the steps" in done.stdout
     assert "no file ds_config.json here, so auto" in done.stdout
     assert "W&B: offline, there is no WANDB_API_KEY" in done.stdout
+    assert "  test loss " in done.stdout
+    assert "validation loss" not in done.stdout
     (output_dir,) = (tmp_path / "finetuned_models").glob("lora_t4_16g_*")
     for name in (
         "adapter_model.safetensors",

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError
 
-from forecaster.data.splits import RowKey, last_weeks, out_of_order, parse_period
+from forecaster.data.splits import RowKey, hold_out, last_weeks, out_of_order, parse_period
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.prompts import parse_prediction
 from forecaster.records import Label
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")
+RETURN_COLUMN = "weekly_return_pct"
+"""What the market did, more exactly than the label says it; published sets have none."""
 SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
 MOST_REPEATS = 1000
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_MANIFEST = "manifest.json"
+_RECIPE = ("min_past_weeks", "max_past_weeks", "with_indicators", "with_macro")
 _SPEC_HELP = (
     "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
     "dow30-202305-202405, or a hub id together with --from_remote."
@@ -58,17 +63,30 @@ class RowCounts:
     train_after_repeats: int
     unused_splits: dict[str, int]
     """Rows of splits that took no part, such as `validation`."""
+    validation_held_out: int = 0
+    """Rows of `train_read` that were taken for validation."""
+    validation_dropped_out_of_order: int = 0
+    """Those of them that were then left out."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and test rows with the published columns and `row_id` ("source#index")."""
+    """Training, validation and test rows with the published columns, `weekly_return_pct` (empty where it is
+    not known) and `row_id` ("source#index")."""
 
     train: datasets.Dataset
     test: datasets.Dataset
     counts: RowCounts
     fingerprint: str
     """sha256 over all rows, in order: equal exactly when the same rows were read."""
+    validation: datasets.Dataset | None = None
+    """None: no training weeks were held out."""
+
+    @property
+    def parts(self) -> dict[str, datasets.Dataset]:
+        """The parts that there are, by name, in order of time."""
+        held_out = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, **held_out, "test": self.test}
 
 
 def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
@@ -129,20 +147,78 @@ def _locate(spec: str, from_remote: bool) -> tuple[Literal["file", "folder", "hu
     return f"{spec!r} does not exist."
 
 
-def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None) -> Corpus:
+def load(
+    train_sources: Sequence[Source],
+    test_sources: Sequence[Source] | None,
+    validation_share: float = 0.0,
+) -> Corpus:
     """Read, check, split and order the rows.
 
     A source without a test split is split by date. With `test_sources` their test rows (all rows, for a
     source without a split) are the test set and stay whole: training rows that break the order of time give
     way. Without, test rows give way to training rows.
 
+    Args:
+        validation_share: share of the training weeks, the latest of all sources together, that are held out.
+            The test rows are those that they are without it, and rows that repeat train once more do not
+            repeat here. A split that a source itself calls `validation` is not used.
+
     Raises:
-        ConfigurationError: a missing column, an empty answer, an unreadable period, each with file and row.
+        ConfigurationError: a missing column, an empty answer, an unreadable period, each with file and row; a
+            part without rows.
     """
+    unused: dict[str, int] = {}
+    train, test, repeats = _read_all(train_sources, test_sources, unused)
+    train_keys = _keys(train)
+    give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
+    dropped = set(out_of_order(train_keys, _keys(test), give_way))
+    train_dropped, test_dropped = (dropped, set()) if give_way == "train" else (set(), dropped)
+    in_order = [i for i in range(len(train)) if i not in train_dropped]
+    held, held_dropped = hold_out([train_keys[i] for i in in_order], validation_share)
+    not_train = {in_order[i] for i in (*held, *held_dropped)}
+    kept_train = [i for i in in_order if i not in not_train for _ in range(repeats[i])]
+    kept_test = [i for i in range(len(test)) if i not in test_dropped]
+    problems = [
+        Problem(
+            flag,
+            f"no {name} row is left: for every one, the other part holds {other} of its symbol.",
+            "Choose data whose test weeks follow the training weeks of the same symbol.",
+        )
+        for flag, name, kept, other in (
+            ("--dataset", "training", kept_train, "an earlier or equal test week"),
+            ("--dataset", "test", kept_test, "a later or equal training week"),
+        )
+        if not kept
+    ]
+    if validation_share and kept_train and not held:
+        weeks = len({train_keys[i].week_start for i in in_order})
+        found = f"is {validation_share:g}, which leaves no validation row of {weeks} training week(s)."
+        problems.append(Problem("--validation_share", found, "Leave it out, or choose data with more weeks."))
+    if problems:
+        raise ConfigurationError(problems)
+    counts = RowCounts(
+        train_read=len(train),
+        test_read=len(test),
+        train_dropped_out_of_order=len(train_dropped),
+        test_dropped_out_of_order=len(test_dropped),
+        train_after_repeats=len(kept_train),
+        unused_splits=unused,
+        validation_held_out=len(not_train),
+        validation_dropped_out_of_order=len(held_dropped),
+    )
+    validation = train.select([in_order[i] for i in held]) if validation_share else None
+    train, test = train.select(kept_train), test.select(kept_test)
+    in_order_of_time = [train, *([] if validation is None else [validation]), test]
+    return Corpus(train, test, counts, _fingerprint(*in_order_of_time), validation)
+
+
+def _read_all(
+    train_sources: Sequence[Source], test_sources: Sequence[Source] | None, unused: dict[str, int]
+) -> tuple[datasets.Dataset, datasets.Dataset, list[int]]:
+    """All training rows, all test rows, and how often each training row is to be taken."""
     train_parts: list[datasets.Dataset] = []
     test_parts: list[datasets.Dataset] = []
     repeats: list[int] = []
-    unused: dict[str, int] = {}
     names = _row_id_names([*train_sources, *(test_sources or ())])
     for source in train_sources:
         wanted = ("train", "test") if test_sources is None else ("train",)
@@ -160,29 +236,27 @@ def load(train_sources: Sequence[Source], test_sources: Sequence[Source] | None)
     for source in test_sources or ():
         splits = _read(source, ("test",), names[source.spec], unused)
         test_parts += splits.values()
+    return datasets.concatenate_datasets(train_parts), datasets.concatenate_datasets(test_parts), repeats
 
-    train, test = datasets.concatenate_datasets(train_parts), datasets.concatenate_datasets(test_parts)
-    give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
-    dropped = set(out_of_order(_keys(train), _keys(test), give_way))
-    train_dropped, test_dropped = (dropped, set()) if give_way == "train" else (set(), dropped)
-    kept_train = [i for i in range(len(train)) if i not in train_dropped for _ in range(repeats[i])]
-    kept_test = [i for i in range(len(test)) if i not in test_dropped]
-    if problems := [
-        Problem(
-            flag,
-            f"no {name} row is left: for every one, the other part holds {other} of its symbol.",
-            "Choose data whose test weeks follow the training weeks of the same symbol.",
-        )
-        for flag, name, kept, other in (
-            ("--dataset", "training", kept_train, "an earlier or equal test week"),
-            ("--dataset", "test", kept_test, "a later or equal training week"),
-        )
-        if not kept
-    ]:
-        raise ConfigurationError(problems)
-    counts = RowCounts(len(train), len(test), len(train_dropped), len(test_dropped), len(kept_train), unused)
-    train, test = train.select(kept_train), test.select(kept_test)
-    return Corpus(train, test, counts, _fingerprint(train, test))
+
+def recipe(train_sources: Sequence[Source]) -> Mapping[str, Any] | None:
+    """How data_pipeline.py made the prompts: the flags that decide what a prompt holds.
+
+    Returns:
+        None: no source is a folder with its manifest, or two of them were made differently.
+    """
+    found = [
+        made for source in train_sources if source.kind == "folder" and (made := _recipe_of(source.location))
+    ]
+    return found[0] if found and all(made == found[0] for made in found) else None
+
+
+def _recipe_of(folder: str) -> dict[str, Any] | None:
+    try:
+        arguments = json.loads((Path(folder) / _MANIFEST).read_text(encoding="utf-8"))["arguments"]
+        return {name: arguments[name] for name in _RECIPE}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # made by something else
 
 
 def read_parts(spec: str, from_remote: bool, whole_rows: bool = False) -> datasets.DatasetDict:
@@ -312,8 +386,11 @@ def _row_faults(prompt: object, answer: object, period: object, label: object, s
 
 
 def _prepare(rows: datasets.Dataset, row_id_prefix: str) -> datasets.Dataset:
-    text = datasets.Value("string")
-    rows = rows.select_columns(list(COLUMNS)).cast(datasets.Features(dict.fromkeys(COLUMNS, text)))
+    text, number = datasets.Value("string"), datasets.Value("float64")
+    if RETURN_COLUMN not in rows.column_names:
+        rows = rows.add_column(RETURN_COLUMN, [None] * len(rows))
+    rows = rows.select_columns([*COLUMNS, RETURN_COLUMN])
+    rows = rows.cast(datasets.Features({**dict.fromkeys(COLUMNS, text), RETURN_COLUMN: number}))
     return rows.add_column("row_id", [f"{row_id_prefix}#{i}" for i in range(len(rows))])
 
 

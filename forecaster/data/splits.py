@@ -1,5 +1,5 @@
-"""Splits by date, and the rule that no test week lies in or before a training week of the same symbol.
-Pure."""
+"""Splits by date, and the rule that no validation or test week lies in or before a training week of the same
+symbol. Pure."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) 
     distinct = sorted(set(week_starts))
     count = min(ceil(len(distinct) * share), len(distinct) - 1)
     return set(distinct[len(distinct) - count :])
+
+
+def hold_out(train: Sequence[RowKey], share: float) -> tuple[list[int], list[int]]:
+    """Indices of the rows of the latest `share` of the weeks, for validation, and of those of them to drop.
+
+    Weeks count over all symbols, so that no training row is newer than a validation row. Where a symbol has
+    weeks of two calendars, a validation row that starts before the symbol's training has ended is dropped.
+    """
+    weeks = last_weeks([row.week_start for row in train], share)
+    held = [i for i, row in enumerate(train) if row.week_start in weeks]
+    earlier = [row for row in train if row.week_start not in weeks]
+    dropped = {held[i] for i in out_of_order(earlier, [train[i] for i in held], "test")}
+    return [i for i in held if i not in dropped], sorted(dropped)
 
 
 def out_of_order(

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError
 from forecaster.modeling.hardware import Precision, Quantization
 from forecaster.modeling.registry import cannot_load
+from forecaster.modeling.run import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def load_base(

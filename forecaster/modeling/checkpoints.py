@@ -43,18 +43,33 @@ def fault(folder: Path) -> str | None:
 
 def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
     """The newest complete checkpoint of a run, and the newer ones that were passed over."""
-    folders = [
-        path
-        for path in output_dir.glob(f"{_PREFIX}*")
-        if path.is_dir() and path.name.removeprefix(_PREFIX).isdecimal()
-    ]
     skipped: list[Skipped] = []
-    for folder in sorted(folders, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True):
+    for folder in reversed(_folders(output_dir)):
         reason = fault(folder)
         if reason is None:
             return folder, skipped
         skipped.append(Skipped(folder, reason))
     return None, skipped
+
+
+def complete(output_dir: Path) -> dict[int, Path]:
+    """Every complete checkpoint of a run by its step, oldest first."""
+    return {step_of(folder): folder for folder in _folders(output_dir) if fault(folder) is None}
+
+
+def step_of(folder: Path) -> int:
+    """Optimizer steps done at a checkpoint."""
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def _folders(output_dir: Path) -> list[Path]:
+    """Folders that are named like checkpoints, oldest first."""
+    found = (
+        path
+        for path in output_dir.glob(f"{_PREFIX}*")
+        if path.is_dir() and path.name.removeprefix(_PREFIX).isdecimal()
+    )
+    return sorted(found, key=step_of)
 
 
 def _files(folder: Path) -> list[Path]:

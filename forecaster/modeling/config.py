@@ -24,7 +24,6 @@ from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.settings import Settings
 
 OUTPUT_FOLDER = Path("finetuned_models")
-KEPT_CHECKPOINTS = 2
 _SCHEDULERS = (
     "linear",
     "cosine",
@@ -54,6 +53,10 @@ class TrainConfig:
     config: str | None = _flag(None, "YAML file with any of these flags; flags on the command line win.")
     run_name: str = _flag("forecaster", "Names the output folder and the W&B run.")
     test_dataset: str | None = _flag(None, "Test rows from elsewhere; default: the test split of --dataset.")
+    validation_share: float = _flag(
+        0.0,
+        "Share of the training weeks, the latest, held out: --eval_steps then measures them, not the test.",
+    )
     from_remote: bool = _flag(False, "Take hub ids and short names from the hub.")
     max_length: int = _flag(4096, "Tokens of prompt and answer; longer rows lose their oldest news items.")
     trust_remote_code: bool = _flag(False, "Run Python code that a model repository brings along.")
@@ -85,9 +88,12 @@ class TrainConfig:
     num_workers: int = _flag(0, "Data loading processes per rank.")
 
     evaluation_strategy: Literal["no", "steps", "epoch"] = _flag(
-        "steps", "When to compute the test loss and save."
+        "steps", "When to compute the test (or validation) loss and save."
     )
     eval_steps: float = _flag(0.1, "With steps: a count, or a fraction of all steps.")
+    save_total_limit: int = _flag(
+        2, "Newest checkpoints that stay; with 1, a kill during a save leaves none."
+    )
     log_interval: int = _flag(10, "Optimizer steps between log lines.")
     report_to: Literal["wandb", "none"] = _flag("wandb", "wandb: online with WANDB_API_KEY, else offline.")
 
@@ -203,8 +209,14 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         if not holds:
             problems.append(Problem(f"--{flag}", f"is {getattr(config, flag)!r}.", allowed))
 
-    for flag in ("batch_size", "gradient_accumulation_steps", "lora_r", "lora_alpha", "log_interval"):
+    at_least_one = ("batch_size", "gradient_accumulation_steps", "lora_r", "lora_alpha", "log_interval")
+    for flag in (*at_least_one, "save_total_limit"):
         need(getattr(config, flag) >= 1, flag, "It has to be 1 or more.")
+    need(
+        0 <= config.validation_share < 0.5,
+        "validation_share",
+        "It is a share of the training weeks: 0 or more, and below 0.5.",
+    )
     need(config.max_length >= 16, "max_length", "It has to be 16 tokens or more.")
     need(config.max_new_tokens >= 1, "max_new_tokens", "It has to be 1 or more.")
     need(config.max_new_tokens < config.max_length, "max_new_tokens", "It has to be below --max_length.")
@@ -291,7 +303,10 @@ def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) 
     A checkpoint holds the adapter, its fp32 copy and two Adam moments: 16 bytes a parameter.
     """
     trainable = model.shape.lora_parameters(config.lora_r, config.target_module_names) if model.shape else 0
-    problems = disk_problem("--output_dir", output_dir, 50_000_000 + 16 * trainable * (KEPT_CHECKPOINTS + 2))
+    kept = config.save_total_limit
+    if config.evaluation_strategy == "steps" and config.eval_steps < 1:
+        kept = min(kept, math.ceil(1 / config.eval_steps))  # no more are made
+    problems = disk_problem("--output_dir", output_dir, 50_000_000 + 16 * trainable * (kept + 2))
     if not model.is_local and model.shape and not is_cached(model.location):
         problems += disk_problem("HF_HOME", Path(HF_HUB_CACHE), weight_bytes(model.shape, four_bit=False))
     return problems

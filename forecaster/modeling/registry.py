@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -95,31 +96,64 @@ class ModelSpec:
     hub_id: str
     shape: ModelShape
     context_length: int
+    knowledge_cutoff: date
+    """Last day whose news the model may have read."""
+    cutoff_is_stated: bool
+    """Whether its makers state that day; else it is the day of release, which is as late as it can be."""
     gated: bool = False
 
 
 _LLAMA_3_8B = ModelShape(4096, 32, 32, 8, 128, 14336, 128256)
 
+# Model cards of Llama 3.1 and of Llama 2. The latter gives September 2022 for pretraining, and a later month
+# for tuning, which holds for the chat models.
+_LLAMA_3_1_CUTOFF, _LLAMA_2_CUTOFF = date(2023, 12, 31), date(2023, 7, 31)
+# The model cards of Qwen2.5 give no cutoff.
+_QWEN_2_5_RELEASE = date(2024, 9, 19)
+# Model card of DeepSeek-R1: Llama-3.1-8B trained further on answers of DeepSeek-R1; it gives no cutoff.
+_DEEPSEEK_R1_RELEASE = date(2025, 1, 20)
+
 MODELS: tuple[ModelSpec, ...] = (
-    ModelSpec("llama3.1-8b", "meta-llama/Llama-3.1-8B-Instruct", _LLAMA_3_8B, 131072, gated=True),
-    ModelSpec("deepseek-r1-8b", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", _LLAMA_3_8B, 131072),
+    ModelSpec(
+        "llama3.1-8b",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        _LLAMA_3_8B,
+        131072,
+        _LLAMA_3_1_CUTOFF,
+        cutoff_is_stated=True,
+        gated=True,
+    ),
+    ModelSpec(
+        "deepseek-r1-8b",
+        "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+        _LLAMA_3_8B,
+        131072,
+        _DEEPSEEK_R1_RELEASE,
+        cutoff_is_stated=False,
+    ),
     ModelSpec(
         "qwen2.5-1.5b",
         "Qwen/Qwen2.5-1.5B-Instruct",
         ModelShape(1536, 28, 12, 2, 128, 8960, 151936, tied_embeddings=True, qkv_bias=True),
         32768,
+        _QWEN_2_5_RELEASE,
+        cutoff_is_stated=False,
     ),
     ModelSpec(
         "qwen2.5-7b",
         "Qwen/Qwen2.5-7B-Instruct",
         ModelShape(3584, 28, 28, 4, 128, 18944, 152064, qkv_bias=True),
         32768,
+        _QWEN_2_5_RELEASE,
+        cutoff_is_stated=False,
     ),
     ModelSpec(
         "llama2-7b",
         "meta-llama/Llama-2-7b-chat-hf",
         ModelShape(4096, 32, 32, 32, 128, 11008, 32000),
         4096,
+        _LLAMA_2_CUTOFF,
+        cutoff_is_stated=True,
         gated=True,
     ),
     ModelSpec(
@@ -127,6 +161,8 @@ MODELS: tuple[ModelSpec, ...] = (
         "meta-llama/Llama-2-13b-chat-hf",
         ModelShape(5120, 40, 40, 40, 128, 13824, 32000),
         4096,
+        _LLAMA_2_CUTOFF,
+        cutoff_is_stated=True,
         gated=True,
     ),
 )
@@ -146,6 +182,7 @@ class BaseModel:
     shape: ModelShape | None = None
     context_length: int | None = None
     spec: ModelSpec | None = None
+    """None: a folder, or a hub id that is not listed. Its knowledge cutoff is then not known."""
 
 
 def resolve(base_model: str) -> BaseModel | Problem:

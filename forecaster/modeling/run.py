@@ -13,9 +13,10 @@ from forecaster.modeling.config import OUTPUT_FOLDER, TrainConfig
 from forecaster.modeling.hardware import Choice, Gpu
 from forecaster.modeling.registry import BaseModel
 
-# What a run's folder holds, besides adapter, tokenizer and chat template.
+# What a run's folder holds, besides tokenizer and chat template.
 RUN_CONFIG, DATASET_FILE, LOG_HISTORY = "run_config.json", "dataset.json", "log_history.json"
 TRAINER_STATE, DS_CONFIG, ROW_ORDER_FOLDER = "trainer_state.json", "ds_config.json", "row_order"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)

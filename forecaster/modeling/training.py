@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import datasets
 import deepspeed
@@ -30,7 +30,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from forecaster.modeling import adapters, checkpoints
-from forecaster.modeling.config import KEPT_CHECKPOINTS, as_flags, resolve_scheduler
+from forecaster.modeling.config import as_flags, resolve_scheduler
 from forecaster.modeling.rows import RowReport, tokenise
 from forecaster.modeling.run import (
     DATASET_FILE,
@@ -41,6 +41,9 @@ from forecaster.modeling.run import (
     TRAINER_STATE,
     Run,
 )
+
+EvaluatedPart = Literal["validation", "test"]
+"""The part whose loss is computed in the course of training, as `eval_loss`."""
 
 
 def sft_config(run: Run) -> SFTConfig:
@@ -71,7 +74,7 @@ def sft_config(run: Run) -> SFTConfig:
         eval_steps=every if config.evaluation_strategy == "steps" else None,
         save_strategy=save_strategy,
         save_steps=every,
-        save_total_limit=KEPT_CHECKPOINTS,
+        save_total_limit=config.save_total_limit,
         dataloader_num_workers=config.num_workers,
         remove_unused_columns=False,
         max_length=None,
@@ -118,6 +121,7 @@ class ForecasterTrainer(SFTTrainer):
         self._row_order_file = row_order_file
         self._row_order: TextIO | None = None
         self._started_s = 0.0
+        self._earlier_s = 0.0
         self._evaluating_s = 0.0
         self._tokens_at_start = 0.0
 
@@ -125,6 +129,7 @@ class ForecasterTrainer(SFTTrainer):
         if self._row_order is None:
             self._row_order = open_row_order(self._row_order_file, self.state.global_step)
             self._started_s, self._tokens_at_start = time.monotonic(), self._total_train_tokens
+            self._earlier_s = last_elapsed_s(self.state.log_history)
         step = self.state.global_step + 1
         self._row_order.write(json.dumps({"step": step, "row_ids": inputs.pop("row_ids")}) + "\n")
         return super().training_step(model, inputs, *args, **kwargs)
@@ -140,12 +145,29 @@ class ForecasterTrainer(SFTTrainer):
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._row_order is not None:
-            self._row_order.flush()
-            training_s = max(time.monotonic() - self._started_s - self._evaluating_s, 1e-9)
-            logs["tokens_per_s"] = round((self._total_train_tokens - self._tokens_at_start) / training_s, 1)
-            logs["peak_memory_gib"] = round(peak_memory_bytes() / 2**30, 3)
+        """Adds speed and memory to a training loss, and to every loss `elapsed_s`.
+
+        That is wall time since the first step, with evaluating and saving. A resumed run goes on counting at
+        the last entry that its checkpoint holds, so that steps which a kill undid do not count twice.
+        """
+        if self._row_order is not None and {"loss", "eval_loss", "test_loss"} & logs.keys():
+            session_s = time.monotonic() - self._started_s
+            logs["elapsed_s"] = round(self._earlier_s + session_s, 2)
+            if "loss" in logs:
+                self._row_order.flush()
+                trained_s = max(session_s - self._evaluating_s, 1e-9)
+                trained_tokens = self._total_train_tokens - self._tokens_at_start
+                logs["tokens_per_s"] = round(trained_tokens / trained_s, 1)
+                logs["peak_memory_gib"] = round(peak_memory_bytes() / 2**30, 3)
+        if "test_loss" in logs:
+            # TRL would add its own figures of these rows under the names of the validation part's: eval_...
+            self._metrics["eval"].clear()
         super().log(logs, start_time)
+
+
+def last_elapsed_s(log_history: Iterable[Mapping[str, Any]]) -> float:
+    """Seconds that the sessions before this one took; 0 without any, or where none were written down."""
+    return max((float(entry["elapsed_s"]) for entry in log_history if "elapsed_s" in entry), default=0.0)
 
 
 def open_row_order(path: Path, steps_done: int) -> TextIO:
@@ -167,7 +189,8 @@ def peak_memory_bytes() -> int:
 class ProgressLines(TrainerCallback):
     """A bar at a terminal, and a line at every log interval, on rank 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, evaluated: EvaluatedPart) -> None:
+        self._evaluated = evaluated
         self._bar: tqdm[Any] | None = None
         self._started_s = 0.0
         self._first_step = 0
@@ -205,8 +228,9 @@ class ProgressLines(TrainerCallback):
                 f"{logs['tokens_per_s']:,.0f} tokens/s  peak {logs['peak_memory_gib']:.2f} GiB  "
                 f"{self._time_left(state)} left"
             )
-        elif "eval_loss" in logs:
-            self._write(f"step {state.global_step}/{state.max_steps}  test loss {logs['eval_loss']:.4f}")
+        for name, key in ((self._evaluated, "eval_loss"), ("test", "test_loss")):
+            if key in logs:
+                self._write(f"step {state.global_step}/{state.max_steps}  {name} loss {logs[key]:.4f}")
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._bar is not None:
@@ -270,16 +294,18 @@ def make_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     train_rows: datasets.Dataset,
-    test_rows: datasets.Dataset,
+    evaluated_rows: datasets.Dataset,
+    evaluated: EvaluatedPart,
 ) -> ForecasterTrainer:
+    """The trainer of a run; `evaluated` says which part the `evaluated_rows` are."""
     trainer = ForecasterTrainer(
         model=model,
         args=args,
         train_dataset=train_rows,
-        eval_dataset=test_rows,
+        eval_dataset=evaluated_rows,
         processing_class=tokenizer,
         data_collator=RowCollator(tokenizer.pad_token_id),
-        callbacks=[ProgressLines(), MarkComplete()],
+        callbacks=[ProgressLines(evaluated), MarkComplete()],
         row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",
     )
     trainer.remove_callback(PrinterCallback)
@@ -339,8 +365,16 @@ def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[
     }
 
 
-def final_test_loss(trainer: ForecasterTrainer) -> float:
-    """Test loss after the last step, computed only when the run did not end with an evaluation. All ranks."""
+def final_test_loss(
+    trainer: ForecasterTrainer, test_rows: datasets.Dataset, evaluated: EvaluatedPart
+) -> float:
+    """Test loss after the last step. All ranks.
+
+    It is logged as `test_loss` beside a validation part, whose loss is the `eval_loss`. Otherwise the
+    `eval_loss` is the test rows', and it is computed only when the run did not end with an evaluation.
+    """
+    if evaluated == "validation":
+        return float(trainer.evaluate(test_rows, metric_key_prefix="test")["test_loss"])
     last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
     if last and last["step"] == trainer.state.global_step:
         return float(last["eval_loss"])
@@ -348,15 +382,21 @@ def final_test_loss(trainer: ForecasterTrainer) -> float:
 
 
 def dataset_record(
-    fingerprint: str, counts: Any, training_labels: Iterable[str], reports: Mapping[str, RowReport]
+    fingerprint: str,
+    counts: Any,
+    training_labels: Iterable[str],
+    reports: Mapping[str, RowReport],
+    recipe: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What dataset.json holds: which rows, what became of them, and what the majority baseline needs."""
-    return {
+    """What dataset.json holds: which rows, what became of them, what the majority baseline needs, and how
+    the prompts were made where that is known."""
+    record = {
         "training_labels": dict(Counter(training_labels)),
         "fingerprint_sha256": fingerprint,
         "counts": asdict(counts),
         "tokenised": {name: asdict(report) for name, report in reports.items()},
     }
+    return record if recipe is None else record | {"recipe": dict(recipe)}
 
 
 def write_json(path: Path, content: Any) -> None:

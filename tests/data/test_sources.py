@@ -11,7 +11,8 @@ import datasets
 import pytest
 from conftest import JsonlWriter
 
-from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, resolve
+from forecaster.data.build import write_manifest
+from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
 from forecaster.errors import ConfigurationError
 
 WEEKS = [
@@ -35,16 +36,17 @@ def a_row(symbol: str, week: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def read(specs: str | Path, test: str | Path | None = None) -> Corpus:
+def read(specs: str | Path, test: str | Path | None = None, validation_share: float = 0.0) -> Corpus:
     return load(
         resolve(str(specs), False, "--dataset"),
         resolve(str(test), False, "--test_dataset") if test is not None else None,
+        validation_share,
     )
 
 
-def refused(specs: str | Path, test: str | Path | None = None) -> list[str]:
+def refused(specs: str | Path, test: str | Path | None = None, validation_share: float = 0.0) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
-        read(specs, test)
+        read(specs, test, validation_share)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -79,10 +81,17 @@ def test_jsonl_parquet_and_folders_give_the_same_rows(jsonl: JsonlWriter, tmp_pa
     assert len({corpus.fingerprint for corpus in corpora}) == 1
 
 
-def test_a_corpus_has_the_published_columns_and_row_ids_and_nothing_else(jsonl: JsonlWriter) -> None:
+def test_a_corpus_has_the_published_columns_returns_and_row_ids_and_nothing_else(jsonl: JsonlWriter) -> None:
     corpus = read(jsonl("rows.jsonl", [a_row("A", 0, weight=3), a_row("A", 1, weight=4)]))
-    assert corpus.train.column_names == ["prompt", "answer", "period", "label", "symbol", "row_id"]
-    assert corpus.train[0] == a_row("A", 0) | {"row_id": "rows.jsonl:train#0"}
+    published = ["prompt", "answer", "period", "label", "symbol"]
+    assert corpus.train.column_names == [*published, "weekly_return_pct", "row_id"]
+    assert corpus.train[0] == a_row("A", 0) | {"weekly_return_pct": None, "row_id": "rows.jsonl:train#0"}
+
+
+def test_returns_of_one_set_stand_beside_those_that_another_does_not_have(jsonl: JsonlWriter) -> None:
+    first = jsonl("first.jsonl", [a_row("A", week, weekly_return_pct=1.5) for week in (0, 1)])
+    corpus = read(f"{first},{jsonl('second.jsonl', [a_row('B', week) for week in (0, 1)])}")
+    assert list(corpus.train["weekly_return_pct"]) == [1.5, None]
 
 
 def test_a_row_id_keeps_its_place_in_the_file_after_splitting(jsonl: JsonlWriter) -> None:
@@ -427,6 +436,125 @@ def test_when_every_test_row_has_to_give_way_the_run_is_refused(tmp_path: Path) 
     assert problem.startswith("--dataset: no test row is left")
 
 
+# --- validation ---------------------------------------------------------------------------------------------
+
+SIX_WEEKS = [a_row(symbol, week) for week in range(6) for symbol in "AB"]
+
+
+def held_out(corpus: Corpus) -> list[str]:
+    assert corpus.validation is not None
+    return answers(corpus.validation)
+
+
+def test_without_a_share_there_is_no_validation_part(jsonl: JsonlWriter) -> None:
+    corpus = read(jsonl("rows.jsonl", SIX_WEEKS))
+    assert corpus.validation is None
+    assert list(corpus.parts) == ["train", "test"]
+
+
+def test_the_last_training_weeks_are_held_out_and_the_test_rows_stay_what_they_were(
+    jsonl: JsonlWriter,
+) -> None:
+    path = jsonl("rows.jsonl", SIX_WEEKS)
+    corpus = read(path, validation_share=0.25)  # one of the four weeks before the test weeks
+    assert answers(corpus.train) == ["A0", "B0", "A1", "B1", "A2", "B2"]
+    assert held_out(corpus) == ["A3", "B3"]
+    assert list(corpus.parts["validation"]["row_id"]) == ["rows.jsonl:train#6", "rows.jsonl:train#7"]
+    assert corpus.test.to_list() == read(path).test.to_list()
+    assert list(corpus.parts) == ["train", "validation", "test"]
+    assert corpus.counts == RowCounts(8, 4, 0, 0, 6, {}, validation_held_out=2)
+
+
+def test_validation_rows_do_not_repeat(jsonl: JsonlWriter) -> None:
+    corpus = read(f"{jsonl('rows.jsonl', SIX_WEEKS)}*2", validation_share=0.25)
+    assert answers(corpus.train) == ["A0", "A0", "B0", "B0", "A1", "A1", "B1", "B1", "A2", "A2", "B2", "B2"]
+    assert held_out(corpus) == ["A3", "B3"]
+
+
+def test_weeks_are_held_out_of_those_that_a_test_dataset_leaves_for_training(jsonl: JsonlWriter) -> None:
+    train = jsonl("train.jsonl", [*SIX_WEEKS, a_row("C", 5)])
+    test = jsonl("test.jsonl", [a_row(symbol, week) for week in (3, 4, 5) for symbol in "AB"])
+    corpus = read(train, test, validation_share=0.25)
+    # A and B keep weeks 0 to 2. C, without a test week, keeps its week 5: the last of four.
+    assert answers(corpus.train) == ["A0", "B0", "A1", "B1", "A2", "B2"]
+    assert held_out(corpus) == ["C5"]
+    assert corpus.counts == RowCounts(13, 6, 6, 0, 6, {}, validation_held_out=1)
+
+
+def test_a_validation_week_that_overlaps_training_of_its_symbol_is_dropped_and_counted(
+    jsonl: JsonlWriter,
+) -> None:
+    midweek = a_row("A", 0, period="2024-01-17 to 2024-01-24")
+    train = jsonl("train.jsonl", [a_row("A", 0), midweek, a_row("A", 2), a_row("B", 2)])
+    corpus = read(train, jsonl("test.jsonl", [a_row("A", 5)]), validation_share=0.3)
+    assert (len(corpus.train), held_out(corpus)) == (2, ["B2"])
+    assert corpus.counts.validation_held_out == 2
+    assert corpus.counts.validation_dropped_out_of_order == 1
+
+
+def test_a_share_that_leaves_no_validation_row_is_refused(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", TRAIN + TEST)
+    assert refused(path, validation_share=0.4) == [
+        "--validation_share: is 0.4, which leaves no validation row of 1 training week(s). Leave it out, or "
+        "choose data with more weeks."
+    ]
+
+
+def test_a_validation_split_of_the_data_is_not_used_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    datasets.DatasetDict(
+        train=as_dataset([a_row("A", 0), a_row("A", 1)]),
+        validation=as_dataset([a_row("A", 2)]),
+        test=as_dataset([a_row("A", 3)]),
+    ).save_to_disk(folder)
+    corpus = read(folder, validation_share=0.4)
+    assert (answers(corpus.train), held_out(corpus)) == (["A0"], ["A1"])
+    assert corpus.counts.unused_splits == {f"{folder} (validation)": 1}
+
+
+# --- recipe -------------------------------------------------------------------------------------------------
+
+RECIPE = {"min_past_weeks": 1, "max_past_weeks": 4, "with_indicators": False, "with_macro": True}
+
+
+def built(folder: Path, **arguments: Any) -> Path:
+    """A dataset folder with a manifest of these arguments, as data_pipeline.py leaves it."""
+    datasets.DatasetDict(train=as_dataset(TRAIN), test=as_dataset(TEST)).save_to_disk(folder)
+    write_manifest(folder, {"arguments": {"index_name": "dow", **arguments}})
+    return folder
+
+
+def recipe_of(*folders: Path) -> Any:
+    return recipe(resolve(",".join(map(str, folders)), False, "--dataset"))
+
+
+def test_the_recipe_of_a_built_dataset_is_read_from_its_manifest(tmp_path: Path, jsonl: JsonlWriter) -> None:
+    one = built(tmp_path / "one", **RECIPE)
+    assert recipe_of(one) == RECIPE
+    assert recipe_of(jsonl("rows.jsonl", TRAIN), one, built(tmp_path / "two", **RECIPE)) == RECIPE
+
+
+def test_datasets_that_were_built_differently_have_no_common_recipe(tmp_path: Path) -> None:
+    one = built(tmp_path / "one", **RECIPE)
+    assert recipe_of(one, built(tmp_path / "two", **(RECIPE | {"max_past_weeks": 2}))) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"arguments": null}', '{"arguments": {"train_ratio": 1}}']
+)
+def test_a_manifest_of_something_else_is_no_recipe(content: str, tmp_path: Path) -> None:
+    folder = built(tmp_path / "one")
+    (folder / "manifest.json").write_text(content)
+    assert recipe_of(folder) is None
+
+
+def test_a_dataset_without_a_manifest_has_no_recipe(tmp_path: Path, jsonl: JsonlWriter) -> None:
+    folder = built(tmp_path / "one", **RECIPE)
+    (folder / "manifest.json").unlink()
+    assert recipe_of(folder) is None
+    assert recipe_of(jsonl("rows.jsonl", TRAIN)) is None
+
+
 # --- fingerprint --------------------------------------------------------------------------------------------
 
 
@@ -435,6 +563,12 @@ def test_the_fingerprint_does_not_depend_on_where_or_how_often_rows_are_read(jso
     again = read(jsonl("elsewhere/second.jsonl", TRAIN + TEST)).fingerprint
     assert first == again
     assert len(first) == 64
+
+
+def test_the_fingerprint_of_a_run_that_is_on_disk_already_stays_what_it_was(jsonl: JsonlWriter) -> None:
+    path = jsonl("rows.jsonl", SIX_WEEKS)
+    assert read(path).fingerprint == "04a28ad6d58aeb02dcccb6bdc0d3dba7ba9d6b46ec4f728b8f6155e47a346b47"
+    assert read(path, validation_share=0.25).fingerprint != read(path).fingerprint
 
 
 @pytest.mark.parametrize("column", ["prompt", "answer", "label", "symbol", "period"])

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from forecaster.data.splits import RowKey, last_weeks, out_of_order, parse_period
+from forecaster.data.splits import RowKey, hold_out, last_weeks, out_of_order, parse_period
 
 W1, W2, W3, W4, W5 = (date(2024, 1, 7) + timedelta(weeks=i) for i in range(5))
 
@@ -82,6 +82,28 @@ def test_rows_in_order_all_stay_and_no_rows_are_no_trouble() -> None:
     assert out_of_order([week("A", W1)], [week("A", W2)], "train") == []
     assert out_of_order([], TEST, "test") == []
     assert out_of_order(TRAIN, [], "train") == []
+
+
+def test_the_last_weeks_of_all_symbols_together_are_held_out() -> None:
+    rows = [week("A", W4), week("A", W1), week("B", W2), week("B", W5), week("A", W3), week("A", W5)]
+    assert hold_out(rows, 0.2) == ([3, 5], [])
+    assert hold_out(rows, 0.3) == ([0, 3, 5], [])
+
+
+@pytest.mark.parametrize("rows", [[], [week("A", W1), week("B", W1)], [week("A", W1), week("A", W2)]])
+def test_with_a_share_of_zero_nothing_is_held_out(rows: list[RowKey]) -> None:
+    assert hold_out(rows, 0.0) == ([], [])
+
+
+def test_a_single_training_week_is_not_held_out() -> None:
+    assert hold_out([week("A", W1), week("B", W1)], 0.4) == ([], [])
+
+
+def test_a_held_out_week_that_overlaps_a_training_week_of_its_symbol_is_dropped() -> None:
+    midweek = RowKey("A", W2 + timedelta(days=3), W3 + timedelta(days=3))
+    # The last two of four weeks: W3, and W4. For A, training ends within W3; B has no such week.
+    rows = [week("A", W1), midweek, week("A", W3), week("A", W4), week("B", W3)]
+    assert hold_out(rows, 0.4) == ([3, 4], [2])
 
 
 def test_a_test_week_that_overlaps_a_training_week_of_another_calendar_gives_way() -> None:

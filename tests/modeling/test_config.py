@@ -51,6 +51,7 @@ def test_the_defaults_are_those_of_the_published_runs() -> None:
     assert (flags.learning_rate, flags.scheduler, flags.warmup_ratio) == (5e-5, "constant", 0.03)
     assert (flags.precision, flags.quantization, flags.ds_config) == ("auto", "auto", "auto")
     assert flags.target_module_names == registry.ALL_PROJECTIONS
+    assert (flags.validation_share, flags.save_total_limit) == (0.0, 2)
     assert find_value_problems(flags) == []
 
 
@@ -121,6 +122,9 @@ def test_from_remote_is_read_bare_and_with_a_value(words: list[str], expected: b
         ["--from_remote", "perhaps"],
         ["--precision", "fp8"],
         ["--lora_r"],
+        ["--save_total_limit", "all"],
+        ["--save_total_limit", "1.5"],
+        ["--validation_share", "10%"],
     ],
 )
 def test_a_value_of_the_wrong_type_ends_with_status_2(words: list[str]) -> None:
@@ -220,6 +224,8 @@ BAD_VALUES = {
     "lora_r": "-1",
     "lora_alpha": "0",
     "log_interval": "0",
+    "save_total_limit": "0",
+    "validation_share": "0.5",
     "max_length": "15",
     "learning_rate": "0",
     "weight_decay": "-0.1",
@@ -243,6 +249,8 @@ def test_every_bad_value_is_listed_at_once() -> None:
         "--lora_r",
         "--lora_alpha",
         "--log_interval",
+        "--save_total_limit",
+        "--validation_share",
         "--max_length",
         "--max_new_tokens",
         "--learning_rate",
@@ -262,6 +270,15 @@ def test_every_bad_value_is_listed_at_once() -> None:
     ("words", "message"),
     [
         (["--batch_size", "0"], "--batch_size: is 0. It has to be 1 or more."),
+        (["--save_total_limit=-1"], "--save_total_limit: is -1. It has to be 1 or more."),
+        (
+            ["--validation_share=-0.1"],
+            "--validation_share: is -0.1. It is a share of the training weeks: 0 or more, and below 0.5.",
+        ),
+        (
+            ["--validation_share", "nan"],
+            "--validation_share: is nan. It is a share of the training weeks: 0 or more, and below 0.5.",
+        ),
         (["--learning_rate", "nan"], "--learning_rate: is nan. It has to be above 0, for example 5e-5."),
         (["--learning_rate=-1e-5"], "--learning_rate: is -1e-05. It has to be above 0, for example 5e-5."),
         (["--max_steps=-2"], "--max_steps: is -2. Use a number of steps, or -1 for all epochs."),
@@ -304,6 +321,9 @@ def test_a_bad_value_is_shown_with_what_is_allowed(words: list[str], message: st
         ["--warmup_ratio", "0"],
         ["--weight_decay", "0"],
         ["--num_epochs", "0.5"],
+        ["--save_total_limit", "1"],
+        ["--validation_share", "0"],
+        ["--validation_share", "0.49"],
         ["--gpu", "t4", "--dry_run"],
         ["--target_modules", "q_proj, v_proj,"],
     ],
@@ -408,6 +428,31 @@ def test_disk_is_counted_for_checkpoints_and_for_the_download_of_a_hub_model(
     local = registry.BaseModel("base", True, model_of("qwen2.5-1.5b").shape)
     assert [p.where for p in find_disk_problems(flags, local, folder)] == [w for w in where if w != "HF_HOME"]
     assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "checkpoints"),
+    [
+        (["--save_total_limit", "1"], 1),
+        (["--save_total_limit", "5"], 5),
+        (["--save_total_limit", "1000"], 10),  # every tenth of the steps: there will be no more
+        (["--save_total_limit", "1000", "--eval_steps", "0.3"], 4),
+        (["--save_total_limit", "1000", "--eval_steps", "50"], 1000),
+    ],
+)
+def test_disk_is_counted_for_as_many_checkpoints_as_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], checkpoints: int
+) -> None:
+    # 50 MB, and 16 bytes for each of 9,232,384 parameters of a checkpoint, of one more, and of the adapter
+    needed = 50_000_000 + 147_718_144 * (checkpoints + 2)
+    local = registry.BaseModel("base", True, model_of("qwen2.5-1.5b").shape)
+    found = []
+    for free_bytes in (needed, needed - 1):
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda _, free=free_bytes: shutil._ntuple_diskusage(1, 0, free)
+        )
+        found.append(len(find_disk_problems(parse_flags([*NEEDED, *words]), local, tmp_path)))
+    assert found == [0, 1]
 
 
 def test_the_message_says_what_is_free_and_what_is_needed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,26 @@ def test_an_alias_or_hub_id_in_any_letter_case_is_that_model(name: str, hub_id: 
     assert (model.location, model.is_local) == (hub_id, False)
     assert model.spec is not None
     assert (model.shape, model.context_length) == (model.spec.shape, model.spec.context_length)
+
+
+@pytest.mark.parametrize(
+    ("alias", "cutoff", "is_stated"),
+    [
+        ("llama3.1-8b", date(2023, 12, 31), True),
+        ("llama2-7b", date(2023, 7, 31), True),
+        ("llama2-13b", date(2023, 7, 31), True),
+        ("qwen2.5-1.5b", date(2024, 9, 19), False),
+        ("qwen2.5-7b", date(2024, 9, 19), False),
+        ("deepseek-r1-8b", date(2025, 1, 20), False),
+    ],
+)
+def test_a_model_read_no_news_after_its_stated_cutoff_or_else_its_release(
+    alias: str, cutoff: date, is_stated: bool
+) -> None:
+    model = resolve(alias)
+    assert isinstance(model, BaseModel)
+    assert model.spec is not None
+    assert (model.spec.knowledge_cutoff, model.spec.cutoff_is_stated) == (cutoff, is_stated)
 
 
 def test_a_hub_id_that_is_not_listed_is_taken_without_a_shape() -> None:
