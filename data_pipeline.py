@@ -15,13 +15,10 @@ Stop it whenever you like: the same command goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import filelock
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from tqdm import tqdm
@@ -41,9 +37,9 @@ from forecaster.data import (
     card,
     describe,
     imports,
+    intake,
     news,
     plan,
-    prices,
     sources,
     store,
     teacher,
@@ -51,11 +47,10 @@ from forecaster.data import (
 )
 from forecaster.data.config import PipelineConfig, parse_flags
 from forecaster.data.examples import Dropped
-from forecaster.data.fetch import Needs, Outcome, fetch, reports_to_ask
-from forecaster.data.finnhub import Finnhub
-from forecaster.data.job import LEDGER_FILE, Job, macro_calls, needs_of, outcomes, resolve
+from forecaster.data.fetch import Needs, Outcome, reports_to_ask
+from forecaster.data.folder import locked, open_ledger
+from forecaster.data.job import Job, macro_calls, needs_of, outcomes, resolve
 from forecaster.data.ledger import Call, Ledger, Trace, fingerprint
-from forecaster.data.pace import Pace
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.evaluation import plots
 from forecaster.prompts import split_published
@@ -63,7 +58,6 @@ from forecaster.provenance import versions
 from forecaster.records import Example, Messages
 from forecaster.settings import Settings, load_settings, redact, report_problems
 
-LOCK_FILE = "pipeline.lock"
 PACKAGES = ("datasets", "exchange_calendars", "finnhub-python", "openai", "pyarrow", "yfinance")
 
 
@@ -97,54 +91,20 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the data folder for this process alone; raises ConfigurationError that names another holder."""
-    holder_file = folder / f"{LOCK_FILE}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / LOCK_FILE)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ConfigurationError([_held(folder, holder_file)]) from None
-    except OSError as error:
-        found = f"{folder} cannot be written ({error.strerror})."
-        raise ConfigurationError([Problem("--data_folder", found, "Name another folder.")]) from error
-    try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = {"process": os.getpid(), "command": redact(" ".join(sys.argv)), "since": since}
-        holder_file.write_text(json.dumps(holder), encoding="utf-8")
-        yield
-    finally:
-        holder_file.unlink(missing_ok=True)
-        lock.release()
-
-
-def _held(folder: Path, holder_file: Path) -> Problem:
-    try:
-        holder = json.loads(holder_file.read_text(encoding="utf-8"))
-        who = f"process {holder['process']} since {holder['since']} ({holder['command']})"
-    except (OSError, ValueError, KeyError):  # it has just started, or is just ending
-        who = "another process"
-    return Problem(
-        "--data_folder",
-        f"{folder} is in use by {who}.",
-        "Wait for it, stop it, or use another --data_folder.",
-    )
-
-
 # --- the stages of a dataset --------------------------------------------------------------------------------
 
 
 def run(job: Job, settings: Settings) -> int:
     """The stages that were asked for, in order; the first that falls short ends it."""
     stage = job.config.stage
-    ledger = _open_ledger(job.config.data_folder / LEDGER_FILE)
+    config, symbols = job.config, job.member.targets
+    ledger = open_ledger(config.data_folder)
     for note in job.universe.notes:
         print(note)
     if stage in ("all", "plan", "fetch"):
-        import_files(job, ledger)
-    job = replace(job, files=_digests(job.config))
+        for line in intake.import_files(ledger, config.news_file, config.price_file, symbols):
+            print(line)
+    job = replace(job, files=intake.digests(config.news_file, config.price_file))
     if stage in ("all", "plan", "fetch", "label"):
         wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
         costs = estimate(job, ledger, settings, wanted)
@@ -167,30 +127,6 @@ def run(job: Job, settings: Settings) -> int:
     return status
 
 
-def _open_ledger(path: Path) -> Ledger:
-    try:
-        return Ledger(path)
-    except sqlite3.DatabaseError as error:
-        way_out = "Move it away, or use another --data_folder."
-        raise ConfigurationError(
-            [Problem(str(path), f"cannot be used as a ledger ({error}).", way_out)]
-        ) from error
-
-
-def _digests(config: PipelineConfig) -> tuple[str, ...]:
-    """What tells the user's files apart in the ledger: those of an earlier command do not count."""
-    problems, digests = [], []
-    for flag, paths in (("--news_file", config.news_file), ("--price_file", config.price_file)):
-        for path in paths:
-            try:
-                digests.append(imports.digest(path))
-            except OSError as error:
-                problems.append(Problem(flag, f"{path} cannot be read ({error.strerror}).", "Name a file."))
-    if problems:
-        raise ConfigurationError(problems)
-    return tuple(digests)
-
-
 def _agreed(config: PipelineConfig, costs: plan.Plan) -> bool:
     """Ask where something is spent and somebody is there to ask; elsewhere the command is the answer."""
     asks_teacher = config.asks_teacher and costs.input_tokens > 0
@@ -201,40 +137,6 @@ def _agreed(config: PipelineConfig, costs: plan.Plan) -> bool:
         return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # Ctrl-D
         return False
-
-
-def import_files(job: Job, ledger: Ledger) -> None:
-    """The user's own news and prices, into the ledger; every bad file is told before anything is written."""
-    problems: list[Problem] = []
-    calls: list[Call] = []
-    lines = []
-    for what, read, paths in (
-        ("news", imports.read_news_file, job.config.news_file),
-        ("price", imports.read_price_file, job.config.price_file),
-    ):
-        rows, left_out = 0, Counter[str]()
-        for path in paths:
-            try:
-                found = read(path, set(job.member.targets))
-            except ConfigurationError as error:
-                problems += error.problems
-                continue
-            calls += found.calls
-            rows += found.rows
-            left_out.update(found.skipped)
-        if paths:
-            reasons = "".join(f", {count} left out: {reason}" for reason, count in left_out.most_common())
-            lines.append(f"{what} files: {len(paths)} read, {rows} rows{reasons}")
-        if what == "news" and (cut_off := [call.request for call in calls if call.truncated]):
-            lines += [
-                f"  {len(cut_off)} of them end where a call's limit of about 250 articles cut them off, "
-                "before:",
-                "  " + ", ".join(sorted(f"{request.symbol} {request.window_start}" for request in cut_off)),
-            ]
-    if problems:
-        raise ConfigurationError(problems)
-    ledger.record(*calls)
-    print("\n".join(lines), end="\n" if lines else "")
 
 
 def estimate(job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Needs]) -> plan.Plan:
@@ -289,30 +191,23 @@ def fetch_stage(
 ) -> int:
     """Bring the ledger up to what the dataset needs; 1 when a call failed, so that nothing is built on a
     hole."""
-    key = settings.finnhub_api_key if any(need.news or need.profile for need in wanted) else None
-    finnhub = Finnhub(key, Pace(job.config.calls_per_minute)) if key else None
-    yahoo = prices.Yahoo(Pace(prices.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
     expected = costs.news.calls + costs.other_calls + costs.price_calls
     with tqdm(total=expected, desc="fetch", unit="call") as bar:
-        try:
-            outcome = fetch(
-                ledger, wanted, finnhub, yahoo, on_call=lambda: bar.update() and None, files=job.files
-            )
-        finally:
-            if finnhub:
-                finnhub.close()
+        outcome = intake.ask_vendors(
+            ledger,
+            wanted,
+            settings.finnhub_api_key,
+            job.config.calls_per_minute,
+            job.files,
+            on_call=lambda: bar.update() and None,
+        )
     return _report_fetch(outcome)
 
 
 def _report_fetch(outcome: Outcome) -> int:
     print(f"fetch: {outcome.calls} calls made")
-    for status in ("unknown symbol", "no access", "failed"):
-        for item in outcome.shortfalls:
-            if item.status == status:
-                print(redact(f"  {item.symbol} {item.endpoint}: {item.found}"))
-    for symbol, days in sorted(outcome.cut_off_days.items()):
-        shown = ", ".join(map(str, days[:3])) + (", ..." if len(days) > 3 else "")
-        print(f"  {symbol}: {len(days)} days hold more articles than a call gives ({shown})")
+    for line in intake.shortfall_lines(outcome):
+        print(line)
     failed = sum(item.status == "failed" for item in outcome.shortfalls)
     if failed:
         print(

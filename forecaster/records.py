@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Literal
 
 Direction = Literal["up", "down"]
@@ -31,6 +32,13 @@ class Label:
     def of_move(cls, direction: Direction, size_pct: float) -> Label:
         """Bin of a move of `size_pct` >= 0 percent; upper edges belong to the bin below, as published."""
         return cls(direction, min(max(math.ceil(size_pct) - 1, 0), OPEN_BIN_PCT))
+
+    @classmethod
+    def between(cls, start: Decimal, end: Decimal) -> Label:
+        """Bin of the move from one price to another, in exact arithmetic; no move counts as up, as
+        published."""
+        move_pct = 100 * (Fraction(end) - Fraction(start)) / Fraction(start)
+        return cls.of_move("down" if move_pct < 0 else "up", math.ceil(abs(move_pct)))
 
     @property
     def text(self) -> str:

@@ -32,7 +32,6 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from forecaster.data.weeks import label_of
 from forecaster.modeling.rows import prepare_tokenizer, prompt_ids
 from forecaster.prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
@@ -129,7 +128,7 @@ class Case:
     @property
     def label(self) -> Label:
         """Bin of the target week's move."""
-        return label_of(self.closes[-1].usd, self.target.usd)
+        return Label.between(self.closes[-1].usd, self.target.usd)
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def diary(story: Story) -> str:
     case = story.case
     introduction = messages_for(story).user.partition("\n\nFinancials of ")[0]
     positive, concerns = _factors(story)
-    past_label = label_of(case.closes[-2].usd, case.closes[-1].usd)
+    past_label = Label.between(case.closes[-2].usd, case.closes[-1].usd)
     return (
         f"{introduction}\n\n{' '.join(positive + concerns)} {_analysis(story, past_label, case.known_until)}"
     )

@@ -145,7 +145,8 @@ class SymbolEvidence:
     articles: Sequence[Article] | None
     """All that were received, in any order, repeats included; None where only prices are known."""
     prices: PriceHistory | None
-    quarters: Sequence[Quarter] | None
+    quarters: Mapping[date, Sequence[Quarter]] | None
+    """Reported quarters by the start of the week that a row is for, as they were answered for it."""
     calendar: str = "XNYS"
     """Exchange, as exchange_calendars names it."""
     adjusted_only: bool = False
@@ -524,7 +525,8 @@ def _quarter(row: _Row, known: _Known, as_of: datetime, tally: _Tally) -> Iterat
         return
     tally.checked["quarters against filings"] += 1
     end = facts.financials_period_end
-    quarters = [quarter for quarter in (known.evidence.quarters or ()) if quarter.period_end == end]
+    reported = (known.evidence.quarters or {}).get(facts.target_start or date.min, ())
+    quarters = [quarter for quarter in reported if quarter.period_end == end]
     if not quarters:
         yield row.finding("unknown quarter", f"the quarter to {end}")
         return

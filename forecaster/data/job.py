@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -17,8 +17,6 @@ from forecaster.data.macro import MACRO
 from forecaster.data.universe import Membership, Universe, find_universe, membership
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Example, TradingWeek
-
-LEDGER_FILE = "ledger.sqlite"
 
 
 @dataclass(frozen=True)
@@ -116,37 +114,26 @@ def needs_of(job: Job, ledger: Ledger, with_finnhub: bool) -> list[Needs]:
         with_finnhub: whether there is a key; without one, news is what the user's files hold.
     """
     asks = with_finnhub and job.universe.has_company_news
-    window = store.price_window(job.weeks)
-
-    def prices_missing(symbol: str) -> bool:
-        return store.price_call(ledger, symbol, *window, job.files, settled_only=True) is None
-
     found = [
         Needs(
             symbol,
-            _news_spans(job, symbol) if asks else (),
-            window if prices_missing(symbol) else None,
+            news.spans_of(job.shown_weeks(symbol)) if asks else (),
+            store.prices_to_ask(ledger, symbol, job.weeks, job.files),
             profile=asks,
             financials=job.weeks[-1].end if asks else None,
         )
         for symbol in job.member.targets
     ]
     if job.config.with_macro:
-        found += [
-            Needs(series.symbol, prices=window)
-            for series in MACRO
-            if series.symbol not in job.member.targets and prices_missing(series.symbol)
-        ]
+        known = {need.symbol for need in found}
+        found += [need for need in macro_needs(ledger, job.weeks, job.files) if need.symbol not in known]
     return found
 
 
-def _news_spans(job: Job, symbol: str) -> tuple[news.Span, ...]:
-    """Spans of news behind the prompts of a symbol, joined where they touch."""
-    spans: list[news.Span] = []
-    for week in job.shown_weeks(symbol):
-        start = spans.pop()[0] if spans and spans[-1][1] == week.start_close else week.start_close
-        spans.append((start, week.end_close))
-    return tuple(spans)
+def macro_needs(ledger: Ledger, weeks: Sequence[TradingWeek], files: Sequence[str]) -> list[Needs]:
+    """Market-wide series over `weeks` that the ledger lacks."""
+    wanted = {series.symbol: store.prices_to_ask(ledger, series.symbol, weeks, files) for series in MACRO}
+    return [Needs(symbol, prices=window) for symbol, window in wanted.items() if window]
 
 
 @dataclass(frozen=True)
@@ -178,6 +165,4 @@ def macro_calls(job: Job, ledger: Ledger) -> dict[str, Call]:
     """The market-wide series that the prompts show, by Yahoo's symbol; empty without `--with_macro`."""
     if not job.config.with_macro:
         return {}
-    window = store.price_window(job.weeks)
-    found = {series.symbol: store.price_call(ledger, series.symbol, *window, job.files) for series in MACRO}
-    return {symbol: call for symbol, call in found.items() if call and call.payload}
+    return store.macro_calls(ledger, job.weeks, job.files)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Any
 
 from forecaster.data.config import FREE_TIER_DAYS
 from forecaster.data.ledger import Call
 from forecaster.prompts import clean_text
-from forecaster.records import Article
+from forecaster.records import Article, TradingWeek
 
 COMPANY_NEWS = "company-news"
 NEWS_FILE = "news-file"
@@ -128,35 +129,59 @@ def articles(
 ) -> list[Article]:
     """Articles of the `company-news` and `news-file` calls of one symbol, in the order of publication.
 
-    Vendors put articles from outside the window into an answer, at both ends: those are left out, and so is
-    what comes twice, by id and then by headline, where the first publication stays.
+    Vendors put articles from outside the window into an answer, at both ends: those are left out. What two
+    answers hold comes once. What was published again later stays, as it depends on the weeks in sight
+    whether it is a repeat: `without_repeats` takes it out.
 
     Args:
-        start: UTC; what was published earlier is left out before repeats are looked for, so that it does not
-            matter what else `calls` hold. None is no limit.
+        start: UTC; what was published earlier is left out. None is no limit.
         end: UTC; likewise for what was published then or later.
     """
-    found = sorted(
-        (
-            article_of(call, item)
-            for call in calls
-            for item in _articles_in_window(call)
-            if (start is None or start <= _instant(item["datetime"]))
-            and (end is None or _instant(item["datetime"]) < end)
-        ),
-        key=lambda article: (article.published_at, article.id),
-    )
+    found: dict[tuple[datetime, str], Article] = {}
+    for call in calls:
+        for item in _articles_in_window(call):
+            article = article_of(call, item)
+            if (start is None or start <= article.published_at) and (
+                end is None or article.published_at < end
+            ):
+                found.setdefault((article.published_at, article.id), article)
+    return [found[key] for key in sorted(found)]
+
+
+def without_repeats(articles: Iterable[Article]) -> list[Article]:
+    """Articles, oldest first, without those whose id or headline came before."""
     ids: set[str] = set()
     headlines: set[str] = set()
     kept = []
-    for article in found:
-        words = _words(article.headline)
+    for article in articles:
+        words = headline_words(article.headline)
         if article.id in ids or words in headlines:
             continue
         ids.add(article.id)
-        headlines |= {words} - {""}
+        if words:
+            headlines.add(words)
         kept.append(article)
     return kept
+
+
+@lru_cache(maxsize=1 << 15)  # a prompt's weeks are those of the prompt before, but for one
+def headline_words(headline: str) -> str:
+    """A headline without what differs between two copies of it: case, punctuation, spacing and escapes; empty
+    where nothing of it can be shown."""
+    cleaned = clean_text(headline).casefold()
+    # Two headlines of nothing but signs are equal only sign by sign.
+    return " ".join(re.findall(r"\w+", cleaned)) or cleaned
+
+
+def items_by_id(calls: Sequence[Call]) -> dict[str, Mapping[str, Any]]:
+    """What the news calls among `calls` hold of each article, by its id: more than an `Article` does, such as
+    its `source` and `url`."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for call in calls:
+        if call.request.endpoint in (COMPANY_NEWS, NEWS_FILE):
+            for item in _articles_in_window(call):
+                found.setdefault(article_of(call, item).id, item)
+    return found
 
 
 def malformed_articles(calls: Sequence[Call]) -> int:
@@ -188,6 +213,11 @@ def article_of(call: Call, item: dict[str, Any]) -> Article:
 def covers(spans: Sequence[Span], start: datetime, end: datetime) -> bool:
     """Whether one of the spans holds the whole stretch."""
     return any(first <= start and end <= last for first, last in spans)
+
+
+def spans_of(weeks: Iterable[TradingWeek]) -> tuple[Span, ...]:
+    """The stretches whose news belongs to some weeks."""
+    return tuple((week.start_close, week.end_close) for week in weeks)
 
 
 def start_of(day: date) -> datetime:
@@ -245,10 +275,3 @@ def _merged(spans: Iterable[Span | None]) -> list[Span]:
         else:
             merged.append((start, end))
     return merged
-
-
-def _words(headline: str) -> str:
-    """A headline without what differs between two copies of it: case, punctuation, spacing and escapes."""
-    cleaned = clean_text(headline).casefold()
-    # Two headlines of nothing but signs are equal only sign by sign.
-    return " ".join(re.findall(r"\w+", cleaned)) or cleaned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from forecaster.data import fundamentals, news
 from forecaster.data.examples import SymbolData
-from forecaster.data.ledger import Call, Ledger
-from forecaster.records import Article, Close, Company, PriceHistory, TradingWeek
+from forecaster.data.ledger import Call, Ledger, Request
+from forecaster.data.macro import MACRO
+from forecaster.records import Article, Close, Company, PriceHistory, Quarter, TradingWeek
 
-PRICE_LOOKBACK_DAYS = 400
-"""Prices are asked for from this long before the first week, for the indicators' history."""
+PRICE_LOOKBACK_DAYS = 450
+"""Prices are asked for from this long before the first week: more than the sessions behind the indicators
+(`INDICATOR_SESSIONS`) on any exchange, so that these do not depend on where a dataset starts."""
 DAYS_TO_SETTLE = 5
 REPORTED = (("basic-financials", ""), ("filings", "quarterly"), ("filings", "annual"))
 """Endpoints of reported figures, and their variants; their requests end on the last day that they are for."""
@@ -52,11 +54,7 @@ def read_symbol(
         and date.fromisoformat(call.request.window_end) >= first.date()
     ]
     profile = ledger.answers("profile", symbol)
-    series, quarterly, annual = (
-        [call] if (call := reported_call(ledger.answers(endpoint, symbol), variant, weeks[-1].end)) else []
-        for endpoint, variant in REPORTED
-    )
-    filings = [*quarterly, *annual]
+    quarters, reports = _quarters(ledger, symbol, [weeks[0].start, *(week.end for week in weeks)])
     prices = price_call(ledger, symbol, *price_window(weeks), files)
     history = price_history(prices.payload) if prices and prices.payload else None
     company = (
@@ -71,21 +69,56 @@ def read_symbol(
         adjusted_only=bool(history and prices and prices.payload.get("adjusted_only")),
         articles=news.articles(news_calls, first, last),
         covered=news.certain_spans(news_calls),
-        quarters=fundamentals.quarters(
-            _payload(series), [filing for call in filings for filing in call.payload or ()]
-        ),
+        quarters=quarters,
     )
     return Stored(
         data,
-        (*news_calls, *profile, *series, *filings, *([prices] if prices else [])),
+        (*news_calls, *profile, *reports, *([prices] if prices else [])),
         frozenset(news.cut_off_days(news_calls)),
         news.malformed_articles(news_calls),
     )
 
 
+def _quarters(
+    ledger: Ledger, symbol: str, days: Sequence[date]
+) -> tuple[Mapping[date, Sequence[Quarter]], list[Call]]:
+    """Reported quarters for a forecast that starts on each of the days, and the calls that they are from.
+
+    Answers are chosen for each day by itself, so that a row is the same in whatever dataset it stands.
+    """
+    answers = {endpoint: ledger.answers(endpoint, symbol) for endpoint, _ in REPORTED}
+    read: dict[tuple[Request | None, ...], Sequence[Quarter]] = {}
+    found: dict[date, Sequence[Quarter]] = {}
+    calls: dict[Request, Call] = {}
+    for day in days:
+        chosen = [reported_call(answers[endpoint], variant, day) for endpoint, variant in REPORTED]
+        key = tuple(call.request if call else None for call in chosen)
+        if key not in read:
+            series, *filings = (call.payload if call else None for call in chosen)
+            read[key] = fundamentals.quarters(series, [item for filed in filings for item in filed or ()])
+            calls |= {call.request: call for call in chosen if call}
+        found[day] = read[key]
+    return found, list(calls.values())
+
+
 def price_window(weeks: Sequence[TradingWeek]) -> tuple[date, date]:
     """First and last day, both included, of the closes that rows over `weeks` may need."""
     return weeks[0].start - timedelta(days=PRICE_LOOKBACK_DAYS), weeks[-1].end
+
+
+def prices_to_ask(
+    ledger: Ledger, symbol: str, weeks: Sequence[TradingWeek], files: Sequence[str]
+) -> tuple[date, date] | None:
+    """The window to ask the vendor for; None where the ledger has closes that will do."""
+    window = price_window(weeks)
+    return None if price_call(ledger, symbol, *window, files, settled_only=True) else window
+
+
+def macro_calls(ledger: Ledger, weeks: Sequence[TradingWeek], files: Sequence[str]) -> dict[str, Call]:
+    """The market-wide series that prompts over `weeks` show, by Yahoo's symbol."""
+    window = price_window(weeks)
+    found = {series.symbol: price_call(ledger, series.symbol, *window, files) for series in MACRO}
+    return {symbol: call for symbol, call in found.items() if call and call.payload}
 
 
 def price_call(

@@ -1,4 +1,4 @@
-"""Trading weeks from the exchange calendar, and the label of a week's move. Pure."""
+"""Trading weeks from the exchange calendar, and a week's return. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import exchange_calendars
 
-from forecaster.records import Label, TradingWeek
+from forecaster.records import TradingWeek
 
 SETTLING_TIME = timedelta(hours=1)
 """A week counts as over this long after its last close: by then vendors show the official closing price."""
@@ -44,16 +44,26 @@ def trading_weeks(calendar: str, first_day: date, last_day: date, now: datetime)
     return [week for week in weeks if week.end_close + SETTLING_TIME <= now]
 
 
+def week_after(
+    calendar: str, day: date, now: datetime, past_weeks: int
+) -> tuple[list[TradingWeek], TradingWeek]:
+    """The last weeks whose close is neither after a day nor still to come, oldest first, and the week that
+    follows them, be it over, under way or still to begin.
+
+    Args:
+        now: UTC. A close counts from its very moment on, before `SETTLING_TIME` is over.
+        past_weeks: how many weeks before the one that follows.
+    """
+    first_day = day - timedelta(weeks=past_weeks + 3)
+    around = trading_weeks(calendar, first_day, day + timedelta(weeks=3), datetime.max.replace(tzinfo=UTC))
+    closed = [week for week in around if week.end <= day and week.end_close <= now]
+    return closed[-past_weeks:], around[len(closed)]
+
+
 def close_of(calendar: str, session: date) -> datetime:
     """When a session closed, UTC; early closes are known."""
     close: datetime = _calendar(calendar).session_close(str(session)).to_pydatetime()
     return close.astimezone(UTC)
-
-
-def label_of(start: Decimal, end: Decimal) -> Label:
-    """Bin of the move from one price to another, in exact arithmetic; no move counts as up, as published."""
-    move_pct = 100 * (Fraction(end) - Fraction(start)) / Fraction(start)
-    return Label.of_move("down" if move_pct < 0 else "up", math.ceil(abs(move_pct)))
 
 
 def return_pct(start: Decimal, end: Decimal) -> float:

@@ -1,4 +1,4 @@
-"""Prompts to answers: batched greedy generation."""
+"""Prompts to answers: batched greedy generation with the Hugging Face engine."""
 
 from __future__ import annotations
 
@@ -35,8 +35,12 @@ class Generated:
     row_id: str
     text: str
     new_tokens: int
-    latency_s: float
-    """Wall time of the batch, divided by its rows."""
+
+
+@dataclass(frozen=True)
+class GeneratedBatch:
+    answers: tuple[Generated, ...]
+    seconds: float
 
 
 def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
@@ -56,23 +60,35 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, 
 
 
 def load_for_generation(
-    base: BaseModel, precision: Precision, quantization: Quantization, trust_remote_code: bool
+    base: BaseModel,
+    precision: Precision,
+    quantization: Quantization,
+    trust_remote_code: bool,
+    gpu: int | None = None,
 ) -> PreTrainedModel:
-    """Base model on the first GPU, over all visible ones when it does not fit there, or on the CPU."""
+    """Base model on one GPU, over all visible ones when it does not fit there, or on the CPU.
+
+    Args:
+        gpu: the GPU of this rank, where several ranks share the rows; None takes the first, or all.
+    """
     device_map: dict[str, int] | str | None = None
     if torch.cuda.is_available():
         weights = weight_bytes(base.shape, quantization == "4bit") if base.shape else 0
-        on_one = weights + RESERVE_BYTES < USABLE_SHARE * torch.cuda.get_device_properties(0).total_memory
-        device_map = {"": 0} if on_one else "auto"
+        memory = torch.cuda.get_device_properties(gpu or 0).total_memory
+        on_one = gpu is not None or weights + RESERVE_BYTES < USABLE_SHARE * memory
+        device_map = {"": gpu or 0} if on_one else "auto"
     chosen = precision if torch.cuda.is_available() else "fp32"
     return load_base(base.location, chosen, quantization, trust_remote_code, device_map).eval()
 
 
-def largest_batch_size(base: BaseModel, quantization: Quantization, tokens: int, largest: int = 16) -> int:
+def largest_batch_size(
+    base: BaseModel, quantization: Quantization, tokens: int, ranks: int = 1, largest: int = 16
+) -> int:
     """Prompts to generate together: `largest`, or on a GPU what fits beside the weights."""
     if not torch.cuda.is_available() or base.shape is None:
         return largest
-    total = sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    count = torch.cuda.device_count() if ranks == 1 else 1
+    total = sum(torch.cuda.get_device_properties(i).total_memory for i in range(count))
     return generation_batch_size(base.shape, quantization == "4bit", tokens, total, largest)
 
 
@@ -84,16 +100,27 @@ def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return tuned.eval()
 
 
+def plan_batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
+    """Batches of prompts of similar length, longest first: what does not fit the memory shows at once.
+
+    They depend on the prompts alone, so that a run that goes on forms the same ones. Prompts without tokens
+    are in none.
+    """
+    ready = sorted((p for p in prompts if p.token_ids is not None), key=lambda p: -len(p.token_ids or ()))
+    return [ready[at : at + batch_size] for at in range(0, len(ready), batch_size)]
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    batches: Sequence[Sequence[Prompt]],
     *,
     max_new_tokens: int,
-    batch_size: int,
     description: str,
-) -> Iterator[list[Generated]]:
-    """Greedy answers, one list per batch, prompts of similar length together."""
+    quiet: bool = False,
+) -> Iterator[GeneratedBatch]:
+    """Greedy answers batch by batch; one that runs out of GPU memory is cut into halves, and so are those
+    after it."""
     ends = end_token_ids(tokenizer)
     # Instead of the model's own settings, not beside them: Qwen2.5 brings a repetition penalty, which would
     # act on every word of the prompt.
@@ -105,34 +132,40 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
-    ready = sorted((p for p in prompts if p.token_ids is not None), key=lambda p: len(p.token_ids or ()))
-    with tqdm(total=len(ready), desc=description, unit="answer") as bar:
-        while ready:
-            batch = ready[:batch_size]
-            padded = tokenizer.pad(
-                {"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt"
-            )
+    waiting = [list(batch) for batch in batches if batch]
+    most = max(map(len, waiting), default=1)
+    with tqdm(total=sum(map(len, waiting)), desc=description, unit="answer", disable=quiet) as bar:
+        while waiting:
+            batch = waiting.pop(0)
+            if len(batch) > most:
+                waiting.insert(0, batch[most:])
+                batch = batch[:most]
             began = time.perf_counter()
             try:
-                with torch.inference_mode():
-                    output = model.generate(**padded.to(model.device))
+                answers = _answer(model, tokenizer, batch, ends)
             except torch.OutOfMemoryError:
-                if batch_size == 1:
+                if len(batch) == 1:
                     raise
-                batch_size //= 2
+                most = (len(batch) + 1) // 2
                 torch.cuda.empty_cache()
-                bar.write(f"Out of GPU memory: going on with {batch_size} prompts at a time.")
+                bar.write(f"Out of GPU memory: going on with {most} prompts at a time.")
+                waiting.insert(0, batch)
                 continue
-            latency_s = (time.perf_counter() - began) / len(batch)
-            answers = output[:, padded["input_ids"].shape[1] :].tolist()
-            yield [_decode(tokenizer, p, ids, ends, latency_s) for p, ids in zip(batch, answers, strict=True)]
-            ready = ready[len(batch) :]
+            yield GeneratedBatch(answers, time.perf_counter() - began)
             bar.update(len(batch))
 
 
-def _decode(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: list[int], ends: set[int], latency_s: float
-) -> Generated:
+def _answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt], ends: set[int]
+) -> tuple[Generated, ...]:
+    padded = tokenizer.pad({"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt")
+    with torch.inference_mode():
+        output = model.generate(**padded.to(model.device))
+    answers = output[:, padded["input_ids"].shape[1] :].tolist()
+    return tuple(_decode(tokenizer, prompt, ids, ends) for prompt, ids in zip(batch, answers, strict=True))
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: list[int], ends: set[int]) -> Generated:
     end = next((i for i, token in enumerate(ids) if token in ends), len(ids))
     text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-    return Generated(prompt.row_id, str(text).strip(), min(end + 1, len(ids)), latency_s)
+    return Generated(prompt.row_id, str(text).strip(), min(end + 1, len(ids)))

@@ -108,10 +108,11 @@ NEWS = {
     (F4, F5): ("a3", NewsItem("Holiday sales begin", "Queues are long.")),
     (F5, F6): ("a4", NewsItem("A weekend fire", "")),
 }
-QUARTERS = [
+REPORTED = [
     Quarter(date(2025, 9, 30), _at("2025-10-28T20:30:00"), "q3", False, {"eps": 1.5, "ev": 31.25}),
     Quarter(date(2025, 11, 30), _at("2025-12-12T21:00:00"), "late", False, {"eps": 1.75}),
 ]
+QUARTERS = dict.fromkeys((F1, F2, F5, F6), REPORTED)
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -200,7 +201,7 @@ def case() -> Case:
             "ACME": SymbolEvidence(
                 ARTICLES, _history(ACME_CLOSES, {date(2025, 12, 15): "2"}), QUARTERS, "XNYS"
             ),
-            "BOLT": SymbolEvidence([], _history(BOLT_CLOSES), []),
+            "BOLT": SymbolEvidence([], _history(BOLT_CLOSES), {}),
         },
     )
 
@@ -676,7 +677,7 @@ def test_a_coins_day_closes_at_midnight_and_its_own_prompt_may_say_cryptocurrenc
 
     def report(published: str) -> AuditReport:
         article = Article("a", _at(published), "A fork", "It is planned.")
-        evidence = SymbolEvidence([article], prices, [], "24/7")
+        evidence = SymbolEvidence([article], prices, {}, "24/7")
         return audit_rows({"test": Dataset.from_list([row])}, {"BTC-USD": evidence}.get)
 
     assert report("2025-12-07T23:59:59").findings == ()
@@ -702,7 +703,7 @@ def test_periods_that_name_sundays_run_between_the_last_closes_before_them() -> 
 
     def report(published: str) -> AuditReport:
         evidence = SymbolEvidence(
-            [Article("a", _at(published), "A sale", "Half price.")], _history(BOLT_CLOSES), []
+            [Article("a", _at(published), "A sale", "Half price.")], _history(BOLT_CLOSES), {}
         )
         return audit_rows({"test": Dataset.from_list([row])}, {"BOLT": evidence}.get)
 
@@ -743,7 +744,7 @@ def test_a_week_before_the_calendar_begins_is_said_to_be_unchecked() -> None:
         "label": "up by 0-1%",
         "symbol": "BOLT",
     }
-    evidence = SymbolEvidence([], _history(BOLT_CLOSES), [])
+    evidence = SymbolEvidence([], _history(BOLT_CLOSES), {})
     report = audit_rows({"test": Dataset.from_list([row])}, {"BOLT": evidence}.get)
     assert report.findings == ()
     assert (
@@ -868,7 +869,7 @@ def test_published_labels_are_those_of_real_closes_but_for_the_unfinished_last_w
     closes = {symbol: _closes(us92, symbol) for symbol in ("AAPL", "AMGN", "CSCO", "CVX", "INTC", "MSFT")}
     closes["HON"] = _closes(nasdaq, "close_HON")
     evidence = {
-        symbol: SymbolEvidence([], _history(prices), [], adjusted_only=True)
+        symbol: SymbolEvidence([], _history(prices), {}, adjusted_only=True)
         for symbol, prices in closes.items()
     }
     rows = _published(real_data, "test_300.jsonl")

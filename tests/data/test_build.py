@@ -203,7 +203,7 @@ def stored(prices: PriceHistory | None, malformed_articles: int) -> Stored:
     noon = datetime(2025, 12, 1, 12, tzinfo=UTC)
     articles = [Article(f"finnhub:{n}", noon + timedelta(days=n), "Headline", "") for n in range(31)]
     covered = [(datetime(2025, 11, 1, tzinfo=UTC), datetime(2025, 12, 13, tzinfo=UTC))]
-    data = SymbolData(Company("AAPL", "Apple", "", ""), prices, True, False, articles, covered, [])
+    data = SymbolData(Company("AAPL", "Apple", "", ""), prices, True, False, articles, covered, {})
     return Stored(data, (), frozenset({date(2025, 12, 9)}), malformed_articles)
 
 

@@ -9,8 +9,18 @@ from decimal import Decimal
 
 import pytest
 
-from forecaster.data.examples import Dropped, Recipe, SymbolData, examples_of
+from forecaster.data.examples import (
+    INDICATOR_SESSIONS,
+    Draft,
+    Dropped,
+    Recipe,
+    SymbolData,
+    draft_of,
+    example_of,
+    examples_of,
+)
 from forecaster.data.macro import macro_readings
+from forecaster.data.store import PRICE_LOOKBACK_DAYS
 from forecaster.data.weeks import sessions_between, trading_weeks
 from forecaster.prompts import read_prompt
 from forecaster.records import (
@@ -52,7 +62,8 @@ def data_of(
     quarters: Sequence[Quarter] = (),
     company: Company = APPLE,
 ) -> SymbolData:
-    return SymbolData(company, prices, True, False, articles, EVER, quarters)
+    reported = {week.start: quarters for week in MARCH}
+    return SymbolData(company, prices, True, False, articles, EVER, reported)
 
 
 MARCH = weeks("2024-03-04", "2024-04-05")
@@ -230,6 +241,86 @@ def test_the_draw_depends_on_symbol_and_week_only() -> None:
     other = data_of(prices, many, company=replace(APPLE, symbol="MSFT"))
     assert alone == again
     assert headlines(alone) != headlines(only(list(examples_of(other, MARCH, [1], PLAIN))))
+
+
+SPRING = weeks("2024-02-05", "2024-04-05")
+SPRING_CLOSES = {day.isoformat(): "100" for day in [SPRING[0].start, *(week.end for week in SPRING)]}
+
+
+def test_a_row_is_the_same_in_every_range_that_holds_its_past_weeks() -> None:
+    # Every seventh headline comes again, so that what a longer range has shown before would drop some.
+    news = [replace(one, headline=f"Headline {n % 7}") for n, one in enumerate(DAILY_NEWS)]
+    data = data_of(history(SPRING_CLOSES | MARCH_CLOSES), news)
+    long = {e.target: e for e in map(only, ([o] for o in examples_of(data, SPRING, [6, 7, 8], PLAIN)))}
+    for first in (1, 2, 3, 4):
+        short = SPRING[first:]
+        for at in range(6 - first, len(short)):
+            row = only(list(examples_of(data, short, [at], PLAIN)))
+            assert row == long[short[at]], f"from {short[0].start}, for {short[at].period}"
+
+
+def test_a_headline_is_repeated_no_more_in_one_prompt_and_may_stand_in_the_next() -> None:
+    news = [
+        article("2024-03-05T12:00:00", "Deal signed"),
+        article("2024-03-12T12:00:00", "DEAL signed!"),
+        article("2024-03-12T13:00:00", "Something else"),
+        article("2024-03-19T12:00:00", "And more"),
+    ]
+    data = data_of(history(MARCH_CLOSES), news)
+    both, second_only = (only(list(examples_of(data, MARCH, [at], PLAIN))) for at in (2, 3))
+    assert headlines(both) == ["Deal signed", "Something else"]
+    assert headlines(second_only) == ["DEAL signed!", "Something else", "And more"]
+
+
+def test_a_week_that_is_not_shown_for_want_of_a_price_still_counts_for_repeats() -> None:
+    news = [
+        article("2024-03-12T12:00:00", "Deal signed"),
+        article("2024-03-20T12:00:00", "Deal signed"),
+        article("2024-03-20T13:00:00", "Other"),
+    ]
+    closes = {day: usd for day, usd in MARCH_CLOSES.items() if day != "2024-03-08"}
+    shown = only(list(examples_of(data_of(history(closes), news), MARCH, [3], PLAIN)))
+    assert headlines(shown) == ["Other"]
+
+
+def test_a_prompt_needs_no_price_of_the_week_that_it_is_about() -> None:
+    closes = {day: usd for day, usd in MARCH_CLOSES.items() if day < "2024-03-23"}
+    data = data_of(history(closes), DAILY_NEWS)
+    draft = draft_of(data, MARCH[1:3], MARCH[3], PLAIN)
+    whole = data_of(history(MARCH_CLOSES), DAILY_NEWS)
+    row = only(list(examples_of(whole, MARCH, [3], PLAIN)))
+    assert isinstance(draft, Draft)
+    assert (draft.messages, draft.flags, draft.past) == (row.messages, row.flags, tuple(MARCH[1:3]))
+    assert tuple(article.id for article in draft.news) == row.news_ids
+    missing = "no closing price at the week's start or end"
+    assert example_of(draft, data) == Dropped("AAPL", MARCH[3], missing)
+    assert example_of(draft, whole) == row
+
+
+def test_indicators_depend_on_no_close_before_their_three_hundred_sessions() -> None:
+    recipe = replace(PLAIN, with_indicators=True)
+    sessions = sessions_between("XNYS", date(2022, 1, 3), date(2024, 4, 5))
+    at = sessions.index(date(2024, 3, 15))
+    closes = {day: Close(Decimal(100 + n % 13), Decimal(100)) for n, day in enumerate(sessions)}
+    # A halt of two weeks within them: the days before the 300 sessions do not stand in for it.
+    for day in sessions[at - 60 : at - 50]:
+        del closes[day]
+    within = {day: close for day, close in closes.items() if day >= sessions[at - 299]}
+    assert len(within) < len(closes)
+    rows = [
+        only(list(examples_of(data_of(PriceHistory(known, {}), DAILY_NEWS), MARCH, [2], recipe)))
+        for known in (closes, within)
+    ]
+    assert read_prompt(rows[0].messages.user).indicators
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("calendar", ["XNYS", "XETR", "24/7"])
+def test_prices_are_asked_for_from_before_the_sessions_of_the_indicators(calendar: str) -> None:
+    for year in range(2007, 2027):
+        last = date(year, 7, 1)
+        first = last - timedelta(days=PRICE_LOOKBACK_DAYS)
+        assert len(sessions_between(calendar, first, last)) >= INDICATOR_SESSIONS
 
 
 def test_advertising_summaries_are_left_out_and_whole_articles_shortened() -> None:

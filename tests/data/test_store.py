@@ -19,6 +19,7 @@ from forecaster.records import Article, Close, Company, PriceHistory
 
 THEN = datetime(2026, 6, 1, 12, tzinfo=UTC)
 WEEKS = trading_weeks("XNYS", date(2026, 1, 5), date(2026, 1, 23), THEN)
+WEEK_EDGES = ("2026-01-02", "2026-01-09", "2026-01-16", "2026-01-23")
 BARS = [{"day": "2026-01-09", "close": "100.5", "adj_close": "99.25"}]
 FILES = ("bbbb", "aaaa", "")
 """Digests of the files that the command names, in its order."""
@@ -148,13 +149,13 @@ def test_files_and_answers_of_other_symbols_are_not_taken(ledger: Ledger) -> Non
     assert chosen(ledger) is None
 
 
-def test_prices_are_asked_for_from_400_days_before_the_first_week() -> None:
+def test_prices_are_asked_for_from_450_days_before_the_first_week() -> None:
     assert [week.period for week in WEEKS] == [
         "2026-01-02 to 2026-01-09",
         "2026-01-09 to 2026-01-16",
         "2026-01-16 to 2026-01-23",
     ]
-    assert store.price_window(WEEKS) == (date(2024, 11, 28), date(2026, 1, 23))
+    assert store.price_window(WEEKS) == (date(2024, 10, 9), date(2026, 1, 23))
 
 
 def test_a_price_history_is_exact() -> None:
@@ -231,12 +232,13 @@ def test_an_empty_ledger_gives_a_symbol_without_anything(ledger: Ledger) -> None
     stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     data = stored.data
     assert (data.company, data.prices, data.adjusted_only) == (Company("AAPL", "AAPL", "", ""), None, False)
-    assert (list(data.articles), list(data.covered), list(data.quarters)) == ([], [], [])
+    assert (list(data.articles), list(data.covered)) == ([], [])
+    assert data.quarters == {date.fromisoformat(day): [] for day in WEEK_EDGES}
     assert (stored.calls, stored.cut_off_days, stored.malformed_articles) == ((), frozenset(), 0)
 
 
 def test_a_symbol_that_yahoo_does_not_know_has_no_prices_and_its_call_is_kept(ledger: Ledger) -> None:
-    call = bars("2024-11-28", "2026-01-23", "unknown symbol")
+    call = bars("2024-10-09", "2026-01-23", "unknown symbol")
     ledger.record(call)
     stored = store.read_symbol(ledger, "AAPL", WEEKS, "stock", FILES)
     assert stored.data.prices is None
@@ -256,6 +258,39 @@ def test_a_symbol_is_read_with_all_that_its_weeks_may_use(ledger: Ledger) -> Non
     assert stored.data.company == Company("AAPL", "Apple Inc", "Tech", "NASDAQ", "US", date(1980, 12, 12))
     assert stored.data.adjusted_only
     assert stored.data.covered == [(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 10, tzinfo=UTC))]
+
+
+def test_figures_are_those_answered_earliest_after_a_rows_own_week_began(ledger: Ledger) -> None:
+    def answers(last_day: str, eps: float) -> list[Call]:
+        series = {"quarterly": {"eps": [{"period": "2025-09-30", "v": eps}]}, "annual": {}}
+        filed = {"form": "10-Q", "endDate": "2025-09-30", "acceptedDate": "2025-11-03 16:30:00"}
+        figures = Request("basic-financials", "AAPL", window_end=last_day)
+        filings = Request("filings", "AAPL", window_end=last_day, variant="quarterly")
+        return [
+            Call(figures, "answered", THEN, series),
+            Call(filings, "answered", THEN, [filed | {"accessNumber": f"of {last_day}"}]),
+        ]
+
+    early, late, unused = answers("2026-01-09", 1.5), answers("2026-01-20", 2.5), answers("2026-05-01", 3.5)
+    ledger.record(*early, *late, *unused)
+
+    def found(first: int) -> dict[str, list[tuple[float, str]]]:
+        data = store.read_symbol(ledger, "AAPL", WEEKS[first:], "stock", FILES).data
+        return {
+            day.isoformat(): [(quarter.figures["eps"], quarter.filing) for quarter in quarters]
+            for day, quarters in data.quarters.items()
+        }
+
+    assert found(0) == {
+        "2026-01-02": [(1.5, "of 2026-01-09")],
+        "2026-01-09": [(1.5, "of 2026-01-09")],
+        "2026-01-16": [(2.5, "of 2026-01-20")],
+        "2026-01-23": [(3.5, "of 2026-05-01")],
+    }
+    # Whatever weeks are read with it.
+    assert found(1) == {day: quarters for day, quarters in found(0).items() if day > "2026-01-02"}
+    stored = store.read_symbol(ledger, "AAPL", WEEKS[:2], "stock", FILES)
+    assert stored.calls == (*early, *late)
 
 
 def test_a_coin_has_no_profile(ledger: Ledger) -> None:

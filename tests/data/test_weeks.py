@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from forecaster.data.weeks import (
     close_of,
-    label_of,
     last_session_at_or_before,
     return_pct,
     split_at,
     trading_weeks,
+    week_after,
 )
 from forecaster.records import Label
 
@@ -103,12 +103,12 @@ def test_summer_time_moves_the_close_in_utc() -> None:
     ],
 )
 def test_edges_belong_to_the_bin_below(start: str, end: str, text: str) -> None:
-    assert label_of(Decimal(start), Decimal(end)).text == text
+    assert Label.between(Decimal(start), Decimal(end)).text == text
 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**7))
 def test_the_label_agrees_with_whole_number_arithmetic(start_cents: int, end_cents: int) -> None:
-    label = label_of(Decimal(start_cents) / 100, Decimal(end_cents) / 100)
+    label = Label.between(Decimal(start_cents) / 100, Decimal(end_cents) / 100)
     move = 100 * abs(end_cents - start_cents)
     assert label.sign == (1 if end_cents >= start_cents else -1)
     if label.lower_pct < 5:
@@ -119,7 +119,7 @@ def test_the_label_agrees_with_whole_number_arithmetic(start_cents: int, end_cen
 def test_returns_are_in_percent() -> None:
     assert return_pct(Decimal("80"), Decimal("78")) == -2.5
     assert str(return_pct(Decimal("80"), Decimal("80"))) == "0.0"
-    assert label_of(Decimal("80"), Decimal("78")) == Label("down", 2)
+    assert Label.between(Decimal("80"), Decimal("78")) == Label("down", 2)
 
 
 def test_a_split_keeps_the_embargo_between_training_and_test() -> None:
@@ -134,3 +134,29 @@ def test_a_ratio_of_whole_weeks_is_not_lost_to_rounding() -> None:
     weeks = trading_weeks("XNYS", date(2025, 11, 24), date(2026, 1, 30), LATER)
     assert len(weeks) == 10
     assert len(split_at(weeks, 0.7, 0)[0]) == 7
+
+
+@pytest.mark.parametrize(
+    ("day", "now", "past", "following"),
+    [
+        pytest.param("2026-03-11", LATER, "2026-03-06", "2026-03-13", id="a Wednesday"),
+        pytest.param("2026-03-13", LATER, "2026-03-13", "2026-03-20", id="a Friday is over at its end"),
+        pytest.param("2026-03-15", LATER, "2026-03-13", "2026-03-20", id="a Sunday"),
+        pytest.param("2024-03-28", LATER, "2024-03-28", "2024-04-05", id="Thursday before Good Friday"),
+        # New York closes at 20:00 UTC once its clocks have changed, on March 8.
+        pytest.param("2026-03-13", datetime(2026, 3, 13, 19, 59, tzinfo=UTC), "2026-03-06", "2026-03-13"),
+        pytest.param("2026-03-13", datetime(2026, 3, 13, 20, 0, tzinfo=UTC), "2026-03-13", "2026-03-20"),
+    ],
+)
+def test_a_forecast_starts_from_the_last_week_end_close_up_to_a_day(
+    day: str, now: datetime, past: str, following: str
+) -> None:
+    weeks, target = week_after("XNYS", date.fromisoformat(day), now, 3)
+    assert [len(weeks), weeks[-1].end.isoformat()] == [3, past]
+    assert target.period == f"{past} to {following}"
+    assert weeks == trading_weeks("XNYS", weeks[0].start, weeks[-1].end, LATER)[-3:]
+
+
+def test_the_week_after_today_is_known_before_it_begins() -> None:
+    _, target = week_after("24/7", date(2026, 11, 21), LATER, 1)
+    assert target.period == "2026-11-15 to 2026-11-22"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import tiny_tokenizers
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from forecaster.modeling.generation import Generated, Prompt, generate, render_prompt
+from forecaster.modeling.generation import Generated, Prompt, generate, plan_batches, render_prompt
 from forecaster.modeling.memory import cache_bytes_per_token, generation_batch_size
 from forecaster.modeling.registry import MODELS
 from forecaster.modeling.rows import prepare_tokenizer
@@ -41,9 +40,9 @@ PROMPTS = [Prompt(f"r#{i}", (1, *range(3, 4 + 2 * i)), 0) for i in range(5)]
 
 def answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], batch_size: int) -> dict[str, Generated]:
     batches = generate(
-        model, tokenizer, prompts, max_new_tokens=6, batch_size=batch_size, description="testing"
+        model, tokenizer, plan_batches(prompts, batch_size), max_new_tokens=6, description="testing"
     )
-    return {generated.row_id: generated for batch in batches for generated in batch}
+    return {generated.row_id: generated for batch in batches for generated in batch.answers}
 
 
 def test_batches_answer_as_one_by_one_does(model: Any, tokenizer: Any) -> None:
@@ -90,6 +89,16 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(
     assert sizes == [4, 2, 1, 1, 1, 1, 1]
 
 
+def test_batches_hold_prompts_of_similar_length_longest_first_whatever_their_order() -> None:
+    batches = plan_batches(PROMPTS, 2)
+    assert [[prompt.row_id for prompt in batch] for batch in batches] == [
+        ["r#4", "r#3"],
+        ["r#2", "r#1"],
+        ["r#0"],
+    ]
+    assert plan_batches([Prompt("long", None, 0)], 2) == []
+
+
 def test_a_prompt_that_cannot_fit_is_not_generated(tokenizer: Any, model: Any) -> None:
     text = render_published(Messages("be brief", "AAPL?"))
     assert render_prompt(tokenizer, "r#9", text, limit=5) == Prompt("r#9", None, 0)
@@ -109,9 +118,3 @@ def test_the_generation_batch_is_what_the_cache_leaves_room_for() -> None:
     # (0.94 x 42.95e9 - 26.03e9 - 1e9) / (4096 x 819,200)
     assert generation_batch_size(shapes["llama2-13b"], False, 4096, a100, 16) == 3
     assert generation_batch_size(shapes["llama2-13b"], False, 4096, 16 * 2**30, 16) == 1
-
-
-def test_the_benchmark_leaves_the_batch_to_the_gpu_unless_asked() -> None:
-    parse_args = importlib.import_module("benchmark").parse_args
-    assert parse_args(["--adapter", "a"]).batch_size is None
-    assert parse_args(["--adapter", "a", "--batch_size", "4"]).batch_size == 4

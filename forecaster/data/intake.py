@@ -1,0 +1,102 @@
+"""What brings the ledger up to date: the user's own files, and the vendors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from forecaster.data import imports, prices
+from forecaster.data.fetch import Needs, Outcome, fetch
+from forecaster.data.finnhub import Finnhub
+from forecaster.data.ledger import Call, Ledger
+from forecaster.data.pace import Pace
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.settings import redact
+
+
+def import_files(
+    ledger: Ledger, news_files: Sequence[Path], price_files: Sequence[Path], symbols: Collection[str]
+) -> list[str]:
+    """The user's own news and prices, into the ledger; lines on what was found.
+
+    Raises:
+        ConfigurationError: on every bad file, before anything is written.
+    """
+    problems: list[Problem] = []
+    calls: list[Call] = []
+    lines = []
+    for what, read, paths in (
+        ("news", imports.read_news_file, news_files),
+        ("price", imports.read_price_file, price_files),
+    ):
+        rows, left_out = 0, Counter[str]()
+        for path in paths:
+            try:
+                found = read(path, set(symbols))
+            except ConfigurationError as error:
+                problems += error.problems
+                continue
+            calls += found.calls
+            rows += found.rows
+            left_out.update(found.skipped)
+        if paths:
+            reasons = "".join(f", {count} left out: {reason}" for reason, count in left_out.most_common())
+            lines.append(f"{what} files: {len(paths)} read, {rows} rows{reasons}")
+        if what == "news" and (cut_off := [call.request for call in calls if call.truncated]):
+            lines += [
+                f"  {len(cut_off)} of them end where a call's limit of about 250 articles cut them off, "
+                "before:",
+                "  " + ", ".join(sorted(f"{request.symbol} {request.window_start}" for request in cut_off)),
+            ]
+    if problems:
+        raise ConfigurationError(problems)
+    ledger.record(*calls)
+    return lines
+
+
+def digests(news_files: Sequence[Path], price_files: Sequence[Path]) -> tuple[str, ...]:
+    """What tells the user's files apart in the ledger: those of an earlier command do not count."""
+    problems, found = [], []
+    for flag, paths in (("--news_file", news_files), ("--price_file", price_files)):
+        for path in paths:
+            try:
+                found.append(imports.digest(path))
+            except OSError as error:
+                problems.append(Problem(flag, f"{path} cannot be read ({error.strerror}).", "Name a file."))
+    if problems:
+        raise ConfigurationError(problems)
+    return tuple(found)
+
+
+def ask_vendors(
+    ledger: Ledger,
+    wanted: Sequence[Needs],
+    finnhub_api_key: str | None,
+    calls_per_minute: int,
+    files: Sequence[str],
+    on_call: Callable[[], None],
+) -> Outcome:
+    """`fetch` with a client for each vendor that `wanted` concerns, at its pace."""
+    key = finnhub_api_key if any(need.news or need.profile for need in wanted) else None
+    finnhub = Finnhub(key, Pace(calls_per_minute)) if key else None
+    yahoo = prices.Yahoo(Pace(prices.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
+    try:
+        return fetch(ledger, wanted, finnhub, yahoo, on_call=on_call, files=files)
+    finally:
+        if finnhub:
+            finnhub.close()
+
+
+def shortfall_lines(outcome: Outcome) -> list[str]:
+    """What was needed and is not there, and days with more news than a call gives, one line each."""
+    lines = [
+        redact(f"  {item.symbol} {item.endpoint}: {item.found}")
+        for status in ("unknown symbol", "no access", "failed")
+        for item in outcome.shortfalls
+        if item.status == status
+    ]
+    for symbol, days in sorted(outcome.cut_off_days.items()):
+        shown = ", ".join(map(str, days[:3])) + (", ..." if len(days) > 3 else "")
+        lines.append(f"  {symbol}: {len(days)} days hold more articles than a call gives ({shown})")
+    return lines
