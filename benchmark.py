@@ -1,331 +1,604 @@
-"""Benchmark a fine-tuned adapter against its base model and against no model at all, on its test rows.
+"""Have models answer test rows, and tell skill from luck.
+
+A fine-tuned adapter beside its base model, on the test rows of its training:
 
     python benchmark.py --adapter finetuned_models/embedded_20260101000000
-    CUDA_VISIBLE_DEVICES=0 python benchmark.py --adapter DIR --batch_size 32
 
-Writes predictions.jsonl, metrics.json, report.md and report.png into DIR/benchmark. A benchmark that was
-stopped goes on with the same command; answers that it has are not generated again.
+Any model without training it; several GPUs; an OpenAI-compatible endpoint; answers made elsewhere; several
+runs side by side:
+
+    python benchmark.py --base_model qwen2.5-1.5b --dataset rows.jsonl
+    deepspeed --include localhost:0,1 benchmark.py --adapter DIR --batch_size 32
+    python benchmark.py --adapter DIR --engine api --api_model gpt-4o
+    python benchmark.py score answers.csv --prediction_column prediction --reference_column reference
+    python benchmark.py compare finetuned_models/a finetuned_models/b "GPT=answers.csv"
+
+Stop it whenever you like: the same command goes on, and no answer is made twice.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import datasets
+import filelock
+from tqdm import tqdm
+
+import indices
 from forecaster import tracking
-from forecaster.data import sources
-from forecaster.errors import ConfigurationError, Problem
-from forecaster.evaluation import plots, report
-from forecaster.evaluation.baselines import Baseline, baselines
-from forecaster.evaluation.metrics import Metrics, Scored, score
-from forecaster.modeling import registry
-from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
-from forecaster.prompts import parse_prediction
-from forecaster.records import Label
-from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
+from forecaster.data import imports, sources, store
+from forecaster.errors import ConfigurationError, Problem, VendorError
+from forecaster.evaluation import predictions, report
+from forecaster.evaluation.config import (
+    DEFAULT_MAX_LENGTH,
+    DEFAULT_MAX_NEW_TOKENS,
+    BenchmarkConfig,
+    parse_flags,
+)
+from forecaster.evaluation.loading import (
+    BENCHMARK,
+    CHECKPOINTS,
+    Loaded,
+    benchmark_folder,
+    load_run,
+    side_by_side,
+)
+from forecaster.evaluation.predictions import Journal, Prediction
+from forecaster.evaluation.rows import Row, rows_of_dataset, with_returns
+from forecaster.evaluation.scorecard import Scoreboard, best_checkpoint, checkpoint_scores
+from forecaster.hashes import sha256_of
+from forecaster.modeling import checkpoints, hardware, registry
+from forecaster.modeling.finished import FinishedRun, read_finished
+from forecaster.modeling.run import ADAPTER_WEIGHTS
+from forecaster.prompts import split_published
+from forecaster.provenance import versions
+from forecaster.settings import Settings, calm_openmp, load_settings, redact, report_problems
 
 BASE, TUNED = "base", "fine-tuned"
-PREDICTIONS = "predictions.jsonl"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One line of predictions.jsonl."""
-
-    model: str
-    row_id: str
-    symbol: str
-    period: str
-    label: str
-    answer: str | None
-    """None: the prompt did not fit, even without news."""
-    prompt_tokens: int | None
-    news_dropped: int
-    new_tokens: int | None
-    latency_s: float | None
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A finished run, as its folder describes it."""
-
-    folder: Path
-    base: registry.BaseModel
-    record: Mapping[str, Any]
-    dataset_record: Mapping[str, Any]
-    log_history: Sequence[Mapping[str, Any]]
+BENCHMARKS = Path("benchmarks")
+"""Where a benchmark goes that belongs to no run."""
+LOCK_FILE = "benchmark.lock"
 
 
 def main(argv: Sequence[str]) -> int:
+    datasets.disable_progress_bars()
+    calm_openmp()
     try:
         settings = load_settings()
     except ConfigurationError as error:
         return report_problems("benchmark.py", error)
-    calm_openmp()
-    args = parse_args(argv)
     try:
-        adapter = read_adapter(Path(args.adapter))
-        test_rows = load_test_rows(adapter)
-        flags = adapter.record["flags"]
-        max_new_tokens = args.max_new_tokens or flags["max_new_tokens"]
-        if max_new_tokens >= flags["max_length"]:
-            raise ConfigurationError(
-                [
-                    Problem(
-                        "--max_new_tokens",
-                        f"is {max_new_tokens}; prompt and answer share --max_length {flags['max_length']}.",
-                        "Use a smaller number.",
-                    )
-                ]
-            )
+        config = parse_flags(argv)
+        if not config.answers:
+            return score_stage(config, settings)
+        job = resolve(config, settings)
+        with locked(job.folder, settings):
+            generate(job, config, settings)
+        if settings.rank or config.stage == "generate":
+            return 0
+        loaded = load_run(str(job.folder), config.columns)
+        return finish([replace(loaded, name=job.name)], job.folder, job.name, config, settings, job.run)
     except ConfigurationError as error:
-        return report_problems("benchmark.py", error)
+        return report_problems("benchmark.py", error) if settings.rank == 0 else error.exit_status
+    except VendorError as error:
+        print(redact(f"\n{error}\nNothing is lost: the same command goes on."), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            redact(f"\n{error}\nMend this (is the disk full?); the same command then goes on."),
+            file=sys.stderr,
+        )
+        return 1
 
-    folder = adapter.folder / "benchmark"
-    folder.mkdir(exist_ok=True)
-    set_aside_other_answers(folder, adapter, max_new_tokens)
-    predictions = answer_all(adapter, test_rows, folder / PREDICTIONS, max_new_tokens, args.batch_size)
-    models = score_models(predictions, test_rows)
-    lines = baselines(
-        [label_of(row["label"]) for row in test_rows],
-        {label_of(text): count for text, count in adapter.dataset_record["training_labels"].items()},
+
+# --- what is asked of whom ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model that is to answer, and how: what tells its answers from those of another making."""
+
+    name: str
+    adapter: Path | None
+    maker: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows, who answers them, and the folder for all of it."""
+
+    folder: Path
+    name: str
+    run: FinishedRun | None
+    base: registry.BaseModel | None
+    """None: an endpoint answers."""
+    rows: tuple[Row, ...]
+    dataset_rows: Sequence[Mapping[str, Any]]
+    dataset: str
+    answerers: tuple[Answerer, ...]
+    precision: hardware.Precision
+    quantization: hardware.Quantization
+    max_length: int
+    max_new_tokens: int
+
+
+def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
+    """Everything that can be known before a model loads. Raises ConfigurationError."""
+    run = read_finished(config.adapter) if config.adapter else None
+    base = run.base if run else None
+    if config.base_model:
+        found = registry.resolve(config.base_model)
+        if isinstance(found, Problem):
+            raise ConfigurationError([found])
+        base = found
+    dataset_rows, dataset = read_rows(config, run)
+    flags = run.flags if run else {}
+    model = config.api_model or settings.openai_model if config.engine == "api" else config.base_model
+    job = Job(
+        folder=Path(),
+        name=str(flags.get("run_name", model)),
+        run=run,
+        base=None if config.engine == "api" else base,
+        rows=rows_of_dataset(dataset_rows),
+        dataset_rows=dataset_rows,
+        dataset=dataset,
+        answerers=(),
+        precision=run.resolved["precision"] if run else choose_precision(config),
+        quantization=run.resolved["quantization"] if run else config.quantization,
+        max_length=config.max_length or flags.get("max_length", DEFAULT_MAX_LENGTH),
+        max_new_tokens=config.max_new_tokens or flags.get("max_new_tokens", DEFAULT_MAX_NEW_TOKENS),
     )
-    write_report(folder, adapter, models, lines, predictions, max_new_tokens)
-    if flags["report_to"] == "wandb":
-        log_to_wandb(folder, adapter, models, lines, settings)
-    print(f"\n{report.render_table(report.table_rows(models, lines))}\n\nReport: {folder / 'report.md'}")
+    if job.max_new_tokens >= job.max_length:
+        found_tokens = f"is {job.max_new_tokens}; prompt and answer share --max_length {job.max_length}."
+        raise ConfigurationError([Problem("--max_new_tokens", found_tokens, "Use a smaller number.")])
+    if config.engine == "vllm":
+        from forecaster.modeling import vllm_engine
+
+        if problems := vllm_engine.problems(
+            job.quantization,
+            settings.world_size,
+            bool(hardware.detect_gpus()),
+            flags["lora_r"] if run else None,
+        ):
+            raise ConfigurationError(problems)
+    job = replace(job, folder=config.output_dir or default_folder(config, job))
+    if config.engine == "api":
+        return replace(job, answerers=(api_answerer(config, job, settings),))
+    adapters = [None, run.folder] if run else [None]
+    return replace(job, answerers=tuple(answerer(config, job, adapter) for adapter in adapters))
+
+
+def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> tuple[list[dict[str, Any]], str]:
+    """The rows to answer, and the dataset's name.
+
+    Raises:
+        ConfigurationError: they cannot be read, or are not those that the adapter was trained beside.
+    """
+    if config.dataset is None:
+        assert run is not None  # the flags were checked
+        return [dict(row) for row in training_corpus(run).test], str(run.flags["dataset"])
+    parts = sources.read_parts(config.dataset, config.from_remote, whole_rows=True)
+    name = "test" if "test" in parts else next(iter(parts))
+    if name != "test" and len(parts) > 1:
+        found = f"{config.dataset} has the splits {', '.join(parts)}, and none is called test."
+        raise ConfigurationError([Problem("--dataset", found, "Name a file with the rows to answer.")])
+    return [dict(row) for row in parts[name]], config.dataset
+
+
+def training_corpus(run: FinishedRun) -> sources.Corpus:
+    """The rows of a training; raises ConfigurationError when the data has changed since."""
+    flags = run.flags
+    test, remote = flags["test_dataset"], flags["from_remote"]
+    corpus = sources.load(
+        sources.resolve(flags["dataset"], remote, "--dataset"),
+        sources.resolve(test, remote, "--test_dataset") if test is not None else None,
+        flags.get("validation_share", 0.0),
+    )
+    if corpus.fingerprint != run.dataset_record["fingerprint_sha256"]:
+        found = "holds other rows than when the adapter was trained."
+        raise ConfigurationError(
+            [Problem(flags["dataset"], found, "Put the former rows back, or train again.")]
+        )
+    return corpus
+
+
+def choose_precision(config: BenchmarkConfig) -> hardware.Precision:
+    """What a model without a training of its own computes in."""
+    if config.precision != "auto":
+        return config.precision
+    gpus = hardware.detect_gpus()
+    if not gpus:
+        return "fp32"
+    return "bf16" if all(gpu.has_bf16 for gpu in gpus) else "fp16"
+
+
+def default_folder(config: BenchmarkConfig, job: Job) -> Path:
+    """In the run's folder; rows other than its own have a folder of their own, and so has a base model."""
+    rows = re.sub(r"[^\w.-]+", "-", Path(job.dataset).stem if Path(job.dataset).is_file() else job.dataset)
+    if job.run:
+        return job.run.folder / (BENCHMARK if config.dataset is None else f"{BENCHMARK}-{rows}")
+    return BENCHMARKS / f"{re.sub(r'[^0-9A-Za-z.-]+', '-', Path(job.name).name)}-{rows}"
+
+
+def answerer(config: BenchmarkConfig, job: Job, adapter: Path | None, name: str = "") -> Answerer:
+    """A local model, and what decides its answers; its engine is added when it is chosen."""
+    assert job.base is not None
+    maker = {
+        "base_model": job.base.location,
+        "adapter_sha256": sha256_of(adapter / ADAPTER_WEIGHTS) if adapter else None,
+        "precision": job.precision,
+        "quantization": job.quantization,
+        "max_length": job.max_length,
+        "max_new_tokens": job.max_new_tokens,
+        "rows_sha256": predictions.sha256_of_rows(job.rows),
+        "knowledge_cutoff": knowledge_cutoff(config, job.base),
+    }
+    plain = BASE if job.run else job.name
+    return Answerer(name or (TUNED if adapter else plain), adapter, maker)
+
+
+def knowledge_cutoff(config: BenchmarkConfig, base: registry.BaseModel | None) -> str | None:
+    day = config.knowledge_cutoff or (base.spec.knowledge_cutoff if base and base.spec else None)
+    return day.isoformat() if day else None
+
+
+def api_answerer(config: BenchmarkConfig, job: Job, settings: Settings) -> Answerer:
+    model = config.api_model or settings.openai_model
+    problems = []
+    if not model:
+        problems.append(Problem("--api_model", "is missing.", "Name one, or put OPENAI_MODEL into .env."))
+    if not settings.openai_api_key:
+        way_out = "Put it into .env. Any word will do for a server without keys."
+        problems.append(Problem("OPENAI_API_KEY", "is missing.", way_out))
+    if problems:
+        raise ConfigurationError(problems)
+    maker = {
+        "api_model": model,
+        "engine": "api",
+        "max_new_tokens": job.max_new_tokens,
+        "rows_sha256": predictions.sha256_of_rows(job.rows),
+        "knowledge_cutoff": knowledge_cutoff(config, None),
+    }
+    return Answerer(str(model), None, maker)
+
+
+@contextmanager
+def locked(folder: Path, settings: Settings) -> Iterator[None]:
+    """Hold a benchmark's folder for this command alone; its first rank does so for all."""
+    if settings.rank:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        found = f"{folder} is in use by another benchmark."
+        raise ConfigurationError([Problem("--output_dir", found, "Wait for it, or stop it.")]) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+def generate(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
+    """Bring the folder up to all answers; a stopped run goes on."""
+    if config.engine == "api":
+        if settings.rank:
+            return  # one process keeps as many requests in flight as were asked for
+        prepare(job)
+        ask_endpoint(job, config, settings)
+        predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
+        return
+    from forecaster.modeling import answering  # torch: not needed to refuse bad input
+
+    ranks = answering.Ranks(settings.rank, settings.world_size)
+    answering.join(ranks, config.local_rank)
+    try:
+        if config.checkpoints:
+            job = with_best_checkpoint(job, config, ranks)
+        answer_rows(job, config, ranks)
+    finally:
+        answering.leave(ranks)
+
+
+def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = False) -> None:
+    """Have the job's models answer its rows, every rank its share; `alone` as for `prepare`."""
+    from forecaster.modeling import answering
+
+    assert job.base is not None
+    engine = "hf" if config.engine == "api" else config.engine
+    plan = answering.Plan(
+        base=job.base,
+        tokenizer_folder=job.run.folder if job.run else None,
+        precision=job.precision,
+        quantization=job.quantization,
+        trust_remote_code=config.trust_remote_code or bool(job.run and job.run.flags["trust_remote_code"]),
+        max_length=job.max_length,
+        max_new_tokens=job.max_new_tokens,
+        batch_size=config.batch_size,
+        engine=answering.choose_engine(engine, job.quantization, ranks.count),
+        lora_rank=job.run.flags["lora_r"] if job.run else None,
+    )
+    job = replace(job, answerers=tuple(with_engine(a, plan.engine) for a in job.answerers))
+    if ranks.rank == 0:
+        prepare(job, alone=alone)
+    answering.wait_for_all(ranks)
+    done = {(p.model, p.row_id) for p in predictions.read_predictions(job.folder)}
+    answering.wait_for_all(ranks)  # nobody writes while another one reads
+    by_id = {row.row_id: row for row in job.rows}
+    if done and ranks.rank == 0:
+        print(f"{len(done)} answers are there already.", flush=True)
+    with Journal(job.folder, ranks.rank) as journal:
+
+        def record(replies: Sequence[answering.Reply], seconds: float) -> None:
+            lines = [
+                prediction(
+                    reply.model,
+                    by_id[reply.row_id],
+                    reply.text,
+                    reply.prompt_tokens,
+                    reply.news_dropped,
+                    reply.new_tokens,
+                )
+                for reply in replies
+            ]
+            journal.write(lines, seconds)
+
+        answering.answer(
+            plan,
+            [answering.Answerer(a.name, a.adapter) for a in job.answerers],
+            [(row.row_id, row.prompt) for row in job.rows],
+            lambda model, row_id: (model, row_id) in done,
+            record,
+            ranks,
+        )
+    answering.wait_for_all(ranks)
+    if ranks.rank == 0:
+        predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
+    answering.wait_for_all(ranks)
+
+
+def with_engine(asked: Answerer, engine: str) -> Answerer:
+    return replace(asked, maker={**asked.maker, "engine": engine})
+
+
+def prediction(
+    model: str,
+    row: Row,
+    text: str | None,
+    prompt_tokens: int | None,
+    news_dropped: int,
+    new_tokens: int | None,
+) -> Prediction:
+    return Prediction(
+        model=model,
+        row_id=row.row_id,
+        symbol=row.symbol,
+        period=f"{row.start} to {row.end}",
+        label=row.actual.text if row.actual else "",
+        answer=text,
+        prompt_tokens=prompt_tokens,
+        news_dropped=news_dropped,
+        new_tokens=new_tokens,
+    )
+
+
+def prepare(job: Job, *, alone: bool = False) -> None:
+    """Rows and record, before the first answer; answers of another making are put aside, and when the job
+    stands `alone` those of models that are not in it."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    predictions.write_rows(job.folder, job.dataset_rows, job.rows)
+    record = {
+        "dataset": job.dataset,
+        "training_labels": job.run.dataset_record["training_labels"] if job.run else None,
+        "settings": settings_shown(job),
+        "versions": versions(),
+        "models": {asked.name: dict(asked.maker) for asked in job.answerers},
+    }
+    for note in predictions.write_record(job.folder, record, alone=alone):
+        print(note)
+
+
+def settings_shown(job: Job) -> dict[str, str]:
+    """What a report says of the job."""
+    shown = {"rows": f"{len(job.rows)} of {job.dataset}"}
+    if job.base:
+        shown["base model"] = job.base.location
+    if job.run:
+        shown["training rows"] = str(job.run.dataset_record["counts"]["train_after_repeats"])
+    shown["tokens of prompt and answer"] = str(job.max_length)
+    shown["tokens of an answer"] = str(job.max_new_tokens)
+    return shown
+
+
+def ask_endpoint(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
+    """Have the endpoint's model answer what it has not answered yet."""
+    from forecaster.modeling import api_engine
+
+    (asked,) = job.answerers
+    plan = api_engine.ApiPlan(
+        model=asked.name,
+        base_url=settings.openai_base_url,
+        concurrency=config.concurrency,
+        max_output_tokens=job.max_new_tokens,
+    )
+    done = {p.row_id for p in predictions.read_predictions(job.folder) if p.model == asked.name}
+    by_id = {row.row_id: row for row in job.rows}
+    todo = [(row.row_id, split_published(row.prompt)) for row in job.rows if row.row_id not in done]
+    if not todo:
+        return
+    key = str(settings.openai_api_key)
+    api_engine.check(plan, key)
+    began = time.monotonic()
+    with (
+        Journal(job.folder) as journal,
+        tqdm(total=len(todo), desc=asked.name, unit="answer") as bar,
+        closing(api_engine.answer_all(todo, plan, key)) as replies,
+    ):
+        for reply in replies:
+            line = prediction(
+                asked.name, by_id[reply.row_id], reply.text, reply.input_tokens, 0, reply.output_tokens
+            )
+            now = time.monotonic()
+            # Requests run side by side: what counts is how often an answer comes.
+            journal.write([line], now - began)
+            began = now
+            bar.update()
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+def with_best_checkpoint(job: Job, config: BenchmarkConfig, ranks: Any) -> Job:
+    """Score every checkpoint on the validation rows; the best one then answers the test rows, once.
+
+    Raises:
+        ConfigurationError: the training held no weeks out, or has no complete checkpoint.
+    """
+    run = job.run
+    assert run is not None  # the flags were checked
+    corpus = training_corpus(run)
+    if corpus.validation is None:
+        found = f"needs validation rows, and {run.folder} was trained without."
+        way_out = "Train with --validation_share 0.1 (and --save_total_limit, so that checkpoints stay)."
+        raise ConfigurationError([Problem("--checkpoints", found, way_out)])
+    folders = checkpoints.complete(run.folder)
+    if not folders:
+        found = f"finds no complete checkpoint in {run.folder}."
+        raise ConfigurationError([Problem("--checkpoints", found, "Leave it out, or train again.")])
+    rows = [dict(row) for row in corpus.validation]
+    trial = replace(
+        job,
+        folder=job.folder / CHECKPOINTS,
+        rows=rows_of_dataset(rows),
+        dataset_rows=rows,
+        dataset=f"{job.dataset} (validation)",
+    )
+    asked = [answerer(config, trial, folder, str(step)) for step, folder in folders.items()]
+    # Alone: checkpoints that are gone or damaged since their last scoring cannot be chosen.
+    answer_rows(replace(trial, answerers=tuple(asked)), config, ranks, alone=True)
+    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder)))
+    assert best is not None
+    if ranks.rank == 0:
+        print(f"Checkpoint {best.step} is the best of {len(folders)} on {len(rows)} validation rows.")
+    tuned = answerer(config, job, folders[best.step], f"{TUNED} (checkpoint {best.step})")
+    return replace(job, answerers=(job.answerers[0], tuned))
+
+
+# --- figures and reports ------------------------------------------------------------------------------------
+
+
+def score_stage(config: BenchmarkConfig, settings: Settings) -> int:
+    """`score`, `report` and `compare`: no model is needed."""
+    rows = None
+    if config.dataset:
+        rows = rows_of_dataset(read_rows(config, None)[0])
+    name = config.name if len(config.runs) == 1 else None
+    runs = [
+        load_run(spec, config.columns, name=name, rows=rows, knowledge_cutoff=config.knowledge_cutoff)
+        for spec in config.runs
+    ]
+    if config.stage == "compare":
+        title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
+        folder = config.output_dir or BENCHMARKS / "compare-{}".format(
+            "-".join(slug(run.name) for run in runs)[:80]
+        )
+        return finish(runs, folder, title, config, settings)
+    for run, spec in zip(runs, config.runs, strict=True):
+        path = Path(spec.partition("=")[2] if not Path(spec).exists() else spec)
+        home = benchmark_folder(path) if path.is_dir() else BENCHMARKS / slug(run.name)
+        finished = _run_of(home)
+        if finished and run.name == path.resolve().name:
+            run = replace(run, name=str(finished.flags["run_name"]))  # as right after the answers
+        folder = config.output_dir or home
+        if config.output_dir and len(runs) > 1:
+            folder = config.output_dir / slug(run.name)
+        finish([run], folder, run.name, config, settings, finished)
     return 0
 
 
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    def positive(text: str) -> int:
-        value = int(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-        return value
-
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n")[0], allow_abbrev=False, prog="benchmark.py"
-    )
-    parser.add_argument("--adapter", required=True, help="output folder of train_lora.py")
-    parser.add_argument(
-        "--batch_size", type=positive, help="prompts generated together; default: 16, or what the GPU holds"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=positive, help="longest answer in tokens; default: as given to train_lora.py"
-    )
-    return parser.parse_args(argv)
+def slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
-def read_adapter(folder: Path) -> Adapter:
-    """Raises ConfigurationError when the folder is not a finished run."""
-    names = (
-        RUN_CONFIG,
-        DATASET_FILE,
-        LOG_HISTORY,
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    )
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        found = f"{folder} lacks {', '.join(missing)}." if folder.is_dir() else f"{folder} is no folder."
-        raise ConfigurationError(
-            [Problem("--adapter", found, "Give the output folder of a training that has ended.")]
-        )
+def _run_of(folder: Path) -> FinishedRun | None:
+    """The run that a benchmark folder lies in."""
     try:
-        contents = [json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3]]
-        record, data, history = contents
-        base = registry.resolve(record["resolved"]["base_model"])
-        _ = record["flags"], data["fingerprint_sha256"], data["training_labels"]
-    except (ValueError, LookupError, TypeError) as error:
-        found = f"{folder} holds a damaged {', '.join(names[:3])} ({type(error).__name__})."
-        way_out = "Take a whole copy, or train again."
-        raise ConfigurationError([Problem("--adapter", found, way_out)]) from error
-    if isinstance(base, Problem):
-        raise ConfigurationError([base])
-    return Adapter(folder, base, record, data, history)
+        return read_finished(folder.parent)
+    except ConfigurationError:
+        return None
 
 
-def load_test_rows(adapter: Adapter) -> list[dict[str, str]]:
-    """The test rows of the training; raises ConfigurationError when the data has changed since."""
-    flags = adapter.record["flags"]
-    test = flags["test_dataset"]
-    corpus = sources.load(
-        sources.resolve(flags["dataset"], flags["from_remote"], "--dataset"),
-        sources.resolve(test, flags["from_remote"], "--test_dataset") if test is not None else None,
-    )
-    if corpus.fingerprint != adapter.dataset_record["fingerprint_sha256"]:
-        raise ConfigurationError(
-            [
-                Problem(
-                    flags["dataset"],
-                    "holds other rows than when the adapter was trained.",
-                    "Put the former rows back, or train again.",
-                )
-            ]
-        )
-    return [dict(row) for row in corpus.test]
-
-
-def label_of(text: str) -> Label:
-    label = parse_prediction(text)
-    assert isinstance(label, Label), text  # labels were checked when the rows were loaded
-    return label
-
-
-def set_aside_other_answers(folder: Path, adapter: Adapter, max_new_tokens: int) -> None:
-    """Keep answers of another adapter or length, as from before a resumed training, out of the figures."""
-    weights = (adapter.folder / "adapter_model.safetensors").read_bytes()
-    made_by = {"adapter_sha256": hashlib.sha256(weights).hexdigest(), "max_new_tokens": max_new_tokens}
-    record, predictions = folder / "made_by.json", folder / PREDICTIONS
-
-    def kept_as(maker: Mapping[str, Any]) -> Path:
-        return folder / f"predictions.{maker['adapter_sha256'][:12]}.{maker['max_new_tokens']}.jsonl"
-
-    former = json.loads(record.read_text()) if record.exists() else None
-    if former and former != made_by and predictions.exists():
-        predictions.replace(kept_as(former))
-        print(f"The answers here are of another adapter or length: kept as {kept_as(former).name}.")
-    if former != made_by and kept_as(made_by).exists():
-        kept_as(made_by).replace(predictions)
-    record.write_text(json.dumps(made_by) + "\n")
-
-
-def answer_all(
-    adapter: Adapter,
-    rows: Sequence[Mapping[str, str]],
-    path: Path,
-    max_new_tokens: int,
-    batch_size: int | None,
-) -> list[Prediction]:
-    """Answers of base and fine-tuned model to every row, generating those that `path` does not hold yet."""
-    from forecaster.modeling import generation  # torch: not needed to refuse a bad folder
-
-    resolved, flags = adapter.record["resolved"], adapter.record["flags"]
-    tokenizer = generation.load_saved_tokenizer(adapter.folder)
-    batch_size = batch_size or generation.largest_batch_size(
-        adapter.base, resolved["quantization"], flags["max_length"]
-    )
-    limit = flags["max_length"] - max_new_tokens
-    prompts = [generation.render_prompt(tokenizer, row["row_id"], row["prompt"], limit) for row in rows]
-    by_id = {row["row_id"]: row for row in rows}
-    prompt_by_id = {prompt.row_id: prompt for prompt in prompts}
-    done = read_predictions(path)
-    if done:
-        print(f"{len(done)} of {2 * len(rows)} answers are there already.")
-    known = {(p.model, p.row_id) for p in done}
-    model = None
-    with path.open("a", encoding="utf-8") as file:
-
-        def record(name: str, row_id: str, generated: generation.Generated | None) -> None:
-            row, prompt = by_id[row_id], prompt_by_id[row_id]
-            prediction = Prediction(
-                model=name,
-                row_id=row_id,
-                symbol=row["symbol"],
-                period=row["period"],
-                label=row["label"],
-                answer=generated.text if generated else None,
-                prompt_tokens=len(prompt.token_ids) if prompt.token_ids is not None else None,
-                news_dropped=prompt.news_dropped,
-                new_tokens=generated.new_tokens if generated else None,
-                latency_s=round(generated.latency_s, 4) if generated else None,
-            )
-            file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
-            done.append(prediction)
-
-        for name in (BASE, TUNED):
-            todo = [prompt for prompt in prompts if (name, prompt.row_id) not in known]
-            if not todo:
-                continue
-            for prompt in todo:
-                if prompt.token_ids is None:
-                    record(name, prompt.row_id, None)
-            model = model or generation.load_for_generation(
-                adapter.base, resolved["precision"], resolved["quantization"], flags["trust_remote_code"]
-            )
-            if name == TUNED:
-                model = generation.with_adapter(model, adapter.folder)
-            batches = generation.generate(
-                model, tokenizer, todo, max_new_tokens=max_new_tokens, batch_size=batch_size, description=name
-            )
-            for batch in batches:
-                for generated in batch:
-                    record(name, generated.row_id, generated)
-                file.flush()
-    return done
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions written so far; a last line cut off by a kill is removed from the file."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
-    return [Prediction(**json.loads(line)) for line in whole.decode("utf-8").splitlines()]
-
-
-def score_models(predictions: Sequence[Prediction], rows: Sequence[Mapping[str, str]]) -> dict[str, Metrics]:
-    by_id = {row["row_id"]: row for row in rows}
-    return {
-        name: score(
-            [
-                Scored(label_of(by_id[p.row_id]["label"]), by_id[p.row_id]["answer"], p.answer, p.latency_s)
-                for p in predictions
-                if p.model == name
-            ]
-        )
-        for name in (BASE, TUNED)
-    }
-
-
-def write_report(
+def finish(
+    runs: Sequence[Loaded],
     folder: Path,
-    adapter: Adapter,
-    models: Mapping[str, Metrics],
-    lines: Sequence[Baseline],
-    predictions: Sequence[Prediction],
-    max_new_tokens: int,
-) -> None:
-    """metrics.json, report.png and report.md."""
-    content = report.metrics_json(models, lines)
-    (folder / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plots.draw_run(folder / "report.png", adapter.log_history, models, lines)
-    flags = adapter.record["flags"]
-    shown = {
-        "base model": adapter.record["resolved"]["base_model"],
-        "test rows": models[TUNED].rows,
-        "training rows": adapter.dataset_record["counts"]["train_after_repeats"],
-        "prompt and answer tokens": flags["max_length"],
-        "answer tokens": max_new_tokens,
-        "prompts that lost news": sum(bool(p.news_dropped) for p in predictions if p.model == TUNED),
-        "prompts that did not fit": sum(p.answer is None for p in predictions if p.model == TUNED),
-    }
-    text = report.render_report(f"Benchmark of {flags['run_name']}", models, lines, shown, "report.png")
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    title: str,
+    config: BenchmarkConfig,
+    settings: Settings,
+    run: FinishedRun | None = None,
+) -> int:
+    """Figures, and the report unless only figures were asked for."""
+    board = side_by_side(
+        runs, lambda rows: with_returns(rows, closes_of(config.price_file)), cost_bps=config.cost_bps
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write_metrics(folder / predictions.METRICS, board)
+    print(f"\n{report.render_summary(board)}")
+    if config.stage == "score":
+        print(f"\nFigures: {folder / predictions.METRICS}")
+        return 0
+    facts = {name: value for loaded in runs for name, value in loaded.facts.items()} if len(runs) == 1 else {}
+    pictures = report.write_report(folder, board, title, facts)
+    asked = config.report_to or (run.flags["report_to"] if run else "none")
+    if asked == "wandb":
+        log_to_wandb(folder, board, title, pictures, settings, run)
+    print(f"\nReport: {folder / 'report.md'}")
+    return 0
+
+
+def closes_of(files: Sequence[Path]) -> Any:
+    """Adjusted closes by symbol, of the user's price files."""
+    calls = [call for path in files for call in imports.read_price_file(path).calls]
+
+    @cache
+    def closes(symbol: str) -> dict[Any, Any] | None:
+        own = [call for call in calls if call.request.symbol == indices.vendor_symbol(symbol)]
+        call = store.fullest(own, first_day="", last_day="9999")
+        if call is None:
+            return None
+        return {day: close.adjusted for day, close in store.price_history(call.payload).closes.items()}
+
+    return closes
 
 
 def log_to_wandb(
     folder: Path,
-    adapter: Adapter,
-    models: Mapping[str, Metrics],
-    lines: Sequence[Baseline],
+    board: Scoreboard,
+    title: str,
+    pictures: Mapping[str, Path],
     settings: Settings,
+    run: FinishedRun | None,
 ) -> None:
-    """Figures, table and picture into the W&B run of the training."""
-    tracking.start(adapter.folder, adapter.record["flags"]["run_name"], {}, settings)
-    for name, figures in report.metrics_json(models, lines)["models"].items():
-        tracking.log_summary(f"benchmark/{name}", figures)
-    tracking.log_table("benchmark/table", report.COLUMNS, report.table_rows(models, lines))
-    tracking.log_image("benchmark/report", folder / "report.png")
+    """Figures, tables and pictures into the W&B run of the training, or into one of its own."""
+    tracking.start(run.folder if run else folder, run.flags["run_name"] if run else title, {}, settings)
+    for model, figures in report.metrics_json(board)["models"].items():
+        tracking.log_summary(f"benchmark/{model}", figures)
+    for name, table in report.tables(board).items():
+        tracking.log_table(f"benchmark/{name}", table.columns, table.rows)
+    for name, path in pictures.items():
+        tracking.log_image(f"benchmark/{name}", path)
     tracking.finish()
 
 

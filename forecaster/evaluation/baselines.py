@@ -1,34 +1,40 @@
-"""What anyone scores without a model."""
+"""What anyone forecasts without a model."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from forecaster.evaluation.metrics import mean_squared_error
+from forecaster.evaluation.metrics import SILENT, Forecast
+from forecaster.evaluation.rows import Row
 from forecaster.records import Label
 
-
-@dataclass(frozen=True)
-class Baseline:
-    name: str
-    bin_acc: float | None
-    """None where the baseline names no direction."""
-    mse: float | None
-    """None where the baseline names no size."""
+ALWAYS_UP, ALWAYS_DOWN, MAJORITY = "always up", "always down", "training majority"
+LAST_WEEK, ZERO, COIN = "last week again", "zero forecast", "coin"
 
 
-def baselines(actual: Sequence[Label], training_labels: Mapping[Label, int]) -> list[Baseline]:
-    """Always up, always down, the most frequent training label, and the zero forecast, on the test rows."""
-    majority = max(sorted(training_labels), key=lambda label: training_labels[label])
-    share_up = sum(label.direction == "up" for label in actual) / len(actual)
-    return [
-        Baseline("always up", share_up, None),
-        Baseline("always down", 1 - share_up, None),
-        Baseline(
-            f"training majority ({majority.text})",
-            share_up if majority.direction == "up" else 1 - share_up,
-            mean_squared_error([(majority.midpoint_pct, label) for label in actual]),
-        ),
-        Baseline("zero forecast", None, mean_squared_error([(0.0, label) for label in actual])),
-    ]
+def baselines(
+    rows: Sequence[Row], training_labels: Mapping[Label, int] | None, *, seed: int = 0
+) -> dict[str, list[Forecast]]:
+    """Forecasts of the rows, by baseline.
+
+    Args:
+        training_labels: rows by label in training; None where that is not known, and then there is no
+            majority.
+        seed: of the coin, which falls the same way for the same row in every run.
+    """
+    found = {
+        ALWAYS_UP: [Forecast("up")] * len(rows),
+        ALWAYS_DOWN: [Forecast("down")] * len(rows),
+        LAST_WEEK: [Forecast.of_label(row.last_week) if row.last_week else SILENT for row in rows],
+        ZERO: [Forecast(size_pct=0.0)] * len(rows),
+        COIN: [_coin(row, seed) for row in rows],
+    }
+    if training_labels:
+        most = max(sorted(training_labels), key=lambda label: training_labels[label])
+        found[f"{MAJORITY} ({most.text})"] = [Forecast.of_label(most)] * len(rows)
+    return found
+
+
+def _coin(row: Row, seed: int) -> Forecast:
+    return Forecast(random.Random(f"{seed} {row.row_id}").choice(("up", "down")))

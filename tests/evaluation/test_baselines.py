@@ -6,47 +6,77 @@ import json
 from pathlib import Path
 
 import pytest
+from boards import DOWN_0, DOWN_3, UP_1, UP_2, rows
 
-from forecaster.evaluation.baselines import Baseline, baselines
-from forecaster.prompts import parse_answer
-from forecaster.records import Answer, Label
+from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, COIN, LAST_WEEK, ZERO, baselines
+from forecaster.evaluation.metrics import SILENT, Forecast, skill
+from forecaster.evaluation.rows import Row, make_row, numbered, rows_of_dataset
+from forecaster.records import Label
 
-ACTUAL = [Label("up", 1), Label("down", 3), Label("down", 0)]
+ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("KO", 0, DOWN_0))
 
 
 def test_the_baselines_are_those_counted_by_hand() -> None:
-    up, down, majority, zero = baselines(ACTUAL, {Label("up", 2): 5, Label("down", 1): 3})
-    assert up == Baseline("always up", pytest.approx(1 / 3), None)
-    assert down == Baseline("always down", pytest.approx(2 / 3), None)
+    lines = baselines(ROWS, {UP_2: 5, Label("down", 1): 3})
+    figures = {name: skill(forecasts, ROWS) for name, forecasts in lines.items()}
+    assert figures[ALWAYS_UP].bin_acc.value == pytest.approx(1 / 3)
+    assert figures[ALWAYS_DOWN].bin_acc.value == pytest.approx(2 / 3)
+    assert figures[ALWAYS_UP].mse.value is figures[ZERO].bin_acc.value is None
     # 2.5 against 1.5, -3.5 and -0.5
-    assert majority == Baseline(
-        "training majority (up by 2-3%)", pytest.approx(1 / 3), pytest.approx((1 + 36 + 9) / 3)
+    majority = figures["training majority (up by 2-3%)"]
+    assert majority.bin_acc.value == pytest.approx(1 / 3)
+    assert majority.mse.value == pytest.approx((1 + 36 + 9) / 3)
+    assert figures[ZERO].mse.value == pytest.approx((2.25 + 12.25 + 0.25) / 3)
+
+
+def test_without_training_labels_there_is_no_majority() -> None:
+    assert list(baselines(ROWS, None)) == [ALWAYS_UP, ALWAYS_DOWN, LAST_WEEK, ZERO, COIN]
+
+
+def test_a_tie_of_training_labels_is_settled_the_same_way_in_any_order() -> None:
+    one, other = baselines(ROWS, {UP_1: 2, DOWN_3: 2}), baselines(ROWS, {DOWN_3: 2, UP_1: 2})
+    assert list(one) == list(other)
+
+
+def test_the_coin_falls_by_seed_and_row_not_by_place() -> None:
+    coin = baselines(ROWS, None, seed=1)[COIN]
+    assert coin == baselines(ROWS, None, seed=1)[COIN]
+    assert baselines(ROWS[::-1], None, seed=1)[COIN] == coin[::-1]
+    many = rows(*((f"S{i}", 0, UP_1) for i in range(200)))
+    ups = sum(forecast.direction == "up" for forecast in baselines(many, None)[COIN])
+    assert 70 < ups < 130
+    assert baselines(many, None, seed=1)[COIN] != baselines(many, None, seed=2)[COIN]
+
+
+def _prompted(move: str) -> Row:
+    prompt = f"From 2026-01-02 to 2026-01-09, KO's stock price {move}. News during this period:"
+    return make_row(prompt, "", symbol="KO", period="2026-01-09 to 2026-01-16", label="up by 1-2%")
+
+
+def test_last_week_again_takes_the_move_that_the_prompt_shows_last() -> None:
+    shown = numbered(
+        [
+            _prompted("increased from 100.00 to 102.50"),
+            _prompted("decreased from 100.00 to 92.00"),
+            _prompted("stayed at 5"),
+        ]
     )
-    assert zero == Baseline("zero forecast", None, pytest.approx((2.25 + 12.25 + 0.25) / 3))
+    assert baselines(shown, None)[LAST_WEEK] == [
+        Forecast("up", 2.5, UP_2),
+        Forecast("down", -5.5, Label("down", 5)),
+        Forecast("up", 0.5, Label("up", 0)),
+    ]
+    assert baselines(ROWS, None)[LAST_WEEK] == [SILENT] * 3
 
 
-def test_a_falling_majority_has_the_accuracy_of_always_down() -> None:
-    _, down, majority, _ = baselines(ACTUAL, {Label("up", 2): 1, Label("down", 5): 2})
-    assert majority.name == "training majority (down by more than 5%)"
-    assert majority.bin_acc == down.bin_acc == pytest.approx(2 / 3)
-
-
-def test_the_majority_of_equals_does_not_depend_on_the_order_of_the_rows() -> None:
-    counts = {Label("up", 2): 4, Label("down", 1): 4, Label("up", 0): 4}
-    backwards = dict(reversed(counts.items()))
-    assert baselines(ACTUAL, counts) == baselines(ACTUAL, backwards)
-
-
-def test_when_every_row_rises_always_up_is_always_right() -> None:
-    up, down, _, _ = baselines([Label("up", 0)] * 3, {Label("up", 0): 1})
-    assert (up.bin_acc, down.bin_acc) == (1.0, 0.0)
-
-
-def test_on_the_real_test_rows_always_down_and_no_move_at_all_score_as_published(real_data: Path) -> None:
+def test_on_the_published_rows_they_score_what_was_published(real_data: Path) -> None:
     lines = (real_data / "forecaster_dow30" / "test_300.jsonl").read_text(encoding="utf-8").splitlines()
-    answers = [parse_answer(json.loads(line)["answer"]) for line in lines]
-    actual = [answer.label for answer in answers if isinstance(answer, Answer)]
-    assert len(actual) == 297
-    _, down, _, zero = baselines(actual, {Label("up", 0): 1})
-    assert down.bin_acc == pytest.approx(0.542, abs=5e-4)
-    assert zero.mse == pytest.approx(7.13, abs=5e-3)
+    every = rows_of_dataset([json.loads(line) for line in lines])
+    assert len(every) == 300
+    # Three reference answers do not read: the published figures are over the other 297.
+    published = [row for row in every if make_row("", row.reference).actual is not None]
+    found = {name: skill(f, published) for name, f in baselines(published, None).items()}
+    assert found[ALWAYS_DOWN].rows == 297
+    assert found[ALWAYS_DOWN].bin_acc.value == pytest.approx(0.542, abs=5e-4)
+    assert found[ZERO].mse.value == pytest.approx(7.13, abs=5e-3)
+    assert found[LAST_WEEK].coverage.value == 1.0

@@ -2,151 +2,122 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_1, UP_2, row, rows, written
 
-from forecaster.evaluation.metrics import Scored, direction_accuracy, mean_squared_error, score
-from forecaster.prompts import parse_prediction, render_answer
-from forecaster.records import Answer, Label
+from forecaster.evaluation.metrics import (
+    BINS,
+    SILENT,
+    Forecast,
+    confusion,
+    forecasts_of,
+    mean_rouge_of,
+    read_answers,
+    rouge_by_row,
+    skill,
+)
+from forecaster.evaluation.published import RougeCache
+from forecaster.evaluation.rows import numbered
+from forecaster.records import Answer, Unreadable
 
-UP_1_2, UP_2_3, UP_0_1 = Label("up", 1), Label("up", 2), Label("up", 0)
-DOWN_OPEN, DOWN_0_1 = Label("down", 5), Label("down", 0)
-
-
-def written(label: Label, pros: str = "orders rose", cons: str = "costs rose", why: str = "demand") -> str:
-    return render_answer(Answer(pros, cons, label, why))
-
-
-REFERENCE = written(UP_1_2, pros="orders rose fast")
-
-
-def test_accuracy_and_error_are_those_counted_by_hand() -> None:
-    metrics = score(
-        [
-            Scored(UP_1_2, REFERENCE, written(UP_2_3)),  # right direction, one point off
-            Scored(DOWN_OPEN, REFERENCE, written(UP_0_1)),  # wrong direction, six points off
-            Scored(DOWN_0_1, REFERENCE, written(DOWN_0_1)),  # right
-            Scored(UP_0_1, REFERENCE, "I cannot say."),
-            Scored(UP_0_1, REFERENCE, None),
-        ]
-    )
-    assert (metrics.rows, metrics.valid_count, metrics.valid_share) == (5, 3, 0.6)
-    assert metrics.bin_acc == pytest.approx(2 / 3)
-    assert metrics.mse == pytest.approx((1 + 36 + 0) / 3)
-    assert metrics.unreadable == {"no section [Positive Developments]": 1, "no answer": 1}
+ROWS = rows(
+    ("AAPL", 0, UP_1), ("MSFT", 0, DOWN_OPEN), ("AAPL", 1, DOWN_0), ("MSFT", 1, UP_0), ("KO", 1, UP_0)
+)
+ANSWERS = [
+    written(UP_2),  # right direction, one bin and one point off
+    written(UP_0),  # wrong direction: six bins and six points off
+    written(DOWN_0),  # right
+    "I cannot say.",
+    None,
+]
 
 
-def test_identical_text_has_a_rouge_of_one_in_every_section() -> None:
-    metrics = score([Scored(UP_1_2, REFERENCE, REFERENCE.replace("demand", "demand holds up"))] * 2)
-    assert metrics.rouge is not None
-    assert list(metrics.rouge) == ["pros_rouge_scores", "cons_rouge_scores", "anal_rouge_scores"]
-    one = {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0}
-    assert metrics.rouge["pros_rouge_scores"] == one
-    assert metrics.rouge["cons_rouge_scores"] == one
-    # "demand" of "demand holds up": precision 1/3, recall 1, F 1/2; no pair of words in common.
-    assert metrics.rouge["anal_rouge_scores"] == pytest.approx({"rouge1": 0.5, "rouge2": 0.0, "rougeL": 0.5})
+def test_every_figure_is_the_one_counted_by_hand() -> None:
+    found = skill(forecasts_of(read_answers(ANSWERS)), ROWS)
+    assert (found.rows, found.weeks) == (5, 2)
+    assert found.coverage.value == pytest.approx(3 / 5)
+    assert found.bin_acc.value == found.bin_acc_independent.value == pytest.approx(2 / 3)
+    assert found.accuracy_of_all_rows.value == pytest.approx(2 / 5)
+    assert found.exact_bin_acc.value == pytest.approx(1 / 3)
+    assert found.bin_distance.value == pytest.approx((1 + 6 + 0) / 3)
+    assert found.mse.value == pytest.approx((1 + 36 + 0) / 3)
+    assert found.mae.value == pytest.approx((1 + 6 + 0) / 3)
+    assert found.predicted_up_share.value == pytest.approx(2 / 3)
+    assert found.predicted_down_share.value == pytest.approx(1 / 3)
+    assert found.actual_up_share.value == pytest.approx(3 / 5)
+    # One true up, one true down, one false up: 1 x 1 - 1 x 0 over the root of 2 x 1 x 1 x 2.
+    assert found.matthews.value == pytest.approx(0.5)
 
 
-def test_rouge_is_the_f_measure_with_stemming_averaged_over_rows() -> None:
-    metrics = score(
-        [
-            # Two of three words, one of two pairs: F 0.8 and 2/3. "order" and "orders" are one stem.
-            Scored(UP_1_2, REFERENCE, written(UP_1_2, pros="order rose")),
-            Scored(UP_1_2, REFERENCE, written(UP_1_2, pros="nothing shared")),
-        ]
-    )
-    assert metrics.rouge is not None
-    assert metrics.rouge["pros_rouge_scores"] == pytest.approx(
-        {"rouge1": 0.8 / 2, "rouge2": (2 / 3) / 2, "rougeL": 0.8 / 2}
-    )
+def test_intervals_keep_rows_of_one_week_together_and_say_how_they_were_made() -> None:
+    found = skill(forecasts_of(read_answers(ANSWERS)), ROWS)
+    assert "2 weeks" in found.bin_acc.method
+    assert found.bin_acc_independent.method == "Wilson"
 
 
-def test_a_row_whose_reference_does_not_read_counts_everywhere_but_in_rouge() -> None:
-    readable = Scored(UP_1_2, REFERENCE, REFERENCE)
-    metrics = score([readable, Scored(UP_1_2, "no reference", written(DOWN_0_1, pros="x"))])
-    assert metrics.bin_acc == 0.5
-    assert metrics.rouge is not None
-    assert metrics.rouge["pros_rouge_scores"]["rouge1"] == 1.0
-    assert score([Scored(UP_1_2, "no reference", REFERENCE)]).rouge is None
+def test_no_forecast_at_all_has_no_figures_but_counts() -> None:
+    found = skill([SILENT] * 5, ROWS)
+    assert found.coverage.value == 0
+    assert found.accuracy_of_all_rows.value == 0
+    assert found.bin_acc.value is found.mse.value is found.matthews.value is found.rows_needed is None
 
 
-def test_when_nothing_reads_there_are_no_figures_rather_than_zeros() -> None:
-    metrics = score([Scored(UP_1_2, REFERENCE, "?"), Scored(UP_1_2, REFERENCE, "")])
-    assert (metrics.rows, metrics.valid_count, metrics.valid_share) == (2, 0, 0.0)
-    assert (metrics.bin_acc, metrics.mse, metrics.rouge, metrics.seconds_per_answer) == (
-        None,
-        None,
-        None,
-        None,
-    )
-    assert metrics.unreadable == {"no section [Positive Developments]": 2}
+def test_rows_without_a_known_outcome_are_left_out() -> None:
+    found = skill([Forecast("up")] * 2, [ROWS[0], replace(ROWS[1], actual=None)])
+    assert (found.rows, found.bin_acc.value) == (1, 1.0)
 
 
-def test_answers_that_are_unreadable_for_one_reason_are_counted_together() -> None:
-    metrics = score(
-        [
-            Scored(UP_1_2, REFERENCE, REFERENCE.replace("Up by 1-2%", "Up a lot")),
-            Scored(UP_1_2, REFERENCE, REFERENCE.replace("Up by 1-2%", "Down a lot")),
-            Scored(UP_1_2, REFERENCE, REFERENCE.replace("Up by 1-2%", "Up or down by 2%")),
-        ]
-    )
-    assert metrics.unreadable == {
-        "no size in percent in the prediction": 2,
-        "both directions in the prediction": 1,
-    }
+def test_no_rows_at_all_break_nothing() -> None:
+    found = skill([], [])
+    assert (found.rows, found.bin_acc.value, found.coverage.value) == (0, None, None)
 
 
-def test_answers_that_name_several_sizes_are_counted_together_too() -> None:
-    metrics = score(
-        [
-            Scored(UP_1_2, REFERENCE, REFERENCE.replace("Up by 1-2%", "Up by 1-2% or 4-5%")),
-            Scored(UP_1_2, REFERENCE, REFERENCE.replace("Up by 1-2%", "Up by 2-3% | 4-5%")),
-        ]
-    )
-    ((reason, count),) = metrics.unreadable.items()
-    assert reason.startswith("more than one prediction")
-    assert "4-5%" not in reason
-    assert count == 2
+def test_the_bins_stand_in_the_order_of_their_moves() -> None:
+    assert [label.text for label in BINS[:2]] == ["down by more than 5%", "down by 4-5%"]
+    assert [label.text for label in BINS[5:7]] == ["down by 0-1%", "up by 0-1%"]
+    assert BINS[-1].text == "up by more than 5%"
 
 
-def test_seconds_are_averaged_over_the_answers_that_were_timed() -> None:
-    metrics = score(
-        [
-            Scored(UP_1_2, REFERENCE, REFERENCE, latency_s=1.0),
-            Scored(UP_1_2, REFERENCE, "unreadable, but it took time", latency_s=3.0),
-            Scored(UP_1_2, REFERENCE, None),
-        ]
-    )
-    assert metrics.seconds_per_answer == 2.0
+def test_the_confusion_counts_actual_by_predicted_bins_and_the_unreadable_apart() -> None:
+    counts = confusion(forecasts_of(read_answers(ANSWERS)), ROWS)
+    place = {label: at for at, label in enumerate(BINS)}
+    assert counts[place[UP_1]][place[UP_2]] == 1
+    assert counts[place[DOWN_OPEN]][place[UP_0]] == 1
+    assert counts[place[DOWN_0]][place[DOWN_0]] == 1
+    assert counts[place[UP_0]][12] == 2
+    assert sum(map(sum, counts)) == 5
+    assert (len(counts), len(counts[0])) == (12, 13)
 
 
-def test_an_answer_that_took_no_time_counts_as_zero_seconds_not_as_untimed() -> None:
-    assert score([Scored(UP_1_2, REFERENCE, REFERENCE, latency_s=0.0)]).seconds_per_answer == 0.0
+def test_a_missing_answer_is_unreadable_like_any_other() -> None:
+    readings = read_answers([None, "", written(UP_1)])
+    assert readings[0] == Unreadable("no answer")
+    assert isinstance(readings[1], Unreadable)
+    assert isinstance(readings[2], Answer)
 
 
-def test_figures_over_no_pairs_are_absent() -> None:
-    assert direction_accuracy([]) is None
-    assert mean_squared_error([]) is None
+def test_rouge_is_the_f_measure_with_stemming_averaged_over_rows_that_read() -> None:
+    reference = written(UP_1, pros="orders rose fast")
+    with_reference = numbered([row("AAPL", 0, UP_1, reference), row("MSFT", 0, UP_1, reference)])
+    cache = RougeCache()
+    # Two of three words, one of two pairs: F 0.8 and 2/3. "order" and "orders" are one stem.
+    answers = [written(UP_1, pros="order rose"), written(UP_1, pros="nothing shared")]
+    rouge = mean_rouge_of(rouge_by_row(read_answers(answers), with_reference, cache))
+    assert rouge is not None
+    assert list(rouge) == ["pros_rouge_scores", "cons_rouge_scores", "anal_rouge_scores"]
+    assert rouge["pros_rouge_scores"] == pytest.approx({"rouge1": 0.4, "rouge2": 1 / 3, "rougeL": 0.4})
+    # A single word has no pairs.
+    assert rouge["anal_rouge_scores"] == {"rouge1": 1.0, "rouge2": 0.0, "rougeL": 1.0}
+    # Two pairs of positive developments; concerns and analyses are the same pair in both rows.
+    assert cache.scored == 4
+    rouge_by_row(read_answers(answers), with_reference, cache)
+    assert cache.scored == 4
 
 
-def test_the_error_uses_bin_midpoints() -> None:
-    assert mean_squared_error([(5.5, DOWN_OPEN)]) == 121.0
-    assert mean_squared_error([(0.0, UP_0_1), (0.0, DOWN_OPEN)]) == (0.25 + 30.25) / 2
-    assert direction_accuracy([(UP_0_1, UP_2_3), (UP_0_1, DOWN_0_1)]) == 0.5
-
-
-def test_the_real_reference_answers_scored_against_themselves_are_perfect(real_data: Path) -> None:
-    lines = (real_data / "forecaster_dow30" / "test_300.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[:40]]
-    scored = []
-    for row in rows:
-        label = parse_prediction(row["label"])
-        assert isinstance(label, Label)
-        scored.append(Scored(label, row["answer"], row["answer"]))
-    metrics = score(scored)
-    assert (metrics.bin_acc, metrics.mse) == (1.0, 0.0)
-    assert metrics.rouge is not None
-    for section in metrics.rouge.values():
-        assert section == pytest.approx({"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0})
+def test_answers_or_references_that_do_not_read_have_no_rouge() -> None:
+    with_reference = numbered([row("AAPL", 0, UP_1, "no reference"), row("MSFT", 0, DOWN_3)])
+    scores = rouge_by_row(read_answers([written(UP_1), "nothing"]), with_reference, RougeCache())
+    assert scores == [None, None]
+    assert mean_rouge_of(scores) is None

@@ -1,0 +1,158 @@
+"""Answers made elsewhere: csv, jsonl or parquet files with a column of answers and one of references."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.evaluation.rows import ModelAnswers, Row, Speed, make_row, numbered
+
+PREDICTION, REFERENCE, PROMPT = "prediction", "reference", "prompt"
+_SECONDS = ("inference_time_s", "latency_s")
+"""Columns of seconds for an answer, as other benchmarks name them."""
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns to read."""
+
+    prediction: str = PREDICTION
+    reference: str = REFERENCE
+    prompt: str = PROMPT
+
+
+def read_answer_file(
+    path: Path, name: str, columns: Columns, rows: Sequence[Row] | None = None
+) -> ModelAnswers:
+    """A model's answers, one row each.
+
+    Symbol, period and label come from columns of these names, else from the texts of prompt and reference.
+
+    Args:
+        rows: the dataset's own rows, to be taken instead: matched by symbol and period where the file tells
+            them, else in order, as long as nothing in the file speaks against it.
+
+    Raises:
+        ConfigurationError: the file cannot be read, lacks a column, or does not match the rows.
+    """
+    table = _read_table(path)
+    if not len(table):
+        raise ConfigurationError([Problem(str(path), "has no rows.", "Give a file with answers.")])
+    wanted = [columns.prediction] + ([columns.reference] if rows is None else [])
+    # A prompt is welcome, and missed only where it was asked for by name.
+    asked = [columns.prompt] if columns.prompt != PROMPT else []
+    if missing := [column for column in (*wanted, *asked) if column not in table.columns]:
+        found = f"{path} has no column {' and no '.join(map(repr, missing))}, but {_listed(table.columns)}."
+        way_out = "Name them with --prediction_column, --reference_column and --prompt_column."
+        if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t"):
+            way_out = "Save it with commas between the columns."
+        raise ConfigurationError([Problem("columns", found, way_out)])
+    lines: list[dict[str, Any]] = table.to_dict("records")
+    if problem := _without_text(path, lines, wanted):
+        raise ConfigurationError([problem])
+    own = numbered([_row(line, columns) for line in lines])
+    answers = [_text(line[columns.prediction]) for line in lines]
+    if rows is not None:
+        own, answers = _matched(path, own, answers, rows)
+    return ModelAnswers(name, own, tuple(answers), _speed(table))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ConfigurationError([Problem(str(path), "is no file.", f"Give a {', '.join(SUFFIXES)} file.")])
+    try:
+        if path.suffix == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            if not isinstance(table.index, pd.RangeIndex):
+                # pandas takes the first ones for an index, and the others for the wrong columns.
+                raise ValueError("its rows have more fields than its header")
+            return table
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".jsonl":
+            return pd.DataFrame.from_records(_json_lines(path.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        found = f"cannot be read ({' '.join(str(error).split())[:150]})."
+        raise ConfigurationError([Problem(str(path), found, "Give a whole file.")]) from error
+    raise ConfigurationError(
+        [Problem(str(path), f"is no {', '.join(SUFFIXES)} file.", "Save the answers in one of these forms.")]
+    )
+
+
+def _json_lines(text: str) -> list[dict[str, Any]]:
+    found = []
+    for place, line in enumerate(text.split("\n"), start=1):
+        try:
+            value = json.loads(line) if line.strip() else {}
+        except (json.JSONDecodeError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise ValueError(f"line {place} is no whole JSON object")
+        found += [value] if line.strip() else []
+    return found
+
+
+def _without_text(path: Path, lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Problem | None:
+    """The first cell that holds something other than text; an empty one counts as no answer."""
+    for column in columns:
+        for place, line in enumerate(lines, start=1):
+            value = line[column]
+            is_empty = value is None or (isinstance(value, float) and math.isnan(value))
+            if not isinstance(value, str) and not is_empty:
+                found = f"row {place} holds {repr(value)[:40]} in {column!r}, where text belongs."
+                return Problem(str(path), found, "Name the columns of text, or save them as text.")
+    return None
+
+
+def _row(line: Mapping[str, Any], columns: Columns) -> Row:
+    symbol, period, label = (_text(line.get(column)) or None for column in ("symbol", "period", "label"))
+    return make_row(
+        _text(line.get(columns.prompt)) or "",
+        _text(line.get(columns.reference)) or "",
+        symbol=symbol,
+        period=period,
+        label=label,
+    )
+
+
+def _matched(
+    path: Path, own: Sequence[Row], answers: Sequence[str | None], rows: Sequence[Row]
+) -> tuple[tuple[Row, ...], list[str | None]]:
+    by_id = dict(zip((row.row_id for row in own), answers, strict=True))
+    if by_id.keys() >= {row.row_id for row in rows}:
+        return tuple(rows), [by_id[row.row_id] for row in rows]
+    differ = any(
+        mine.symbol not in ("", row.symbol) or mine.end not in (None, row.end)
+        for mine, row in zip(own, rows, strict=False)
+    )
+    if len(own) != len(rows) or differ:
+        known = sum(row.row_id in by_id for row in rows)
+        found = f"{path} has {len(own)} answers; of the dataset's {len(rows)} rows it names {known}."
+        raise ConfigurationError([Problem("--dataset", found, "Give the rows that were answered, in order.")])
+    return tuple(rows), list(answers)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _speed(table: pd.DataFrame) -> Speed | None:
+    column = next((name for name in _SECONDS if name in table.columns), None)
+    if column is None:
+        return None
+    seconds = pd.to_numeric(table[column], errors="coerce")
+    seconds = seconds[seconds.between(0, math.inf, inclusive="left")]
+    return Speed(len(seconds), float(seconds.sum()), None, "as the file says") if len(seconds) else None
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = [repr(str(name)) for name in names]
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")

@@ -1,0 +1,183 @@
+"""Runs as they are named on a command line: folders, files of answers, training logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.evaluation import predictions
+from forecaster.evaluation.answer_files import SUFFIXES, Columns, read_answer_file
+from forecaster.evaluation.rows import ModelAnswers, Row, on_common_rows
+from forecaster.evaluation.scorecard import (
+    CheckpointScore,
+    Scoreboard,
+    best_checkpoint,
+    checkpoint_scores,
+    scoreboard,
+)
+from forecaster.evaluation.training_log import TrainingLog, read_training_log
+from forecaster.prompts import parse_prediction
+from forecaster.records import Label
+
+BENCHMARK, CHECKPOINTS, LOG_HISTORY = "benchmark", "checkpoints", "log_history.json"
+"""Names in a run's folder."""
+_LOG_SUFFIXES = (".json", ".log", ".txt")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One run: its answers, its training log, or both."""
+
+    name: str
+    answers: tuple[ModelAnswers, ...] = ()
+    log: TrainingLog | None = None
+    training_labels: Mapping[Label, int] | None = None
+    checkpoints: tuple[CheckpointScore, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Settings to show."""
+
+
+def benchmark_folder(path: Path) -> Path:
+    """The benchmark in a run's folder, or the folder itself."""
+    inner = path / BENCHMARK
+    return inner if (inner / predictions.ROWS).is_file() else path
+
+
+def load_run(
+    spec: str,
+    columns: Columns,
+    *,
+    name: str | None = None,
+    rows: Sequence[Row] | None = None,
+    knowledge_cutoff: date | None = None,
+) -> Loaded:
+    """A run from `PATH`, `NAME=PATH` or `NAME=ANSWERS,LOG`.
+
+    Args:
+        rows: a dataset's own rows, for files of answers.
+        knowledge_cutoff: of the model behind a file of answers.
+
+    Raises:
+        ConfigurationError: nothing is there, or it is damaged.
+    """
+    given, separator, rest = spec.partition("=")
+    if separator and not Path(spec).exists():
+        name, spec = given.strip(), rest
+    parts = [spec] if Path(spec).exists() else [part.strip() for part in spec.split(",")]
+    paths = [Path(part) for part in parts if part]
+    if not paths:
+        found = f"{given + separator!r} names no file and no folder."
+        raise ConfigurationError([Problem("command line", found, "Write PATH, or NAME=PATH.")])
+    loaded = Loaded(name or (paths[0].resolve().name if paths[0].is_dir() else paths[0].stem))
+    for path in paths:
+        if path.is_dir():
+            loaded = _with_folder(loaded, path)
+        elif path.suffix in _LOG_SUFFIXES:
+            loaded = replace(loaded, log=read_training_log(path))
+        elif path.suffix in SUFFIXES:
+            answers = read_answer_file(path, loaded.name, columns, rows)
+            answers = replace(answers, knowledge_cutoff=knowledge_cutoff)
+            loaded = replace(loaded, answers=(*loaded.answers, answers))
+        else:
+            found = "is no folder and no file of answers." if path.exists() else "does not exist."
+            forms = ", ".join((*SUFFIXES, *_LOG_SUFFIXES))
+            raise ConfigurationError(
+                [Problem(str(path), found, f"Name a run's folder, or a file that ends in {forms}.")]
+            )
+    logs = sum(path.is_file() and path.suffix in _LOG_SUFFIXES for path in paths)
+    if logs > 1 or len(paths) - logs > 1:
+        found = f"{spec!r} names {len(paths) - logs} sets of answers and {logs} training logs."
+        raise ConfigurationError(
+            [Problem("command line", found, "A run has one of each: write NAME=ANSWERS,LOG.")]
+        )
+    return loaded
+
+
+def _with_folder(loaded: Loaded, path: Path) -> Loaded:
+    folder = benchmark_folder(path)
+    try:
+        return _with_benchmark(loaded, folder)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        found = f"holds a damaged {predictions.RECORD} or {predictions.SPEED} ({type(error).__name__})."
+        raise ConfigurationError([Problem(str(folder), found, "Take a whole copy.")]) from error
+
+
+def _with_benchmark(loaded: Loaded, folder: Path) -> Loaded:
+    record = predictions.read_record(folder)
+    labels = record.get("training_labels")
+    log = folder.parent / LOG_HISTORY
+    inner = folder / CHECKPOINTS
+    return replace(
+        loaded,
+        answers=tuple(predictions.read_answers(folder)),
+        log=loaded.log or (read_training_log(log) if log.is_file() else None),
+        training_labels=_labels(labels) if labels else None,
+        checkpoints=checkpoint_scores(predictions.read_answers(inner))
+        if (inner / predictions.PREDICTIONS).is_file()
+        else (),
+        facts=dict(record.get("settings", {})),
+    )
+
+
+def _labels(counts: Mapping[str, int]) -> dict[Label, int]:
+    read = {parse_prediction(text): count for text, count in counts.items()}
+    return {label: count for label, count in read.items() if isinstance(label, Label)}
+
+
+def side_by_side(
+    runs: Sequence[Loaded],
+    with_returns: Callable[[tuple[Row, ...]], tuple[Row, ...]],
+    *,
+    cost_bps: float,
+) -> Scoreboard:
+    """All models of all runs on the rows that every one of them answered.
+
+    Raises:
+        ConfigurationError: two runs have one name, or no row is in all of them.
+    """
+    names = [run.name for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        found = f"names {', '.join(twice)} more than once."
+        raise ConfigurationError([Problem("compare", found, "Tell runs apart as NAME=PATH.")])
+    answers = [replace(model, name=_name(run, model, len(runs) > 1)) for run in runs for model in run.answers]
+    notes: list[str] = []
+    answers = _once(answers, notes)
+    if answers:
+        answers, note = on_common_rows(answers)
+        notes += [note] if note else []
+        rows = with_returns(answers[0].rows)
+        answers = [replace(model, rows=rows) for model in answers]
+    labels = [run.training_labels for run in runs if run.training_labels]
+    same = labels[0] if labels and all(of == labels[0] for of in labels) else None
+    if labels and same is None:
+        notes.append("The runs were trained on different rows: there is no common training majority.")
+    board = scoreboard(
+        answers,
+        same,
+        cost_bps=cost_bps,
+        logs={run.name: run.log for run in runs if run.log},
+        notes=notes,
+    )
+    checkpoints = next((run.checkpoints for run in runs if run.checkpoints), ()) if len(runs) == 1 else ()
+    best = best_checkpoint(checkpoints)
+    return replace(board, checkpoints=checkpoints, best_step=best.step if best else None)
+
+
+def _name(run: Loaded, model: ModelAnswers, tell_runs: bool) -> str:
+    if not tell_runs or model.name == run.name:
+        return model.name
+    return run.name if len(run.answers) == 1 else f"{run.name}, {model.name}"
+
+
+def _once(answers: Sequence[ModelAnswers], notes: list[str]) -> list[ModelAnswers]:
+    """Without models whose every answer another one gave, as one base model under two adapters does; adds to
+    `notes`."""
+    kept: dict[tuple[object, ...], ModelAnswers] = {}
+    for model in answers:
+        first = kept.setdefault((model.answers, tuple(row.row_id for row in model.rows)), model)
+        if first is not model:
+            notes.append(f"{model.name} gave the same answers as {first.name}: one column for both.")
+    return list(kept.values())

@@ -1,0 +1,353 @@
+"""The folder of a benchmark: rows, who answered them how, and every answer, one line each.
+
+Answers are first appended to a journal, so that a kill costs the batch in flight. What is finished becomes
+predictions.jsonl, which holds nothing that differs between two runs of the same command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any, TextIO
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.evaluation.rows import ModelAnswers, Row, Speed, numbered, rows_of_dataset
+
+ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
+METRICS = "metrics.json"
+_JOURNALS = "journal.rank*.jsonl"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of predictions.jsonl: one model's answer to one row."""
+
+    model: str
+    row_id: str
+    symbol: str
+    period: str
+    label: str
+    answer: str | None
+    """None: the prompt did not fit, even without news, or the endpoint refused it."""
+    prompt_tokens: int | None
+    news_dropped: int
+    new_tokens: int | None
+
+
+_FIELDS = {field.name for field in fields(Prediction)}
+
+
+class Journal:
+    """Answers of one rank as they come; a line is whole or, after a kill, not counted."""
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        path = folder / f"journal.rank{rank}.jsonl"
+        if path.exists():
+            os.truncate(path, len(_whole(path.read_bytes())))
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, predictions: Iterable[Prediction], seconds: float = 0.0) -> None:
+        """Append a batch; `seconds` is what it took."""
+        found = list(predictions)
+        share = seconds / max(len(found), 1)
+        lines = [json.dumps(asdict(p) | {"seconds": share}, ensure_ascii=False) + "\n" for p in found]
+        self._file.write("".join(lines))
+        self._file.flush()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def write_rows(folder: Path, dataset_rows: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> None:
+    """rows.jsonl: the rows with the published columns, so that scoring needs no dataset."""
+    lines = []
+    for row, given in zip(rows, dataset_rows, strict=True):
+        line = {"row_id": row.row_id, **{name: given.get(name) for name in _COLUMNS}}
+        if row.return_pct is not None:
+            line["weekly_return_pct"] = row.return_pct
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_whole(folder / ROWS, "".join(lines))
+
+
+_COLUMNS = ("prompt", "answer", "period", "label", "symbol")
+
+
+def read_rows(folder: Path) -> tuple[Row, ...]:
+    """Inverse of `write_rows`. Raises ConfigurationError when the folder holds no benchmark."""
+    lines = _read_lines(folder / ROWS)
+    if not all(line.keys() >= set(_COLUMNS) for line in lines):
+        raise ConfigurationError([_damaged(folder / ROWS)])
+    return numbered(rows_of_dataset(lines))
+
+
+def sha256_of_rows(rows: Sequence[Row]) -> str:
+    """Equal exactly when the same prompts, references and outcomes were read."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for text in (row.row_id, row.prompt, row.reference, row.actual.text if row.actual else ""):
+            digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+def read_predictions(folder: Path) -> list[Prediction]:
+    """Every answer so far, of finished runs and of those that were stopped."""
+    return [_prediction(line) for line in _known_lines(folder)]
+
+
+def settle(folder: Path, models: Sequence[str], rows: Sequence[Row]) -> None:
+    """Make predictions.jsonl of all answers so far, by model and then by row, and speed.json of what they
+    took; the journals go."""
+    lines = _known_lines(folder)
+    place = {row.row_id: at for at, row in enumerate(rows)}
+    # Not the command's order: a model that joins later stands behind those that were there.
+    names = [*dict.fromkeys([*read_makers(folder), *models, *(line["model"] for line in lines)])]
+    found = {(line["model"], line["row_id"]): _prediction(line) for line in lines}
+    ordered = sorted(found.values(), key=lambda p: (names.index(p.model), place.get(p.row_id, len(rows))))
+    speeds = _read_speeds(folder) | _speeds(folder)
+    _write_lines(folder / PREDICTIONS, [asdict(prediction) for prediction in ordered])
+    write_whole(folder / SPEED, json.dumps(speeds, indent=1) + "\n")
+    for journal in folder.glob(_JOURNALS):
+        journal.unlink()
+
+
+def _speeds(folder: Path) -> dict[str, dict[str, float]]:
+    """Answers, tokens and seconds by model; ranks work side by side, so the slowest one's time counts."""
+    found: dict[str, dict[str, float]] = {}
+    for journal in sorted(folder.glob(_JOURNALS)):
+        seconds: dict[str, float] = {}
+        for line in _whole_lines(journal):
+            if line["new_tokens"] is None:
+                continue
+            speed = found.setdefault(line["model"], {"answers": 0, "new_tokens": 0, "seconds": 0.0})
+            speed["answers"] += 1
+            speed["new_tokens"] += line["new_tokens"]
+            seconds[line["model"]] = seconds.get(line["model"], 0.0) + line["seconds"]
+        for model, spent in seconds.items():
+            found[model]["seconds"] = round(max(found[model]["seconds"], spent), 4)
+    return found
+
+
+def _known_lines(folder: Path) -> list[dict[str, Any]]:
+    paths = [folder / PREDICTIONS, *sorted(folder.glob(_JOURNALS))]
+    return [line for path in paths if path.exists() for line in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines of a file without one that a kill cut off."""
+    lines = _parsed_lines(path, _whole(path.read_bytes()))
+    if not all(line.keys() >= _FIELDS for line in lines):
+        raise ConfigurationError([_damaged(path)])
+    return lines
+
+
+def _whole(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _prediction(line: Mapping[str, Any]) -> Prediction:
+    return Prediction(**{name: line[name] for name in _FIELDS})
+
+
+# --- who answered -------------------------------------------------------------------------------------------
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """benchmark.json: the dataset, the training labels, and how each model's answers were made."""
+    return _read_json(folder / RECORD)
+
+
+def write_record(folder: Path, record: Mapping[str, Any], *, alone: bool = False) -> list[str]:
+    """Write benchmark.json, and put answers aside that were made in another way than it says.
+
+    `record["models"]` says how each model's answers are made. Models that it does not name stay, as long as
+    they answered the same rows at the same lengths, unless it stands `alone`. Answers put aside come back
+    when a record names their making again.
+
+    Returns:
+        Lines on what was put aside.
+    """
+    former, named = read_makers(folder), record["models"]
+    changed = {
+        name: maker
+        for name, maker in former.items()
+        if (maker != named[name] if name in named else alone)
+        or any(_differ(maker, other) for other in named.values())
+    }
+    makers = {name: maker for name, maker in former.items() if name not in changed or name in named} | named
+    notes = _put_aside(folder, changed) if changed else []
+    write_whole(folder / RECORD, json.dumps(dict(record) | {"models": makers}, indent=1) + "\n")
+    _take_back(folder, makers)
+    return notes
+
+
+def _put_aside(folder: Path, changed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A kill in the middle costs no answer: done again, it ends in the same files."""
+    lines, notes = _known_lines(folder), []
+    for name, maker in changed.items():
+        aside = _aside(folder, name, maker)
+        stale = [line for line in lines if line["model"] == name]
+        if stale:
+            _write_lines(aside, [*(_whole_lines(aside) if aside.exists() else []), *stale])
+            notes.append(f"The answers of {name} were made otherwise: kept as {aside.name}.")
+    speeds = {name: of for name, of in _read_speeds(folder).items() if name not in changed}
+    write_whole(folder / SPEED, json.dumps(speeds, indent=1) + "\n")
+    _write_lines(folder / PREDICTIONS, [line for line in lines if line["model"] not in changed])
+    # Last, as a journal's lines count for whatever the record says.
+    for journal in folder.glob(_JOURNALS):
+        journal.unlink()
+    return notes
+
+
+def _take_back(folder: Path, makers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Answers that lie aside, and are made as the record says now."""
+    found = [path for name, maker in makers.items() if (path := _aside(folder, name, maker)).exists()]
+    if found:
+        paths = [path for path in (folder / PREDICTIONS, *found) if path.exists()]
+        _write_lines(folder / PREDICTIONS, [line for path in paths for line in _whole_lines(path)])
+    for path in found:
+        path.unlink()
+
+
+def read_makers(folder: Path) -> dict[str, dict[str, Any]]:
+    """How each model's answers were made, of benchmark.json."""
+    return _objects(read_record(folder).get("models", {}), folder / RECORD)
+
+
+_SHARED = ("rows_sha256", "max_length", "max_new_tokens")
+"""Of a model's making: models with others do not stand in one table."""
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return any(one.get(name) != other.get(name) for name in one.keys() & other.keys() & set(_SHARED))
+
+
+def _aside(folder: Path, name: str, maker: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps([name, maker], sort_keys=True).encode()).hexdigest()
+    return folder / f"predictions.{digest[:12]}.jsonl"
+
+
+# --- what scoring reads -------------------------------------------------------------------------------------
+
+
+def read_answers(folder: Path) -> list[ModelAnswers]:
+    """The models whose answers are complete, in the order of predictions.jsonl.
+
+    Raises:
+        ConfigurationError: the folder holds no benchmark, or no model has answered every row.
+    """
+    rows = read_rows(folder)
+    by_model: dict[str, dict[str, Prediction]] = {}
+    for prediction in read_predictions(folder):
+        by_model.setdefault(prediction.model, {})[prediction.row_id] = prediction
+    makers = read_makers(folder)
+    speeds = _read_speeds(folder)
+    ids = [row.row_id for row in rows]
+    found = [
+        ModelAnswers(
+            name=name,
+            rows=rows,
+            answers=tuple(predictions[row_id].answer for row_id in ids),
+            speed=_speed(speeds.get(name), makers.get(name, {})),
+            knowledge_cutoff=_day(makers.get(name, {}).get("knowledge_cutoff")),
+        )
+        for name, predictions in by_model.items()
+        if predictions.keys() >= set(ids)
+    ]
+    if not found:
+        counts = ", ".join(f"{name} {len(of)} of {len(ids)}" for name, of in by_model.items()) or "none"
+        way_out = "Run `benchmark.py generate` with the same flags: it goes on where it stopped."
+        raise ConfigurationError(
+            [Problem(str(folder), f"has no complete set of answers ({counts}).", way_out)]
+        )
+    return found
+
+
+def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> Speed | None:
+    if not speed:
+        return None
+    how = f"{maker.get('engine', '')} {maker.get('precision', '')}".strip()
+    return Speed(int(speed["answers"]), float(speed["seconds"]), int(speed["new_tokens"]), how)
+
+
+def _read_speeds(folder: Path) -> dict[str, dict[str, float]]:
+    speeds = _objects(_read_json(folder / SPEED), folder / SPEED)
+    if not all(isinstance(of.get(key), int | float) for of in speeds.values() for key in _SPEED_KEYS):
+        raise ConfigurationError([_damaged(folder / SPEED)])
+    return speeds
+
+
+_SPEED_KEYS = ("answers", "new_tokens", "seconds")
+
+
+def _objects(content: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """`content` of `path` if it is an object of objects."""
+    if not isinstance(content, dict) or not all(isinstance(of, dict) for of in content.values()):
+        raise ConfigurationError([_damaged(path)])
+    return content
+
+
+def _day(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file; raises ConfigurationError for anything else."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    except ValueError as error:
+        raise ConfigurationError([_damaged(path)]) from error
+    return content
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines of a jsonl file; raises ConfigurationError when it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        found = f"{path.parent} holds no {path.name}."
+        raise ConfigurationError(
+            [Problem("benchmark", found, "Run `benchmark.py generate` first.")]
+        ) from error
+    return _parsed_lines(path, content)
+
+
+def _parsed_lines(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """The lines of `path`, which holds `content`; raises ConfigurationError when it is damaged."""
+    try:
+        # Not splitlines: answers may hold other line separators of Unicode.
+        lines = [json.loads(line) for line in content.decode("utf-8").split("\n") if line]
+    except ValueError as error:
+        raise ConfigurationError([_damaged(path)]) from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise ConfigurationError([_damaged(path)])
+    return lines
+
+
+def _damaged(path: Path) -> Problem:
+    return Problem(str(path), "is damaged.", "Take a whole copy, or delete it: the answers are made again.")
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is either the former or the new one at any moment."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,199 @@
+"""Test rows as the figures need them, and one model's answers to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.prompts import parse_answer, parse_prediction, read_prompt, split_published
+from forecaster.records import Answer, Label
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test row: what was asked, what then happened, and the reference answer."""
+
+    row_id: str
+    """Symbol and period, the same in every run; a number behind it tells repeats apart."""
+    symbol: str
+    """Empty where it is not known, as the dates are None."""
+    start: date | None
+    end: date | None
+    actual: Label | None
+    """What the market did; None where neither a label nor a readable reference says it."""
+    prompt: str
+    reference: str
+    return_pct: float | None = None
+    """The week's return in percent, where it is known more exactly than by its bin."""
+    last_week: Label | None = None
+    """The move of the last week that the prompt shows."""
+
+    @property
+    def week(self) -> date | None:
+        """Sunday of the calendar week in which the period ends: rows of one week move together."""
+        return self.end + timedelta(days=6 - self.end.weekday()) if self.end else None
+
+    @property
+    def realised_pct(self) -> float | None:
+        """The return, or else the middle of its bin."""
+        if self.return_pct is not None:
+            return self.return_pct
+        return self.actual.midpoint_pct if self.actual else None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the answers took."""
+
+    answers: int
+    seconds: float
+    """Wall time of generating, all of one machine's ranks side by side."""
+    new_tokens: int | None
+    how: str = ""
+    """Engine and batch size."""
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """One model's answers, row by row."""
+
+    name: str
+    rows: tuple[Row, ...]
+    answers: tuple[str | None, ...]
+    """None: there is no answer, as where the prompt did not fit."""
+    speed: Speed | None = None
+    knowledge_cutoff: date | None = None
+    """Last day of whose news the model may have read."""
+
+    def only(self, row_ids: Iterable[str]) -> ModelAnswers:
+        """The answers to these rows, in their order; every id has to be there."""
+        at = {row.row_id: place for place, row in enumerate(self.rows)}
+        places = [at[row_id] for row_id in row_ids]
+        return replace(
+            self,
+            rows=tuple(self.rows[place] for place in places),
+            answers=tuple(self.answers[place] for place in places),
+        )
+
+
+def make_row(
+    prompt: str,
+    reference: str,
+    *,
+    symbol: str | None = None,
+    period: str | None = None,
+    label: str | None = None,
+    return_pct: float | None = None,
+) -> Row:
+    """A row from its texts; what is not given is read from the prompt and the reference answer."""
+    facts = read_prompt(split_published(prompt).user)
+    start, end = _days(period) or (facts.target_start, facts.target_end)
+    symbol = symbol if symbol is not None else facts.symbol
+    outcome = parse_prediction(label) if label is not None else None
+    if not isinstance(outcome, Label):
+        answer = parse_answer(reference)
+        outcome = answer.label if isinstance(answer, Answer) else None
+    last = facts.weeks[-1] if facts.weeks else None
+    row_id = f"{symbol} {start} to {end}" if symbol and start and end else ""
+    return Row(
+        row_id=row_id,
+        symbol=symbol,
+        start=start,
+        end=end,
+        actual=outcome,
+        prompt=prompt,
+        reference=reference,
+        return_pct=return_pct,
+        last_week=Label.between(last.start_price, last.end_price)
+        if last and last.start_price and last.end_price
+        else None,
+    )
+
+
+def _days(period: str | None) -> tuple[date, date] | None:
+    first, _, last = (period or "").partition(" to ")
+    try:
+        return date.fromisoformat(first.strip()), date.fromisoformat(last.strip())
+    except ValueError:
+        return None
+
+
+def numbered(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows with ids of their own: repeats get a number, and rows that name no symbol their place."""
+    seen: Counter[str] = Counter()
+    found = []
+    for place, row in enumerate(rows, start=1):
+        row_id = row.row_id or f"row {place}"
+        seen[row_id] += 1
+        found.append(replace(row, row_id=row_id if seen[row_id] == 1 else f"{row_id} ({seen[row_id]})"))
+    return tuple(found)
+
+
+def rows_of_dataset(dataset_rows: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    """Rows of a dataset with the published columns, and `weekly_return_pct` where there is one."""
+    return numbered(
+        [
+            make_row(
+                row["prompt"],
+                row["answer"],
+                symbol=row["symbol"],
+                period=row["period"],
+                label=row["label"],
+                return_pct=row.get("weekly_return_pct"),
+            )
+            for row in dataset_rows
+        ]
+    )
+
+
+def on_common_rows(runs: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:
+    """The runs, all on the rows that every one of them answered, and a line that says what was left out.
+
+    Raises:
+        ConfigurationError: no row is in all of them.
+    """
+    in_all = set.intersection(*({row.row_id for row in run.rows} for run in runs))
+    common = [row.row_id for row in runs[0].rows if row.row_id in in_all]
+    if not common:
+        found = ", ".join(f"{run.name} has {len(run.rows)} rows" for run in runs)
+        raise ConfigurationError(
+            [Problem("compare", f"no row is in every run: {found}.", "Compare runs over the same test set.")]
+        )
+    counts = {run.name: len(run.rows) for run in runs}
+    if set(counts.values()) == {len(common)}:
+        return [run.only(common) for run in runs], ""
+    shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [run.only(common) for run in runs], f"Compared on the {len(common)} rows that all have ({shown})."
+
+
+MOST_DAYS_TO_A_CLOSE = 7
+"""A close further before a period's edge belongs to another week."""
+
+
+def with_returns(
+    rows: Sequence[Row], closes: Callable[[str], Mapping[date, Decimal] | None]
+) -> tuple[Row, ...]:
+    """Rows with their returns from closing prices: from the last close at or before the period's start to the
+    last one at or before its end. Rows without such closes stay as they are.
+
+    Args:
+        closes: a symbol's adjusted closes by day; None where there are none.
+    """
+    return tuple(replace(row, return_pct=_return_pct(row, closes(row.symbol))) for row in rows)
+
+
+def _return_pct(row: Row, closes: Mapping[date, Decimal] | None) -> float | None:
+    if not closes or row.start is None or row.end is None:
+        return row.return_pct
+    start, end = (_last_close(closes, day) for day in (row.start, row.end))
+    return row.return_pct if start is None or end is None else float(100 * (end - start) / start)
+
+
+def _last_close(closes: Mapping[date, Decimal], day: date) -> Decimal | None:
+    days = (day - timedelta(days=back) for back in range(MOST_DAYS_TO_A_CLOSE))
+    return next((closes[at] for at in days if at in closes), None)

@@ -1,0 +1,380 @@
+"""All figures of one model, and of several side by side beside the baselines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import combinations
+from typing import TypeVar
+
+from forecaster.evaluation.backtest import Backtest, Signal, backtest
+from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
+from forecaster.evaluation.metrics import (
+    Forecast,
+    Skill,
+    confusion,
+    forecasts_of,
+    mean_rouge_of,
+    read_answers,
+    rouge_by_row,
+    skill,
+)
+from forecaster.evaluation.published import Published, RougeCache, score_as_published
+from forecaster.evaluation.rows import ModelAnswers, Row, Speed
+from forecaster.evaluation.statistics import Estimate, mcnemar, over_weeks, rows_needed_paired
+from forecaster.evaluation.text_quality import TextQuality, text_quality
+from forecaster.evaluation.training_log import TrainingLog
+from forecaster.prompts import without_think_block
+from forecaster.records import Answer, Label, Unreadable
+
+Key = TypeVar("Key", str, date)
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """Figures of one model, or of a baseline, which has no answers and so no text."""
+
+    name: str
+    forecasts: tuple[Forecast, ...]
+    skill: Skill
+    backtest: Mapping[str, Backtest]
+    """By strategy; empty where no dates or no outcomes are known."""
+    confusion: tuple[tuple[int, ...], ...]
+    by_symbol: Mapping[str, tuple[int, int]]
+    """Right directions, and rows with a known outcome; unreadable is wrong."""
+    by_week: Mapping[date, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ModelScorecard(Scorecard):
+    """What only answers have."""
+
+    rows: int
+    valid_count: int
+    """Answers that the project's parser reads."""
+    unreadable: Mapping[str, int]
+    """Answers by the reason for which they do not read."""
+    as_published: Published
+    as_published_without_think: Published | None
+    """With closed think blocks removed first; None where no answer has one."""
+    rouge: Mapping[str, Mapping[str, float]] | None
+    rouge_l: tuple[float | None, ...]
+    """Mean ROUGE-L of the three sections, by row."""
+    text: TextQuality
+    speed: Speed | None
+    knowledge_cutoff: date | None
+    maybe_remembered: Skill | None
+    """Over weeks that begin on or before the model's knowledge cutoff; None where there is none."""
+    not_remembered: Skill | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models, or a model and a constant, on the same rows; an unreadable answer is wrong."""
+
+    first: str
+    second: str
+    only_first_right: int
+    only_second_right: int
+    p_value: float
+    """McNemar's exact test, two-sided, as if rows were independent."""
+    difference: Estimate
+    """Accuracy of the first minus that of the second, rows of one week kept together."""
+    rows_needed: int | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model leads by one figure, and whether its lead over the next one is more than chance."""
+
+    figure: str
+    best: str | None
+    """None: a tie, as the interval of the difference holds zero or there is none."""
+    leader: str
+    runner_up: str
+    difference: Estimate
+    """Leader minus runner-up, over the rows that both have a value for."""
+
+
+@dataclass(frozen=True)
+class CheckpointScore:
+    """One checkpoint on the validation rows."""
+
+    step: int
+    skill: Skill
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Models side by side on the same rows."""
+
+    rows: tuple[Row, ...]
+    models: tuple[ModelScorecard, ...]
+    baselines: tuple[Scorecard, ...]
+    pairs: tuple[Pair, ...]
+    choices: tuple[Choice, ...]
+    logs: Mapping[str, TrainingLog] = field(default_factory=dict)
+    """Training logs by run."""
+    checkpoints: tuple[CheckpointScore, ...] = ()
+    """On validation rows, by step; empty unless checkpoints were compared."""
+    best_step: int | None = None
+    cost_bps: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of these rows."""
+
+
+def scoreboard(
+    runs: Sequence[ModelAnswers],
+    training_labels: Mapping[Label, int] | None,
+    *,
+    cost_bps: float,
+    seed: int = 0,
+    logs: Mapping[str, TrainingLog] | None = None,
+    notes: Sequence[str] = (),
+) -> Scoreboard:
+    """Figures of every run; all have the same rows, in the same order."""
+    rows = runs[0].rows if runs else ()
+    cache = RougeCache()
+    models = tuple(_model_scorecard(run, cache, cost_bps, seed) for run in runs)
+    lines = tuple(
+        _scorecard(name, forecasts, rows, cost_bps, seed, permutations=0)
+        for name, forecasts in baselines(rows, training_labels, seed=seed).items()
+    ) if rows else ()  # fmt: skip
+    return Scoreboard(
+        rows=rows,
+        models=models,
+        baselines=lines,
+        pairs=tuple(_pair(first, second, rows) for first, second in _opponents(models, lines)),
+        choices=tuple(_choices(models, rows)),
+        logs=logs or {},
+        cost_bps=cost_bps,
+        notes=(*notes, *_notes(rows)),
+    )
+
+
+def _scorecard(
+    name: str,
+    forecasts: Sequence[Forecast],
+    rows: Sequence[Row],
+    cost_bps: float,
+    seed: int,
+    permutations: int,
+) -> Scorecard:
+    return Scorecard(
+        name=name,
+        forecasts=tuple(forecasts),
+        skill=skill(forecasts, rows),
+        backtest=backtest(_signals(forecasts, rows), cost_bps=cost_bps, permutations=permutations, seed=seed),
+        confusion=confusion(forecasts, rows),
+        by_symbol=_right_by([row.symbol or None for row in rows], forecasts, rows),
+        by_week=_right_by([row.week for row in rows], forecasts, rows),
+    )
+
+
+def _model_scorecard(run: ModelAnswers, cache: RougeCache, cost_bps: float, seed: int) -> ModelScorecard:
+    readings = read_answers(run.answers)
+    references = [row.reference for row in run.rows]
+    rouge = rouge_by_row(readings, run.rows, cache)
+    plain = _scorecard(run.name, forecasts_of(readings), run.rows, cost_bps, seed, permutations=1000)
+    bare = [None if text is None else without_think_block(text) for text in run.answers]
+    thinks = any(text != cut for text, cut in zip(map(_stripped, run.answers), bare, strict=True))
+    before = [_may_be_remembered(row, run.knowledge_cutoff) for row in run.rows]
+    return ModelScorecard(
+        **vars(plain),
+        rows=len(run.rows),
+        valid_count=sum(isinstance(reading, Answer) for reading in readings),
+        unreadable=dict(Counter(r.reason for r in readings if isinstance(r, Unreadable)).most_common()),
+        as_published=score_as_published(run.answers, references, cache),
+        as_published_without_think=score_as_published(bare, references, cache) if thinks else None,
+        rouge=mean_rouge_of(rouge),
+        rouge_l=tuple(_mean_rouge_l(scores) if scores else None for scores in rouge),
+        text=text_quality(run.answers, [row.prompt for row in run.rows]),
+        speed=run.speed,
+        knowledge_cutoff=run.knowledge_cutoff,
+        maybe_remembered=_part(plain.forecasts, run.rows, before, True),
+        not_remembered=_part(plain.forecasts, run.rows, before, False),
+    )
+
+
+def _stripped(text: str | None) -> str | None:
+    return None if text is None else text.strip()
+
+
+def _may_be_remembered(row: Row, cutoff: date | None) -> bool | None:
+    return None if cutoff is None or row.start is None else row.start <= cutoff
+
+
+def _part(
+    forecasts: Sequence[Forecast], rows: Sequence[Row], marks: Sequence[bool | None], wanted: bool
+) -> Skill | None:
+    places = [place for place, mark in enumerate(marks) if mark is wanted]
+    return skill([forecasts[at] for at in places], [rows[at] for at in places]) if places else None
+
+
+def _signals(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Signal]:
+    return [
+        Signal(row.week, row.symbol, forecast.direction, row.realised_pct)
+        for forecast, row in zip(forecasts, rows, strict=True)
+        if row.week is not None and row.realised_pct is not None
+    ]
+
+
+def _is_right(forecast: Forecast, row: Row) -> bool:
+    return row.actual is not None and forecast.direction == row.actual.direction
+
+
+def _right_by(
+    keys: Sequence[Key | None], forecasts: Sequence[Forecast], rows: Sequence[Row]
+) -> dict[Key, tuple[int, int]]:
+    found: dict[Key, tuple[int, int]] = {}
+    for key, forecast, row in zip(keys, forecasts, rows, strict=True):
+        if key is not None and row.actual is not None:
+            right, total = found.get(key, (0, 0))
+            found[key] = (right + _is_right(forecast, row), total + 1)
+    return dict(sorted(found.items()))
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+def checkpoint_scores(runs: Sequence[ModelAnswers]) -> tuple[CheckpointScore, ...]:
+    """Scores of models that are named by their step, on the validation rows, in the order of training."""
+    scores = [
+        CheckpointScore(int(run.name), skill(forecasts_of(read_answers(run.answers)), run.rows))
+        for run in runs
+    ]
+    return tuple(sorted(scores, key=lambda score: score.step))
+
+
+def best_checkpoint(scores: Sequence[CheckpointScore]) -> CheckpointScore | None:
+    """The most right directions, unreadable being wrong; then the smaller squared error, then the earlier
+    step."""
+
+    def rank(score: CheckpointScore) -> tuple[float, float, int]:
+        mse = score.skill.mse.value
+        return (
+            -(score.skill.accuracy_of_all_rows.value or 0.0),
+            float("inf") if mse is None else mse,
+            score.step,
+        )
+
+    return min(scores, key=rank, default=None)
+
+
+# --- one model against another ------------------------------------------------------------------------------
+
+
+def _opponents(
+    models: Sequence[ModelScorecard], lines: Sequence[Scorecard]
+) -> list[tuple[Scorecard, Scorecard]]:
+    """Every model against every other one, and against the better of always up and always down."""
+    constants = [line for line in lines if line.name in (ALWAYS_UP, ALWAYS_DOWN)]
+    best = max(constants, key=lambda line: line.skill.accuracy_of_all_rows.value or 0.0, default=None)
+    against_constant = [(model, best) for model in models] if best else []
+    return [*combinations(models, 2), *against_constant]
+
+
+def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
+    known = [
+        (_is_right(a, row), _is_right(b, row), row.week or row.row_id)
+        for a, b, row in zip(first.forecasts, second.forecasts, rows, strict=True)
+        if row.actual is not None
+    ]
+    only_first = sum(a and not b for a, b, _ in known)
+    only_second = sum(b and not a for a, b, _ in known)
+    return Pair(
+        first=first.name,
+        second=second.name,
+        only_first_right=only_first,
+        only_second_right=only_second,
+        p_value=mcnemar(only_first, only_second),
+        difference=over_weeks([(a - b, 1.0) for a, b, _ in known], [week for *_, week in known]),
+        rows_needed=rows_needed_paired(only_first, only_second, len(known)),
+    )
+
+
+def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choice]:
+    """The leader by each figure that has a value for every row, larger or smaller being better."""
+    if len(models) < 2:
+        return []
+    found = []
+    for figure, is_better, values in (
+        ("accuracy of all rows", 1, [_right_values(model, rows) for model in models]),
+        ("squared error", -1, [_squared_errors(model, rows) for model in models]),
+        ("answers that read", 1, [_readable_values(model) for model in models]),
+        ("ROUGE-L", 1, [list(model.rouge_l) for model in models]),
+    ):
+        choice = _choice(figure, is_better, dict(zip([m.name for m in models], values, strict=True)), rows)
+        found += [choice] if choice else []
+    return found
+
+
+def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Sequence[Row]) -> Choice | None:
+    means = {name: _mean(of) for name, of in values.items()}
+    ranked = sorted(
+        (name for name in means if means[name] is not None),
+        key=lambda name: -is_better * (means[name] or 0.0),
+    )
+    if len(ranked) < 2:
+        return None
+    leader, runner_up = ranked[:2]
+    both = [
+        (a - b, row.week or row.row_id)
+        for a, b, row in zip(values[leader], values[runner_up], rows, strict=True)
+        if a is not None and b is not None
+    ]
+    difference = over_weeks([(apart, 1.0) for apart, _ in both], [week for _, week in both])
+    is_sure = (
+        difference.low is not None
+        and difference.high is not None
+        and (difference.low > 0 if is_better > 0 else difference.high < 0)
+    )
+    return Choice(figure, leader if is_sure else None, leader, runner_up, difference)
+
+
+def _right_values(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:
+    pairs = zip(model.forecasts, rows, strict=True)
+    return [float(_is_right(f, row)) if row.actual is not None else None for f, row in pairs]
+
+
+def _squared_errors(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:
+    return [
+        (f.size_pct - row.actual.midpoint_pct) ** 2 if f.size_pct is not None and row.actual else None
+        for f, row in zip(model.forecasts, rows, strict=True)
+    ]
+
+
+def _readable_values(model: ModelScorecard) -> list[float | None]:
+    return [float(forecast.direction is not None) for forecast in model.forecasts]
+
+
+def _mean(values: Values) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _mean_rouge_l(scores: Mapping[str, Mapping[str, float]]) -> float:
+    return sum(section["rougeL"] for section in scores.values()) / len(scores)
+
+
+# --- what a reader has to know ------------------------------------------------------------------------------
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    if unknown := sum(row.actual is None for row in rows):
+        notes.append(f"{unknown} of {len(rows)} rows have no known outcome; figures of skill leave them out.")
+    if any(row.week is None for row in rows):
+        notes.append(
+            "Rows without dates: their intervals take rows as independent, and there is no backtest."
+        )
+    binned = sum(row.week is not None and row.return_pct is None and row.actual is not None for row in rows)
+    if binned:
+        notes.append(
+            f"{binned} of {len(rows)} rows have a label, but no return: the backtest takes the middle of the "
+            "bin (5.5 % beyond five). --price_file gives real returns."
+        )
+    return notes
