@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
         if not config.answers:
             return score_stage(config, settings)
         job = resolve(config, settings)
+        if config.stage == "all" and goes_to_wandb(config, job.run):
+            check_wandb(settings)
         with locked(job.folder, settings):
             generate(job, config, settings)
         if settings.rank or config.stage == "generate":
@@ -522,10 +524,7 @@ def score_stage(config: BenchmarkConfig, settings: Settings) -> int:
         finished = _run_of(home)
         if finished and run.name == path.resolve().name:
             run = replace(run, name=str(finished.flags["run_name"]))  # as right after the answers
-        folder = config.output_dir or home
-        if config.output_dir and len(runs) > 1:
-            folder = config.output_dir / slug(run.name)
-        finish([run], folder, run.name, config, settings, finished)
+        finish([run], config.output_dir or home, run.name, config, settings, finished)
     return 0
 
 
@@ -561,8 +560,7 @@ def finish(
         return 0
     facts = {name: value for loaded in runs for name, value in loaded.facts.items()} if len(runs) == 1 else {}
     pictures = report.write_report(folder, board, title, facts)
-    asked = config.report_to or (run.flags["report_to"] if run else "none")
-    if asked == "wandb":
+    if goes_to_wandb(config, run):
         log_to_wandb(folder, board, title, pictures, settings, run)
     print(f"\nReport: {folder / 'report.md'}")
     return 0
@@ -581,6 +579,16 @@ def closes_of(files: Sequence[Path]) -> Any:
         return {day: close.adjusted for day, close in store.price_history(call.payload).closes.items()}
 
     return closes
+
+
+def goes_to_wandb(config: BenchmarkConfig, run: FinishedRun | None) -> bool:
+    return (config.report_to or (run.flags["report_to"] if run else "none")) == "wandb"
+
+
+def check_wandb(settings: Settings) -> None:
+    """Raises ConfigurationError now for what would fail after hours of answers."""
+    if problems := tracking.find_problems(settings):
+        raise ConfigurationError(problems)
 
 
 def log_to_wandb(

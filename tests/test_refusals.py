@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from processes import ROOT, run_entry
 
+import benchmark
+
 SAMPLE = ["--base_model", str(ROOT / "sample/base"), "--dataset", str(ROOT / "sample/dataset/train.jsonl")]
 T4 = "0, GPU-1111, Tesla T4, 15360, 7.5, 550.54.15"
 
@@ -231,6 +233,63 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
     make(tmp_path / "adapter")
     done = run(tmp_path, "--adapter", "adapter", entry="benchmark.py")
     assert_refused(tmp_path, done, message, "Give the output folder of a training that has ended")
+
+
+@pytest.mark.parametrize(
+    ("flags", "messages"),
+    [
+        (
+            [],
+            [
+                "2 to mend",
+                "--adapter, --base_model: neither is given. Give one",
+                "--dataset: is missing. Name the rows to answer",
+            ],
+        ),
+        (["--adapter", "a", "--base_model", "b"], ["--adapter, --base_model: both are given."]),
+        (
+            ["--base_model", "b", "--dataset", "d", "--checkpoints", "all"],
+            ["--checkpoints: goes with --adapter only. Name the run's output folder."],
+        ),
+        (["--adapter", "a", "--checkpoints", "all", "--engine", "api"], ["--checkpoints: has nothing to load with --engine api."]),
+        (["socre", "a.csv"], ["'socre' is no stage. Stages: generate, score, compare, report."]),
+        (["score"], ["score needs something to work on. Name a run's folder, or a file of answers."]),
+        (["report", "a", "b"], ["report takes one run. `compare` puts several side by side."]),
+        (["generate", "a.csv", "--adapter", "a"], ["generate takes no 'a.csv'."]),
+        (
+            ["--adapter", "a", "--batch_size", "0", "--concurrency", "-1", "--cost_bps", "-2"],
+            ["3 to mend", "--batch_size: is 0.", "--concurrency: is -1.", "--cost_bps: is -2."],
+        ),
+        (["--adapter", "a", "--knowledge_cutoff", "2024"], ["'2024' is no day as YYYY-MM-DD"]),
+        (["--adapter", "a", "--batch_sise", "2"], ["unrecognized arguments: --batch_sise"]),
+        (["score", "nowhere.csv"], ["nowhere.csv: does not exist. Name a run's folder, or a file that ends"]),
+        (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
+        (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),
+        (["--base_model", SAMPLE[1], "--dataset", "nowhere.jsonl"], ["'nowhere.jsonl' does not exist"]),
+        (
+            ["--base_model", SAMPLE[1], "--dataset", "rows.jsonl"],
+            ["rows.jsonl (train): lacks the columns period, label, symbol (it has prompt, answer)."],
+        ),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None,
+)
+def test_the_benchmark_refuses_bad_flags_and_files(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    messages: list[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "answer": "a"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert benchmark.main(flags) == 2
+    errors = capsys.readouterr().err
+    for message in messages:
+        assert message in errors
+    assert errors.count("benchmark.py cannot start") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "rows.jsonl"}
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_truncated_model_is_told_and_leaves_nothing(tmp_path: Path) -> None:

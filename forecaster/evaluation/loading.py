@@ -10,10 +10,12 @@ from pathlib import Path
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.answer_files import SUFFIXES, Columns, read_answer_file
+from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.rows import ModelAnswers, Row, on_common_rows
 from forecaster.evaluation.scorecard import (
     CheckpointScore,
     Scoreboard,
+    baseline_skills,
     best_checkpoint,
     checkpoint_scores,
     scoreboard,
@@ -36,6 +38,7 @@ class Loaded:
     log: TrainingLog | None = None
     training_labels: Mapping[Label, int] | None = None
     checkpoints: tuple[CheckpointScore, ...] = ()
+    checkpoint_baselines: Mapping[str, Skill] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     """Settings to show."""
 
@@ -101,23 +104,24 @@ def _with_folder(loaded: Loaded, path: Path) -> Loaded:
     try:
         return _with_benchmark(loaded, folder)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        found = f"holds a damaged {predictions.RECORD} or {predictions.SPEED} ({type(error).__name__})."
-        raise ConfigurationError([Problem(str(folder), found, "Take a whole copy.")]) from error
+        found = f"is damaged ({type(error).__name__})."
+        where = str(folder / predictions.RECORD)
+        raise ConfigurationError([Problem(where, found, "Take a whole copy.")]) from error
 
 
 def _with_benchmark(loaded: Loaded, folder: Path) -> Loaded:
     record = predictions.read_record(folder)
-    labels = record.get("training_labels")
     log = folder.parent / LOG_HISTORY
     inner = folder / CHECKPOINTS
+    labels = _labels(record.get("training_labels") or {})
+    trials = predictions.read_answers(inner) if (inner / predictions.PREDICTIONS).is_file() else []
     return replace(
         loaded,
         answers=tuple(predictions.read_answers(folder)),
         log=loaded.log or (read_training_log(log) if log.is_file() else None),
-        training_labels=_labels(labels) if labels else None,
-        checkpoints=checkpoint_scores(predictions.read_answers(inner))
-        if (inner / predictions.PREDICTIONS).is_file()
-        else (),
+        training_labels=labels or None,
+        checkpoints=checkpoint_scores(trials),
+        checkpoint_baselines=baseline_skills(trials[0].rows, labels) if trials else {},
         facts=dict(record.get("settings", {})),
     )
 
@@ -161,9 +165,15 @@ def side_by_side(
         logs={run.name: run.log for run in runs if run.log},
         notes=notes,
     )
-    checkpoints = next((run.checkpoints for run in runs if run.checkpoints), ()) if len(runs) == 1 else ()
-    best = best_checkpoint(checkpoints)
-    return replace(board, checkpoints=checkpoints, best_step=best.step if best else None)
+    if len(runs) > 1:
+        return board
+    best = best_checkpoint(runs[0].checkpoints)
+    return replace(
+        board,
+        checkpoints=runs[0].checkpoints,
+        best_step=best.step if best else None,
+        checkpoint_baselines=runs[0].checkpoint_baselines,
+    )
 
 
 def _name(run: Loaded, model: ModelAnswers, tell_runs: bool) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forecaster.evaluation import plots
-from forecaster.evaluation.baselines import ALWAYS_UP
+from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
 from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.plots.overview import draw_overview
 from forecaster.evaluation.scorecard import ModelScorecard, Scoreboard
@@ -39,7 +39,7 @@ def drawings(board: Scoreboard) -> dict[str, Drawing]:
         found["checkpoints"] = Drawing(
             "Checkpoints",
             "On the validation rows; an unreadable answer is wrong.",
-            lambda: plots.draw_checkpoints(_checkpoint_points(board), board.best_step),
+            lambda: plots.draw_checkpoints(_checkpoint_points(board), board.best_step, _levels(board)),
         )
     return found
 
@@ -152,6 +152,15 @@ def _up_share_by_week(board: Scoreboard) -> dict[Any, float]:
     """Share of rises: what is right of a forecast that always says so."""
     by_week = next((line.by_week for line in board.baselines if line.name == ALWAYS_UP), {})
     return {week: right / rows for week, (right, rows) in by_week.items()}
+
+
+def _levels(board: Scoreboard) -> list[plots.Level]:
+    """The baselines that forecast one thing for all rows."""
+    return [
+        plots.Level(name, figures.bin_acc.value, figures.mse.value)
+        for name, figures in board.checkpoint_baselines.items()
+        if name in (ALWAYS_UP, ALWAYS_DOWN, ZERO)
+    ]
 
 
 def _checkpoint_points(board: Scoreboard) -> list[plots.CheckpointPoint]:

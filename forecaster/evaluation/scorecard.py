@@ -121,6 +121,8 @@ class Scoreboard:
     checkpoints: tuple[CheckpointScore, ...] = ()
     """On validation rows, by step; empty unless checkpoints were compared."""
     best_step: int | None = None
+    checkpoint_baselines: Mapping[str, Skill] = field(default_factory=dict)
+    """Of the validation rows, by baseline."""
     cost_bps: float = 0.0
     notes: tuple[str, ...] = ()
     """What a reader has to know of these rows."""
@@ -247,6 +249,14 @@ def checkpoint_scores(runs: Sequence[ModelAnswers]) -> tuple[CheckpointScore, ..
         for run in runs
     ]
     return tuple(sorted(scores, key=lambda score: score.step))
+
+
+def baseline_skills(
+    rows: Sequence[Row], training_labels: Mapping[Label, int] | None, seed: int = 0
+) -> dict[str, Skill]:
+    """Figures of the baselines on these rows."""
+    lines = baselines(rows, training_labels, seed=seed)
+    return {name: skill(forecasts, rows) for name, forecasts in lines.items()}
 
 
 def best_checkpoint(scores: Sequence[CheckpointScore]) -> CheckpointScore | None:

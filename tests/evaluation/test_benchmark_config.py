@@ -55,9 +55,9 @@ def test_an_adapter_alone_is_a_whole_benchmark_with_the_documented_defaults() ->
 
 def test_flags_are_typed() -> None:
     found = parse(
-        "generate --base_model m --dataset d --batch_size 2 --max_length 64 --max_new_tokens 8 --precision bf16 "
-        "--quantization 4bit --knowledge_cutoff 2025-12-01 --price_file a.csv b.csv --cost_bps 2.5 "
-        "--output_dir out --report_to wandb --local_rank=1 --engine vllm"
+        "generate --base_model m --dataset d --batch_size 2 --max_length 64 --max_new_tokens 8 "
+        "--precision bf16 --quantization 4bit --knowledge_cutoff 2025-12-01 --price_file a.csv b.csv "
+        "--cost_bps 2.5 --output_dir out --report_to wandb --local_rank=1 --engine vllm"
     )
     assert (found.stage, found.batch_size, found.max_length, found.max_new_tokens) == ("generate", 2, 64, 8)
     assert (found.precision, found.quantization, found.engine) == ("bf16", "4bit", "vllm")
@@ -173,15 +173,15 @@ AS_TRAINED = "goes with --base_model only: an adapter answers as it was trained.
         (
             "generate rows.jsonl --adapter a",
             [
-                "command line: generate takes no 'rows.jsonl'. Stages: generate, score, compare, report; flags "
-                "look like `--name value`."
+                "command line: generate takes no 'rows.jsonl'. Stages: generate, score, compare, report; "
+                "flags look like `--name value`."
             ],
         ),
         (
             "all x --adapter a",
             [
-                "command line: a benchmark takes no 'x'. Stages: generate, score, compare, report; flags look "
-                "like `--name value`."
+                "command line: a benchmark takes no 'x'. Stages: generate, score, compare, report; flags "
+                "look like `--name value`."
             ],
         ),
         (

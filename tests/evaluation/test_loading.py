@@ -266,10 +266,7 @@ def test_records_that_hold_something_else_are_told_as_damaged(
 ) -> None:
     folder = benchmark(tmp_path / "b", {"base": [UP]})
     (folder / name).write_text(json.dumps(content))
-    message = (
-        r"(holds a damaged benchmark\.json or speed\.json \(\w+Error\)|benchmark\.json: is damaged)\. "
-        "Take a whole copy"
-    )
+    message = rf"b/{name}: is damaged( \(\w+Error\))?\. Take a whole copy"
     with pytest.raises(ConfigurationError, match=message):
         load(folder)
 
@@ -296,7 +293,7 @@ def test_one_run_keeps_the_names_of_its_models(tmp_path: Path) -> None:
     folder = benchmark(tmp_path / "run", {"base": ["?", "?"], "fine-tuned": [UP, DOWN]})
     board = board_of(load(folder))
     assert [(m.name, m.valid_count) for m in board.models] == [("base", 0), ("fine-tuned", 2)]
-    assert [(p.first, p.second) for p in board.pairs] == [("base", "fine-tuned")]
+    assert (board.pairs[0].first, board.pairs[0].second) == ("base", "fine-tuned")
 
 
 def test_several_runs_tell_their_models_apart(tmp_path: Path) -> None:
@@ -318,7 +315,8 @@ def test_runs_over_other_rows_meet_on_the_common_ones_and_the_board_says_so() ->
     assert [r.symbol for r in board.rows] == ["B", "C"]
     assert board.notes[0] == "Compared on the 2 rows that all have (x 3, y 2)."
     assert [m.skill.accuracy_of_all_rows.value for m in board.models] == [0.5, 0.5]
-    (pair,) = board.pairs
+    pair = board.pairs[0]
+    assert (pair.first, pair.second) == ("x", "y")
     assert (pair.only_first_right, pair.only_second_right) == (1, 1)
 
 

@@ -6,6 +6,7 @@ from forecaster.evaluation.plots.datasets import draw_dataset, draw_description
 from forecaster.evaluation.plots.scores import (
     Bar,
     CheckpointPoint,
+    Level,
     draw_accuracy,
     draw_checkpoints,
     draw_confusion,
@@ -26,6 +27,7 @@ from forecaster.evaluation.plots.training import (
 __all__ = [
     "Bar",
     "CheckpointPoint",
+    "Level",
     "draw_accuracy",
     "draw_checkpoints",
     "draw_confusion",

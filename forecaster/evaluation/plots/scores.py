@@ -85,15 +85,13 @@ class CheckpointPoint:
     """Share of rows with a readable answer."""
 
 
-class Level(Protocol):
+@dataclass(frozen=True)
+class Level:
     """What a baseline scores; None where it names no direction, or no size."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def bin_acc(self) -> float | None: ...
-    @property
-    def mse(self) -> float | None: ...
+    name: str
+    bin_acc: float | None
+    mse: float | None
 
 
 class Curve(Protocol):
@@ -116,36 +114,45 @@ class Curve(Protocol):
 # --- one figure, several models -----------------------------------------------------------------------------
 
 
+@styled()
 def draw_accuracy(bars: Sequence[Bar], actual_note: str = "") -> Figure:
     """Binary accuracy of models (dark) and baselines (light) with 95 % intervals.
 
     Args:
         actual_note: what the market did on these rows, to stand under the axis.
     """
-    label = "share of right directions, with 95 % interval"
-    figure = _draw_intervals(bars, "Binary accuracy", f"{label}\n{actual_note}" if actual_note else label, 3)
-    axes = figure.axes[0]
+    figure, axes = _bars_figure(bars)
+    draw_accuracy_on(axes, bars)
+    if actual_note:
+        axes.set_xlabel(f"{axes.get_xlabel()}\n{actual_note}")
+    return figure
+
+
+def draw_accuracy_on(axes: Axes, bars: Sequence[Bar]) -> None:
+    """The bars of `draw_accuracy` in a panel of a larger picture."""
+    _draw_bars(axes, bars, "Binary accuracy", "share of right directions, with 95 % interval", 3)
     axes.set_xlim(0, 1)
     if bars:
         axes.axvline(0.5, **_CHANCE)
-    return figure
-
-
-def draw_mse(bars: Sequence[Bar]) -> Figure:
-    """Mean squared error of models (dark) and baselines (light) with 95 % intervals."""
-    figure = _draw_intervals(
-        bars, "Mean squared error", "percent squared, with 95 % interval; less is better", 2
-    )
-    ends = [end for bar in bars for end in (bar.value, bar.high) if end is not None and isfinite(end)]
-    figure.axes[0].set_xlim(0, max(ends, default=0) * 1.05 or 1)
-    return figure
 
 
 @styled()
-def _draw_intervals(bars: Sequence[Bar], title: str, label: str, digits: int) -> Figure:
+def draw_mse(bars: Sequence[Bar]) -> Figure:
+    """Mean squared error of models (dark) and baselines (light) with 95 % intervals."""
+    figure, axes = _bars_figure(bars)
+    _draw_bars(axes, bars, "Mean squared error", "percent squared, with 95 % interval; less is better", 2)
+    ends = [end for bar in bars for end in (bar.value, bar.high) if end is not None and isfinite(end)]
+    axes.set_xlim(0, max(ends, default=0) * 1.05 or 1)
+    return figure
+
+
+def _bars_figure(bars: Sequence[Bar]) -> tuple[Figure, Axes]:
     height = _BARS_FRAME_INCHES + _INCHES_PER_BAR * max(len(bars), 2)
     figure = Figure(figsize=(_WIDTH_INCHES * 0.75, height), layout="constrained")
-    axes = figure.subplots()
+    return figure, figure.subplots()
+
+
+def _draw_bars(axes: Axes, bars: Sequence[Bar], title: str, label: str, digits: int) -> None:
     for place, bar in enumerate(bars):
         shade = _BASELINE_SHADE if bar.is_baseline else _MODEL_SHADE
         words = NO_READABLE_ANSWER
@@ -162,7 +169,6 @@ def _draw_intervals(bars: Sequence[Bar], title: str, label: str, digits: int) ->
     axes.tick_params(axis="y", length=0)
     if not bars:
         say(axes, NO_SCORES)
-    return figure
 
 
 def _draw_whisker(axes: Axes, place: int, low: float, high: float) -> None:

@@ -127,37 +127,68 @@ def draw_throughput(logs: Mapping[str, TrainingLog]) -> Figure:
 
 Curve = list[tuple[float, float]]
 
+LOSS_KINDS = (
+    (Line2D([], [], color="black", linewidth=1.3), "line: training"),
+    (Line2D([], [], color="black", linestyle="", marker="o", markersize=4), "marker: evaluation"),
+)
+"""Legend entries of a picture of losses."""
+
 
 @styled()
 def _draw_loss(logs: Mapping[str, TrainingLog], axis: _Axis) -> Figure:
-    training = _curves(logs, axis.where, lambda p: p.loss)
-    evaluation = _curves(logs, axis.where, lambda p: p.eval_loss)
-    low, high = _range({**training, **{f"{name}\n": curve for name, curve in evaluation.items()}})
+    training, evaluation = (_curves(logs, axis.where, value) for value in (_loss, _eval_loss))
+    low, high = _range_of_losses(training, evaluation)
     has_close_up = low > 0 and high / low > _CLOSE_UP_FROM_RATIO
     figure = Figure(figsize=(_WIDTH_INCHES, 4.4), layout="constrained")
     panels = [figure.subplots()] if not has_close_up else list(figure.subplots(1, 2))
     title = f"Loss by {axis.name}"
     for axes in panels:
-        _draw_curves(axes, training, markers=False)
-        _draw_curves(axes, evaluation, line=False)
-        axes.set(xlabel=axis.label, ylabel=_LOSS_UNIT, title=title)
+        _draw_losses(axes, training, evaluation, axis, title)
     if has_close_up:
         panels[0].set_title(f"{title}: whole run")
         panels[1].set_title(f"{title}: the last {_CLOSE_UP_SHARE:.0%}, closer up")
         left, low_limit, high_limit = _later_part([[*training[name], *evaluation[name]] for name in logs])
         panels[1].set(xlim=(left, None), ylim=(low_limit, high_limit))
-    if low > 0 and high / low > _LOG_FROM_RATIO:
-        panels[0].set_yscale("log")
-        panels[0].set_ylabel(f"{_LOSS_UNIT}, logarithmic")
-        plain_log_axis(panels[0].yaxis)
+    _scale_losses(panels[0], low, high)
     if not (_any_point(training) or _any_point(evaluation)):
         say(panels[0], NOT_RECORDED)
-    kinds = [
-        (Line2D([], [], color="black", linewidth=1.3), "line: training"),
-        (Line2D([], [], color="black", linestyle="", marker="o", markersize=4), "marker: evaluation"),
-    ]
-    legend_below(figure, [*_run_entries(training, evaluation), *kinds], columns=3)
+    legend_below(figure, [*_run_entries(training, evaluation), *LOSS_KINDS], columns=3)
     return figure
+
+
+def draw_loss_on(axes: Axes, logs: Mapping[str, TrainingLog]) -> None:
+    """Training and evaluation loss by step in a panel of a larger picture, which has the legend."""
+    axis = _step_axis(logs)
+    training, evaluation = (_curves(logs, axis.where, value) for value in (_loss, _eval_loss))
+    _draw_losses(axes, training, evaluation, axis, "Loss")
+    _scale_losses(axes, *_range_of_losses(training, evaluation))
+
+
+def _draw_losses(
+    axes: Axes, training: Mapping[str, Curve], evaluation: Mapping[str, Curve], axis: _Axis, title: str
+) -> None:
+    _draw_curves(axes, training, markers=False)
+    _draw_curves(axes, evaluation, line=False)
+    axes.set(xlabel=axis.label, ylabel=_LOSS_UNIT, title=title)
+
+
+def _scale_losses(axes: Axes, low: float, high: float) -> None:
+    if low > 0 and high / low > _LOG_FROM_RATIO:
+        axes.set_yscale("log")
+        axes.set_ylabel(f"{_LOSS_UNIT}, logarithmic")
+        plain_log_axis(axes.yaxis)
+
+
+def _range_of_losses(training: Mapping[str, Curve], evaluation: Mapping[str, Curve]) -> tuple[float, float]:
+    return _range({**training, **{f"{name}\n": curve for name, curve in evaluation.items()}})
+
+
+def _loss(point: Point) -> float | None:
+    return point.loss
+
+
+def _eval_loss(point: Point) -> float | None:
+    return point.eval_loss
 
 
 def _step_axis(logs: Mapping[str, TrainingLog]) -> _Axis:
