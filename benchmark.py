@@ -321,6 +321,7 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
 
     assert job.base is not None
     engine = "hf" if config.engine == "api" else config.engine
+    lora_rank = job.run.flags["lora_r"] if job.run else None
     plan = answering.Plan(
         base=job.base,
         tokenizer_folder=job.run.folder if job.run else None,
@@ -330,8 +331,8 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,
-        engine=answering.choose_engine(engine, job.quantization, ranks.count),
-        lora_rank=job.run.flags["lora_r"] if job.run else None,
+        engine=answering.choose_engine(engine, job.quantization, ranks.count, lora_rank),
+        lora_rank=lora_rank,
     )
     job = replace(job, answerers=tuple(with_engine(a, plan.engine) for a in job.answerers))
     if ranks.rank == 0:

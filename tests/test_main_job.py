@@ -67,12 +67,15 @@ def test_it_says_what_it_found_and_chose_and_prints_the_command(
 
 def test_it_ends_with_the_table_and_the_report(job: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     output_dir, done = job
-    table = done.stdout[done.stdout.rindex("valid share") :]
+    table = done.stdout[done.stdout.rindex("long/short") :]
     for line in ("base", "fine-tuned", "always up", "always down", "training majority", "zero forecast"):
         assert f"\n{line}" in table
     assert done.stdout.splitlines()[-1] == f"Report: finetuned_models/{output_dir.name}/benchmark/report.md"
     metrics = json.loads((output_dir / "benchmark" / "metrics.json").read_text())
-    assert metrics["models"]["base"]["rows"] == metrics["models"]["fine-tuned"]["rows"] == 6
+    assert [(name, of["project"]["rows"]) for name, of in metrics["models"].items()] == [
+        ("base", 6),
+        ("fine-tuned", 6),
+    ]
     assert (output_dir / "benchmark" / "plots" / "overview.png").stat().st_size > 10_000
     assert "<svg" not in (output_dir / "benchmark" / "report.md").read_text(encoding="utf-8")
     assert "data:image/svg+xml;base64," in (output_dir / "benchmark" / "report.html").read_text(

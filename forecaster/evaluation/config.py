@@ -143,6 +143,14 @@ def parse_flags(argv: Sequence[str]) -> BenchmarkConfig:
     """Raises ConfigurationError with everything wrong."""
     values: dict[str, Any] = vars(_parser().parse_intermixed_args(argv))
     values["runs"], values["price_file"] = tuple(values["runs"]), tuple(values["price_file"])
+    if (
+        values["stage"] in STAGES
+        and values["stage"] != "generate"
+        and values["adapter"]
+        and not values["runs"]
+    ):
+        # What answers by this flag is also scored by it.
+        values |= {"runs": (str(values["adapter"]),), "adapter": None}
     config = BenchmarkConfig(**values)
     problems = [*_stage_problems(config), *_idle_problems(config), *_value_problems(config)]
     if problems:
@@ -191,6 +199,10 @@ def _idle_problems(config: BenchmarkConfig) -> list[Problem]:
         if config.adapter and value != default:
             found = "goes with --base_model only: an adapter answers as it was trained."
             problems.append(Problem(flag, found, "Leave it out."))
+    if not config.answers and (config.adapter or config.base_model):
+        flag = "--adapter" if config.adapter else "--base_model"
+        way_out = f"Leave it out; {config.stage} works on the runs and files that are named after it."
+        problems.append(Problem(flag, f"answers rows, and {config.stage} does not.", way_out))
     if config.name is not None and len(config.runs) > 1:
         problems.append(Problem("--name", "goes with one run only.", "Tell runs apart as NAME=PATH."))
     if config.output_dir and config.stage == "score" and len(config.runs) > 1:

@@ -146,14 +146,12 @@ def side_by_side(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         found = f"names {', '.join(twice)} more than once."
         raise ConfigurationError([Problem("compare", found, "Tell runs apart as NAME=PATH.")])
-    answers = [replace(model, name=_name(run, model, len(runs) > 1)) for run in runs for model in run.answers]
     notes: list[str] = []
-    answers = _once(answers, notes)
+    answers = _once(runs, notes)
     if answers:
         answers, note = on_common_rows(answers)
-        notes += [note] if note else []
-        rows = with_returns(answers[0].rows)
-        answers = [replace(model, rows=rows) for model in answers]
+        answers = [replace(model, rows=with_returns(model.rows)) for model in answers]
+        notes += [line for line in (note, _of_outcomes(answers)) if line]
     labels = [run.training_labels for run in runs if run.training_labels]
     same = labels[0] if labels and all(of == labels[0] for of in labels) else None
     if labels and same is None:
@@ -182,12 +180,31 @@ def _name(run: Loaded, model: ModelAnswers, tell_runs: bool) -> str:
     return run.name if len(run.answers) == 1 else f"{run.name}, {model.name}"
 
 
-def _once(answers: Sequence[ModelAnswers], notes: list[str]) -> list[ModelAnswers]:
-    """Without models whose every answer another one gave, as one base model under two adapters does; adds to
-    `notes`."""
-    kept: dict[tuple[object, ...], ModelAnswers] = {}
-    for model in answers:
-        first = kept.setdefault((model.answers, tuple(row.row_id for row in model.rows)), model)
-        if first is not model:
-            notes.append(f"{model.name} gave the same answers as {first.name}: one column for both.")
-    return list(kept.values())
+def _once(runs: Sequence[Loaded], notes: list[str]) -> list[ModelAnswers]:
+    """All models by the names that tell them apart, without those that another run has too: whose every
+    answer is the same, as those of one base model under two adapters are. Adds to `notes`."""
+    found: list[tuple[Loaded, ModelAnswers]] = []
+    for run in runs:
+        for model in run.answers:
+            named = replace(model, name=_name(run, model, len(runs) > 1))
+            twin = next((m for other, m in found if other is not run and _same_answers(m, model)), None)
+            if twin is None:
+                found.append((run, named))
+            else:
+                notes.append(f"{named.name} gave the same answers as {twin.name}: one column for both.")
+    return [model for _, model in found]
+
+
+def _same_answers(one: ModelAnswers, other: ModelAnswers) -> bool:
+    ids = [[row.row_id for row in model.rows] for model in (one, other)]
+    return one.answers == other.answers and ids[0] == ids[1]
+
+
+def _of_outcomes(answers: Sequence[ModelAnswers]) -> str:
+    """A note where runs do not agree on what the market did."""
+    differing = sum(
+        len({row.actual for row in rows}) > 1 for rows in zip(*(m.rows for m in answers), strict=True)
+    )
+    if not differing:
+        return ""
+    return f"{differing} rows have another outcome in one run than in another: each run is scored by its own."

@@ -343,7 +343,9 @@ def _damaged(path: Path) -> Problem:
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    """Each answer once: a kill between a copy and its removal leaves two."""
+    found = {(line["model"], line["row_id"]): line for line in lines}
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.values()))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -23,7 +23,13 @@ from forecaster.evaluation.metrics import (
 )
 from forecaster.evaluation.published import Published, RougeCache, score_as_published
 from forecaster.evaluation.rows import ModelAnswers, Row, Speed
-from forecaster.evaluation.statistics import Estimate, mcnemar, over_weeks, rows_needed_paired
+from forecaster.evaluation.statistics import (
+    SAME_EVERY_WEEK,
+    Estimate,
+    mcnemar,
+    over_weeks,
+    rows_needed_paired,
+)
 from forecaster.evaluation.text_quality import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
 from forecaster.prompts import without_think_block
@@ -337,12 +343,19 @@ def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Seq
         if a is not None and b is not None
     ]
     difference = over_weeks([(apart, 1.0) for apart, _ in both], [week for _, week in both])
-    is_sure = (
-        difference.low is not None
-        and difference.high is not None
-        and (difference.low > 0 if is_better > 0 else difference.high < 0)
-    )
-    return Choice(figure, leader if is_sure else None, leader, runner_up, difference)
+    weeks = {week for _, week in both}
+    best = leader if _is_sure(difference, is_better, len(weeks)) else None
+    return Choice(figure, best, leader, runner_up, difference)
+
+
+_WEEKS_ALIKE = 6
+"""A lead that is the same in so many weeks has no interval, and is no chance: 2 x 0.5 ** 6 is 3 %."""
+
+
+def _is_sure(difference: Estimate, is_better: int, weeks: int) -> bool:
+    if difference.low is None or difference.high is None:
+        return difference.method == SAME_EVERY_WEEK and bool(difference.value) and weeks >= _WEEKS_ALIKE
+    return difference.low > 0 if is_better > 0 else difference.high < 0
 
 
 def _right_values(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:

@@ -23,6 +23,10 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """From sums over rows, shape (..., k), to values, shape (...); nan where the sums leave it undefined."""
 
 
+SAME_EVERY_WEEK = "no interval: the same in every week"
+"""Method of an estimate without an interval, as no week differs from another."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure and its 95 % interval."""
@@ -106,7 +110,7 @@ def over_weeks(
         return Estimate(value, method="no interval: one week")
     without_one = statistic(total - by_week)
     if np.allclose(without_one, value, rtol=1e-9, atol=0.0):
-        return Estimate(value, method="no interval: the same in every week")
+        return Estimate(value, method=SAME_EVERY_WEEK)
 
     if count < BOOTSTRAP_WEEKS:
         low, high = _jackknife_interval(value, without_one)

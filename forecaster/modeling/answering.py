@@ -72,12 +72,13 @@ class Reply:
 Record = Callable[[Sequence[Reply], float], None]
 
 
-def choose_engine(asked: Literal["auto", "hf", "vllm"], quantization: Quantization, ranks: int) -> Engine:
+def choose_engine(
+    asked: Literal["auto", "hf", "vllm"], quantization: Quantization, ranks: int, lora_rank: int | None = None
+) -> Engine:
     """vLLM when it is asked for, or is there with a GPU and can do what is needed; else Hugging Face."""
     if asked != "auto":
         return asked
-    can = vllm_engine.is_installed() and torch.cuda.is_available() and quantization == "none" and ranks == 1
-    return "vllm" if can else "hf"
+    return "hf" if vllm_engine.problems(quantization, ranks, torch.cuda.is_available(), lora_rank) else "vllm"
 
 
 def answer(

@@ -131,6 +131,9 @@ def generate(
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
+        # A cache that grows is copied at every step: on a CPU a third of the time of a batch of 8.
+        cache_implementation="static" if model.device.type == "cpu" else None,
+        disable_compile=True,
     )
     waiting = [list(batch) for batch in batches if batch]
     most = max(map(len, waiting), default=1)

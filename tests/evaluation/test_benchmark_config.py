@@ -159,10 +159,6 @@ AS_TRAINED = "goes with --base_model only: an adapter answers as it was trained.
             for stage in ("score", "report", "compare")
         ),
         (
-            "score --adapter a",
-            ["command line: score needs something to work on. Name a run's folder, or a file of answers."],
-        ),
-        (
             "report a b",
             ["command line: report takes one run. `compare` puts several side by side."],
         ),
@@ -241,3 +237,9 @@ def test_everything_wrong_is_told_at_once() -> None:
         "--batch_size",
         "--cost_bps",
     ]
+
+
+def test_the_flag_by_which_an_adapter_answers_also_names_it_for_scoring() -> None:
+    for stage in ("score", "report"):
+        config = parse_flags([stage, "--adapter", "finetuned_models/a"])
+        assert (config.runs, config.adapter) == (("finetuned_models/a",), None)
