@@ -54,6 +54,7 @@ from forecaster.evaluation.loading import (
 from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import Row, rows_of_dataset, with_returns
 from forecaster.evaluation.scorecard import Scoreboard, best_checkpoint, checkpoint_scores
+from forecaster.evaluation.training_log import read_training_log
 from forecaster.hashes import sha256_of
 from forecaster.modeling import checkpoints, hardware, registry
 from forecaster.modeling.finished import FinishedRun, read_finished
@@ -87,6 +88,8 @@ def main(argv: Sequence[str]) -> int:
         if settings.rank or config.stage == "generate":
             return 0
         loaded = load_run(str(job.folder), config.columns)
+        if job.run and not loaded.log:  # the benchmark lies elsewhere
+            loaded = replace(loaded, log=read_training_log(job.run.log_history))
         return finish([replace(loaded, name=job.name)], job.folder, job.name, config, settings, job.run)
     except ConfigurationError as error:
         return report_problems("benchmark.py", error) if settings.rank == 0 else error.exit_status
@@ -417,8 +420,8 @@ def prepare(job: Job, *, alone: bool = False) -> None:
 def settings_shown(job: Job) -> dict[str, str]:
     """What a report says of the job."""
     shown = {"rows": f"{len(job.rows)} of {job.dataset}"}
-    if job.base:
-        shown["base model"] = job.base.location
+    if base := job.run.base if job.run else job.base:
+        shown["base model"] = base.location
     if job.run:
         shown["training rows"] = str(job.run.dataset_record["counts"]["train_after_repeats"])
     shown["tokens of prompt and answer"] = str(job.max_length)

@@ -31,21 +31,22 @@ from forecaster.modeling import generation
 from forecaster.modeling.finished import FinishedRun, read_finished
 
 ROUNDS = 5
-ROWS = 16
+ROWS = 8
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--adapter", type=Path, help="default: the newest embedded run")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--max_new_tokens", type=int, help="default: as given to the run")
     args = parser.parse_args(argv)
     found = sorted((ROOT / "finetuned_models").glob("embedded_*/adapter_model.safetensors"))
     if args.adapter is None and not found:
         print("There is no embedded run; `make demo` makes one.", file=sys.stderr)
         return 2
     run = read_finished(args.adapter or found[-1].parent)
+    max_new_tokens = args.max_new_tokens or run.flags["max_new_tokens"]
     tokenizer = generation.load_saved_tokenizer(run.folder)
-    limit = run.flags["max_length"] - args.max_new_tokens
+    limit = run.flags["max_length"] - max_new_tokens
     rows = sources.read_parts(run.flags["test_dataset"], from_remote=False)
     part = next(iter(rows.values()))
     prompts = [generation.render_prompt(tokenizer, f"row {i}", part[i]["prompt"], limit) for i in range(ROWS)]
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
                 model,
                 tokenizer,
                 generation.plan_batches(prompts, batch_size),
-                max_new_tokens=args.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 description="",
                 quiet=True,
             )
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
             headers=("", "s", "s", "median ratio", "wanted", "same answers"),
         )
     )
-    print(f"{ROWS} rows, up to {args.max_new_tokens} new tokens, {ROUNDS} rounds of both sides in turn")
+    print(f"{ROWS} rows, up to {max_new_tokens} new tokens, {ROUNDS} rounds of both sides in turn")
     return 0 if all(same and ratio >= least for *_, ratio, same, least in table) else 1
 
 

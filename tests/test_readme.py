@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shlex
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import processes
 import pytest
 from processes import ROOT
+from small_runs import finished_run, write_dataset
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -29,6 +32,28 @@ def gpu_of(words: list[str]) -> str:
     """The GPU that a configuration is for, by its name."""
     config = next((word for word in words if word.startswith("configs/")), "")
     return "a100-40" if "a100" in config else "t4"
+
+
+def of_a_small_run(words: list[str], folder: Path) -> list[str]:
+    """A command with a run and a file of answers that there are, for those that the README only names."""
+    if "finetuned_models/RUN" in words:
+        write_dataset(folder, train_weeks=6)
+        checkpoints = {"steps": (20, 40)} if "--checkpoints" in words else {}
+        made = finished_run(folder / "run", folder, "--validation_share", "0.2", **checkpoints)
+        if "compare" in words:
+            done = run([sys.executable, "benchmark.py", "generate", "--adapter", str(made)])
+            assert done.returncode == 0, done.stderr
+        words = [str(made) if word == "finetuned_models/RUN" else word for word in words]
+    if any("answers.csv" in word for word in words):
+        write_dataset(folder)
+        answers = folder / "answers.csv"
+        rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+        with answers.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(("prompt", "reference", "prediction"))
+            table.writerows((row["prompt"], row["answer"], row["answer"]) for row in rows)
+        words = [word.replace("answers.csv", str(answers)) for word in words]
+    return words
 
 
 def test_the_readme_has_the_commands_that_are_tested_here() -> None:
@@ -67,6 +92,19 @@ def test_readme_command(command: str, tmp_path: Path) -> None:
         flags = [word for word in words[1:] if word not in ("--dry_run", "--resume")]
         asked = [] if "--gpu" in flags else ["--gpu", gpu_of(words)]
         done = run(["./train.sh", *flags, "--dry_run", *asked])
+    elif words[:2] == ["python", "benchmark.py"]:
+        done = run(
+            [sys.executable, *of_a_small_run(words[1:], tmp_path), "--output_dir", str(tmp_path / "out")]
+        )
+    elif words[:2] == ["python", "forecast.py"]:
+        files = ("--news_file", "sample/news.csv", "--price_file", "sample/weekly_closes.csv")
+        folder = ("--data_folder", str(tmp_path / "data"))
+        asked = of_a_small_run(words[1:], tmp_path)
+        # From today on the sample knows nothing: what is said is what is tested.
+        done = run([sys.executable, *asked, *files, *folder])
+        if "--date" not in asked:
+            assert "no " in done.stderr
+            return
     elif words[:2] == ["python", "data_pipeline.py"]:
         done = run([sys.executable, *words[1:], "--data_folder", str(tmp_path / "data")])
     else:
