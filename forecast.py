@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,6 +29,7 @@ from forecaster.data.config import FREE_TIER_CALLS_PER_MINUTE
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Outlook, Shown, View
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
+from forecaster.flags import FlagParser
 from forecaster.modeling.finished import FinishedRun, read_finished
 from forecaster.prompts import CONCERNS, POSITIVE, parse_answer, render_published
 from forecaster.provenance import MODEL_PACKAGES, versions
@@ -87,14 +88,9 @@ def main(argv: Sequence[str], now: datetime | None = None) -> int:
 # --- flags --------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError([Problem("command line", f"{message}.", "See --help.")])
-
-
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Typed flags; raises ConfigurationError."""
-    parser = _Parser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False, prog="forecast.py")
+    parser = FlagParser("forecast.py", (__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--adapter", type=Path, required=True, help="output folder of train_lora.py")
     add("--symbol", help="one ticker, such as AAPL or BRK.B")

@@ -21,6 +21,7 @@ TIERS = {
     "forecaster.prompts": 1,
     "forecaster.chat": 1,
     "forecaster.hashes": 1,
+    "forecaster.flags": 1,
     "forecaster.pace": 1,
     "forecaster.settings": 1,
     "forecaster.tracking": 1,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.flags import FlagParser
 from forecaster.settings import Settings
 
 STAGES = ("plan", "fetch", "label", "build", "audit", "describe", "convert")
@@ -73,17 +73,11 @@ class PipelineConfig:
         return self.stage in ("all", "label", "build") and self.teacher == "openai"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError([Problem("command line", f"{message}.", "See --help.")])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> FlagParser:
+    parser = FlagParser(
         prog="data_pipeline.py",
         description="News, filings and prices of an index -> weekly forecasting dataset. Without a stage: "
         "plan, fetch, label, build and audit, each going on where it stopped.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("stage", nargs="?", default="all", metavar="stage", help=f"one of {', '.join(STAGES)}")

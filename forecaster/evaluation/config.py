@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.answer_files import PREDICTION, PROMPT, REFERENCE, Columns
+from forecaster.flags import FlagParser
 
 Stage = Literal["all", "generate", "score", "compare", "report"]
 STAGES: tuple[str, ...] = get_args(Stage)[1:]
@@ -59,17 +60,11 @@ class BenchmarkConfig:
         return Columns(self.prediction_column, self.reference_column, self.prompt_column)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError([Problem("command line", f"{message}.", "See --help.")])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> FlagParser:
+    parser = FlagParser(
         prog="benchmark.py",
         description="Answers of models to test rows, and what they are worth. Without a stage: generate, "
         "score and report.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("stage", nargs="?", default="all", metavar="stage", help=f"one of {', '.join(STAGES)}")
