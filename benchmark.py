@@ -21,12 +21,14 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import datasets
 import filelock
@@ -35,7 +37,7 @@ from tqdm import tqdm
 import indices
 from forecaster import tracking
 from forecaster.data import imports, sources, store
-from forecaster.errors import ConfigurationError, Problem, VendorError
+from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.evaluation import predictions, report
 from forecaster.evaluation.config import (
     DEFAULT_MAX_LENGTH,
@@ -64,6 +66,7 @@ from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, redact, report_problems
 
 BASE, TUNED = "base", "fine-tuned"
+API_MAX_NEW_TOKENS = 4096
 BENCHMARKS = Path("benchmarks")
 """Where a benchmark goes that belongs to no run."""
 LOCK_FILE = "benchmark.lock"
@@ -93,6 +96,9 @@ def main(argv: Sequence[str]) -> int:
         return finish([replace(loaded, name=job.name)], job.folder, job.name, config, settings, job.run)
     except ConfigurationError as error:
         return report_problems("benchmark.py", error) if settings.rank == 0 else error.exit_status
+    except KeyRefusedError as error:
+        print(redact(f"\n{error}\nMend the key; the same command then goes on."), file=sys.stderr)
+        return ConfigurationError.exit_status
     except VendorError as error:
         print(redact(f"\n{error}\nNothing is lost: the same command goes on."), file=sys.stderr)
         return 1
@@ -159,9 +165,9 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
         precision=run.resolved["precision"] if run else choose_precision(config),
         quantization=run.resolved["quantization"] if run else config.quantization,
         max_length=config.max_length or flags.get("max_length", DEFAULT_MAX_LENGTH),
-        max_new_tokens=config.max_new_tokens or flags.get("max_new_tokens", DEFAULT_MAX_NEW_TOKENS),
+        max_new_tokens=config.max_new_tokens or default_new_tokens(config, flags),
     )
-    if job.max_new_tokens >= job.max_length:
+    if config.engine != "api" and job.max_new_tokens >= job.max_length:
         found_tokens = f"is {job.max_new_tokens}; prompt and answer share --max_length {job.max_length}."
         raise ConfigurationError([Problem("--max_new_tokens", found_tokens, "Use a smaller number.")])
     if config.engine == "vllm":
@@ -179,6 +185,12 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
         return replace(job, answerers=(api_answerer(config, job, settings),))
     adapters = [None, run.folder] if run else [None]
     return replace(job, answerers=tuple(answerer(config, job, adapter) for adapter in adapters))
+
+
+def default_new_tokens(config: BenchmarkConfig, flags: Mapping[str, Any]) -> int:
+    """What the training said; an endpoint's model may think first, and has its own context."""
+    trained = int(flags.get("max_new_tokens", DEFAULT_MAX_NEW_TOKENS))
+    return max(trained, API_MAX_NEW_TOKENS) if config.engine == "api" else trained
 
 
 def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> tuple[list[dict[str, Any]], str]:
@@ -245,9 +257,15 @@ def answerer(config: BenchmarkConfig, job: Job, adapter: Path | None, name: str 
         "max_new_tokens": job.max_new_tokens,
         "rows_sha256": predictions.sha256_of_rows(job.rows),
         "knowledge_cutoff": knowledge_cutoff(config, job.base),
+        "trained_until": trained_until(job) if adapter else None,
     }
     plain = BASE if job.run else job.name
     return Answerer(name or (TUNED if adapter else plain), adapter, maker)
+
+
+def trained_until(job: Job) -> str | None:
+    day = job.run.trained_until if job.run else None
+    return day.isoformat() if day else None
 
 
 def knowledge_cutoff(config: BenchmarkConfig, base: registry.BaseModel | None) -> str | None:
@@ -268,11 +286,18 @@ def api_answerer(config: BenchmarkConfig, job: Job, settings: Settings) -> Answe
     maker = {
         "api_model": model,
         "engine": "api",
-        "max_new_tokens": job.max_new_tokens,
+        "endpoint": endpoint_of(settings.openai_base_url),
+        "max_output_tokens": job.max_new_tokens,
         "rows_sha256": predictions.sha256_of_rows(job.rows),
         "knowledge_cutoff": knowledge_cutoff(config, None),
     }
     return Answerer(str(model), None, maker)
+
+
+def endpoint_of(url: str | None) -> str:
+    """Host and path of an endpoint: answers of two servers are not mixed. Never a name or key in the URL."""
+    parts = urlsplit(url or "")
+    return f"{parts.hostname or 'default'}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"
 
 
 @contextmanager
@@ -448,12 +473,18 @@ def ask_endpoint(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
     key = str(settings.openai_api_key)
     api_engine.check(plan, key)
     began = time.monotonic()
+    faults, failed = Counter[str](), 0
     with (
         Journal(job.folder) as journal,
         tqdm(total=len(todo), desc=asked.name, unit="answer") as bar,
         closing(api_engine.answer_all(todo, plan, key)) as replies,
     ):
         for reply in replies:
+            if reply.fault:
+                faults[reply.fault] += 1
+            if reply.finish == "failed":
+                failed += 1
+                continue
             line = prediction(
                 asked.name, by_id[reply.row_id], reply.text, reply.input_tokens, 0, reply.output_tokens
             )
@@ -462,6 +493,10 @@ def ask_endpoint(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
             journal.write([line], now - began)
             began = now
             bar.update()
+    for fault, count in faults.most_common():
+        print(f"{asked.name}: {count} of {len(todo)} answers: {fault}")
+    if failed:
+        raise VendorError(asked.name, f"{failed} of {len(todo)} requests were not taken.")
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------

@@ -281,6 +281,10 @@ def forecast(asked: Outlook, view: View, run: FinishedRun, max_new_tokens: int) 
     if view.actual:
         move = f"{view.actual.label.text} ({view.actual.weekly_return_pct:+.2f} %)"
         print(f"\nWhat then happened: {move}")
+        if run.trained_until and target.start < run.trained_until:
+            print(
+                f"The adapter was trained on weeks up to {run.trained_until}: this says nothing of its skill."
+            )
         actual = {"label": view.actual.label.text, "weekly_return_pct": view.actual.weekly_return_pct}
     elif asked.is_over:
         print(f"\nWhat then happened is not known: there is no closing price of {target.end}.")

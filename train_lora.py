@@ -244,7 +244,12 @@ def train(
         run, template, args.train_batch_size * args.gradient_accumulation_steps * args.world_size, versions()
     )
     data_record = training.dataset_record(
-        corpus.fingerprint, corpus.counts, corpus.train["label"], reports, sources.recipe(train_sources)
+        corpus.fingerprint,
+        corpus.counts,
+        corpus.train["label"],
+        reports,
+        sources.recipe(train_sources),
+        max(period[-10:] for period in corpus.train["period"]),
     )
     if is_main:
         run.output_dir.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Opens a report.html in Chromium, wide and narrow, and checks that it stands on its own.
 
-python bench/report_page.py REPORT.html --output_dir /tmp/report_page
+python bench/report_page.py REPORT.html --output_dir screenshots
 
 At 1280 and at 400 pixels: no message in the console, nothing asked for but the file itself, every picture
 there, and no part of the page wider than the window. Writes a picture of the whole page at each width. Exit

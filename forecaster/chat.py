@@ -95,8 +95,10 @@ class PassingFault(Exception):
 class RequestRefused(Exception):
     """The endpoint takes no such request; the next one's may be fine."""
 
-    def __init__(self, found: str) -> None:
+    def __init__(self, found: str, *, is_of_text: bool = False) -> None:
         self.found = found
+        self.is_of_text = is_of_text
+        """Whether this very text is not taken, whatever changes otherwise."""
         super().__init__(found)
 
 
@@ -133,9 +135,11 @@ def _refusal(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
             return UnreachableError(endpoint.vendor, asked)
         return PassingFault(f"HTTP {status}", retry_after_s=pause_s)
     if code == "context_length_exceeded" or "context length" in words or "too long" in words:
-        return RequestRefused(f"refused, as the prompt is longer than the {endpoint.role} can read")
+        return RequestRefused(
+            f"refused, as the prompt is longer than the {endpoint.role} can read", is_of_text=True
+        )
     if "content_filter" in str(code) or "content management policy" in words:
-        return RequestRefused("refused by the endpoint's content filter")
+        return RequestRefused("refused by the endpoint's content filter", is_of_text=True)
     return RequestRefused(f"refused (HTTP {status})")
 
 

@@ -58,7 +58,14 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     training.write_json(folder / RUN_CONFIG, training.run_record(run, template, 4, versions()))
     training.write_json(
         folder / DATASET_FILE,
-        training.dataset_record(corpus.fingerprint, corpus.counts, corpus.train["label"], {}, None),
+        training.dataset_record(
+            corpus.fingerprint,
+            corpus.counts,
+            corpus.train["label"],
+            {},
+            None,
+            max(period[-10:] for period in corpus.train["period"]),
+        ),
     )
     for step in steps:
         _save_adapter(folder / f"checkpoint-{step}", run, seed + step)

@@ -432,8 +432,8 @@ def test_an_endpoints_model_stands_beside_base_and_fine_tuned(
             (200, completion(UP)) if number <= 2 else (401, error("invalid_api_key", f"Not {KEY}."))
         )
         stopped = run_benchmark(*argv)
-        assert stopped.returncode == 1
-        assert "the same command goes on." in stopped.stderr and "Traceback" not in stopped.stderr
+        assert stopped.returncode == 2
+        assert "the same command then goes on." in stopped.stderr and "Traceback" not in stopped.stderr
         assert len(lines_of_journals(adapter / "benchmark")) == 2
         asked = len(server.chats)
         server.script = lambda body, number: (200, completion(UP))
@@ -459,6 +459,23 @@ def test_an_endpoints_model_stands_beside_base_and_fine_tuned(
     assert KEY not in printed
     for path in in_tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_requests_that_an_endpoint_does_not_take_are_told_and_asked_again(
+    in_tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ("generate", "--engine", "api", "--api_model", "m", "--dataset", data / "test.jsonl")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with endpoint_on_loopback() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        server.script = lambda body, number: (422, {"detail": [{"loc": ["body", "messages"]}]})
+        stopped = run_benchmark(*argv)
+        assert stopped.returncode == 1
+        assert "m: 6 of 6 answers: refused (HTTP 422)" in stopped.stdout
+        assert "6 of 6 requests were not taken." in stopped.stderr
+        server.script = lambda body, number: (200, completion(UP))
+        answered(*argv)
+    assert count_by_model(in_tmp_path / "benchmarks" / "m-test") == {"m": 6}
 
 
 def test_an_endpoint_needs_a_model_that_it_has_and_a_key(

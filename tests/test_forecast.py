@@ -71,6 +71,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     rows.load_tokenizer(base, trust_remote_code=False)[0].save_pretrained(folder)
     flags = {"max_length": 4096, "max_new_tokens": 12, "trust_remote_code": False}
+    flags |= {"dataset": "rows.jsonl", "lora_r": 2, "run_name": "small"}
     resolved = {"base_model": base.location, "precision": "fp32", "quantization": "none"}
     write(folder / "run_config.json", {"flags": flags, "resolved": resolved})
     write(folder / "dataset.json", {"fingerprint_sha256": "0", "training_labels": {}, "recipe": RECIPE})

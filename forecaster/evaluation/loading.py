@@ -41,12 +41,13 @@ class Loaded:
     checkpoint_baselines: Mapping[str, Skill] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     """Settings to show."""
+    notes: tuple[str, ...] = ()
 
 
 def benchmark_folder(path: Path) -> Path:
     """The benchmark in a run's folder, or the folder itself."""
     inner = path / BENCHMARK
-    return inner if (inner / predictions.ROWS).is_file() else path
+    return path if (path / predictions.ROWS).is_file() or not (inner / predictions.ROWS).is_file() else inner
 
 
 def load_run(
@@ -61,7 +62,7 @@ def load_run(
 
     Args:
         rows: a dataset's own rows, for files of answers.
-        knowledge_cutoff: of the model behind a file of answers.
+        knowledge_cutoff: of the models, instead of what a folder says.
 
     Raises:
         ConfigurationError: nothing is there, or it is damaged.
@@ -78,6 +79,9 @@ def load_run(
     for path in paths:
         if path.is_dir():
             loaded = _with_folder(loaded, path)
+            cutoffs = [knowledge_cutoff or model.knowledge_cutoff for model in loaded.answers]
+            pairs = zip(loaded.answers, cutoffs, strict=True)
+            loaded = replace(loaded, answers=tuple(replace(m, knowledge_cutoff=day) for m, day in pairs))
         elif path.suffix in _LOG_SUFFIXES:
             loaded = replace(loaded, log=read_training_log(path))
         elif path.suffix in SUFFIXES:
@@ -123,6 +127,10 @@ def _with_benchmark(loaded: Loaded, folder: Path) -> Loaded:
         checkpoints=checkpoint_scores(trials),
         checkpoint_baselines=baseline_skills(trials[0].rows, labels) if trials else {},
         facts=dict(record.get("settings", {})),
+        notes=tuple(
+            f"{name} has {done} of {rows} answers, and is left out: `benchmark.py generate` goes on."
+            for name, (done, rows) in predictions.unfinished(folder).items()
+        ),
     )
 
 
@@ -146,12 +154,13 @@ def side_by_side(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         found = f"names {', '.join(twice)} more than once."
         raise ConfigurationError([Problem("compare", found, "Tell runs apart as NAME=PATH.")])
-    notes: list[str] = []
+    notes = [note for run in runs for note in run.notes]
     answers = _once(runs, notes)
     if answers:
         answers, note = on_common_rows(answers)
+        answers, disagreement = _agreed(answers)
         answers = [replace(model, rows=with_returns(model.rows)) for model in answers]
-        notes += [line for line in (note, _of_outcomes(answers)) if line]
+        notes += [line for line in (note, disagreement) if line]
     labels = [run.training_labels for run in runs if run.training_labels]
     same = labels[0] if labels and all(of == labels[0] for of in labels) else None
     if labels and same is None:
@@ -200,11 +209,25 @@ def _same_answers(one: ModelAnswers, other: ModelAnswers) -> bool:
     return one.answers == other.answers and ids[0] == ids[1]
 
 
-def _of_outcomes(answers: Sequence[ModelAnswers]) -> str:
-    """A note where runs do not agree on what the market did."""
-    differing = sum(
-        len({row.actual for row in rows}) > 1 for rows in zip(*(m.rows for m in answers), strict=True)
-    )
-    if not differing:
-        return ""
-    return f"{differing} rows have another outcome in one run than in another: each run is scored by its own."
+def _agreed(answers: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:
+    """The runs on the rows of which they do not say that the market did two things, and a note on the others.
+
+    What one run knows of an outcome holds for all.
+    """
+    outcomes = [
+        {row.actual for row in rows} - {None} for rows in zip(*(m.rows for m in answers), strict=True)
+    ]
+    kept = [at for at, found in enumerate(outcomes) if len(found) < 2]
+    known = [next(iter(outcomes[at]), None) for at in kept]
+    agreed = [
+        replace(
+            model,
+            rows=tuple(
+                replace(model.rows[at], actual=actual) for at, actual in zip(kept, known, strict=True)
+            ),
+            answers=tuple(model.answers[at] for at in kept),
+        )
+        for model in answers
+    ]
+    apart = len(outcomes) - len(kept)
+    return agreed, f"{apart} rows have another outcome in one run than in another: left out." if apart else ""

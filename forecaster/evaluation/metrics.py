@@ -1,4 +1,4 @@
-"""How well forecasts meet what happened. Every figure counts what could not be read."""
+"""How well forecasts meet what happened, and how many could not be read."""
 
 from __future__ import annotations
 

@@ -127,11 +127,11 @@ def _speeds(folder: Path) -> dict[str, dict[str, float]]:
     for journal in sorted(folder.glob(_JOURNALS)):
         seconds: dict[str, float] = {}
         for line in _whole_lines(journal):
-            if line["new_tokens"] is None:
+            if line["answer"] is None:
                 continue
             speed = found.setdefault(line["model"], {"answers": 0, "new_tokens": 0, "seconds": 0.0})
             speed["answers"] += 1
-            speed["new_tokens"] += line["new_tokens"]
+            speed["new_tokens"] += line["new_tokens"] or 0
             seconds[line["model"]] = seconds.get(line["model"], 0.0) + line["seconds"]
         for model, spent in seconds.items():
             found[model]["seconds"] = round(max(found[model]["seconds"], spent), 4)
@@ -181,7 +181,7 @@ def write_record(folder: Path, record: Mapping[str, Any], *, alone: bool = False
     changed = {
         name: maker
         for name, maker in former.items()
-        if (maker != named[name] if name in named else alone)
+        if (_making(maker) != _making(named[name]) if name in named else alone)
         or any(_differ(maker, other) for other in named.values())
     }
     makers = {name: maker for name, maker in former.items() if name not in changed or name in named} | named
@@ -224,6 +224,14 @@ def read_makers(folder: Path) -> dict[str, dict[str, Any]]:
     return _objects(read_record(folder).get("models", {}), folder / RECORD)
 
 
+_ABOUT = ("knowledge_cutoff", "trained_until")
+"""Of a model's record: what is said of it, and does not change its answers."""
+
+
+def _making(maker: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in maker.items() if name not in _ABOUT}
+
+
 _SHARED = ("rows_sha256", "max_length", "max_new_tokens")
 """Of a model's making: models with others do not stand in one table."""
 
@@ -233,7 +241,7 @@ def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _aside(folder: Path, name: str, maker: Mapping[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps([name, maker], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([name, _making(maker)], sort_keys=True).encode()).hexdigest()
     return folder / f"predictions.{digest[:12]}.jsonl"
 
 
@@ -260,6 +268,7 @@ def read_answers(folder: Path) -> list[ModelAnswers]:
             answers=tuple(predictions[row_id].answer for row_id in ids),
             speed=_speed(speeds.get(name), makers.get(name, {})),
             knowledge_cutoff=_day(makers.get(name, {}).get("knowledge_cutoff")),
+            trained_until=_day(makers.get(name, {}).get("trained_until")),
         )
         for name, predictions in by_model.items()
         if predictions.keys() >= set(ids)
@@ -271,6 +280,15 @@ def read_answers(folder: Path) -> list[ModelAnswers]:
             [Problem(str(folder), f"has no complete set of answers ({counts}).", way_out)]
         )
     return found
+
+
+def unfinished(folder: Path) -> dict[str, tuple[int, int]]:
+    """Answers so far, and rows, of the models that `read_answers` leaves out."""
+    ids = {row.row_id for row in read_rows(folder)}
+    answered: dict[str, set[str]] = {}
+    for prediction in read_predictions(folder):
+        answered.setdefault(prediction.model, set()).add(prediction.row_id)
+    return {name: (len(of & ids), len(ids)) for name, of in answered.items() if not of >= ids}
 
 
 def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> Speed | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class Speed:
     """Wall time of generating, all of one machine's ranks side by side."""
     new_tokens: int | None
     how: str = ""
-    """Engine and batch size."""
+    """Engine and precision."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class ModelAnswers:
     speed: Speed | None = None
     knowledge_cutoff: date | None = None
     """Last day of whose news the model may have read."""
+    trained_until: date | None = None
+    """Last day of the weeks that it was fine-tuned on."""
 
     def only(self, row_ids: Iterable[str]) -> ModelAnswers:
         """The answers to these rows, in their order; every id has to be there."""
@@ -124,14 +127,20 @@ def _days(period: str | None) -> tuple[date, date] | None:
 
 
 def numbered(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows with ids of their own: repeats get a number, and rows that name no symbol their place."""
+    """Rows with ids of their own: repeats get a number, and rows that name no symbol go by their texts."""
     seen: Counter[str] = Counter()
     found = []
     for place, row in enumerate(rows, start=1):
-        row_id = row.row_id or f"row {place}"
+        row_id = row.row_id or _name_of_text(row) or f"row {place}"
         seen[row_id] += 1
         found.append(replace(row, row_id=row_id if seen[row_id] == 1 else f"{row_id} ({seen[row_id]})"))
     return tuple(found)
+
+
+def _name_of_text(row: Row) -> str:
+    """A row that names no symbol is known by its texts."""
+    text = f"{row.prompt}\n{row.reference}".strip()
+    return f"row {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}" if text else ""
 
 
 def rows_of_dataset(dataset_rows: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:

@@ -102,7 +102,7 @@ class Choice:
     leader: str
     runner_up: str
     difference: Estimate
-    """Leader minus runner-up, over the rows that both have a value for."""
+    """Leader minus runner-up, over the rows that all models with any value have one for."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def scoreboard(
         choices=tuple(_choices(models, rows)),
         logs=logs or {},
         cost_bps=cost_bps,
-        notes=(*notes, *_notes(rows)),
+        notes=(*notes, *_notes(rows), *_trained_on(runs)),
     )
 
 
@@ -313,7 +313,7 @@ def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
 
 
 def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choice]:
-    """The leader by each figure that has a value for every row, larger or smaller being better."""
+    """The leader by each figure of single rows, larger or smaller being better."""
     if len(models) < 2:
         return []
     found = []
@@ -329,22 +329,17 @@ def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choi
 
 
 def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Sequence[Row]) -> Choice | None:
-    means = {name: _mean(of) for name, of in values.items()}
-    ranked = sorted(
-        (name for name in means if means[name] is not None),
-        key=lambda name: -is_better * (means[name] or 0.0),
-    )
-    if len(ranked) < 2:
+    """The leader over the rows for which every model with any value has one."""
+    candidates = {name: of for name, of in values.items() if any(value is not None for value in of)}
+    common = [at for at in range(len(rows)) if all(of[at] is not None for of in candidates.values())]
+    if len(candidates) < 2 or not common:
         return None
-    leader, runner_up = ranked[:2]
-    both = [
-        (a - b, row.week or row.row_id)
-        for a, b, row in zip(values[leader], values[runner_up], rows, strict=True)
-        if a is not None and b is not None
-    ]
-    difference = over_weeks([(apart, 1.0) for apart, _ in both], [week for _, week in both])
-    weeks = {week for _, week in both}
-    best = leader if _is_sure(difference, is_better, len(weeks)) else None
+    sums = {name: sum(of[at] or 0.0 for at in common) for name, of in candidates.items()}
+    leader, runner_up = sorted(sums, key=lambda name: -is_better * sums[name])[:2]
+    weeks = [rows[at].week or rows[at].row_id for at in common]
+    apart = [(candidates[leader][at] or 0.0) - (candidates[runner_up][at] or 0.0) for at in common]
+    difference = over_weeks([(value, 1.0) for value in apart], weeks)
+    best = leader if is_sure(difference, len(set(weeks)), is_better) else None
     return Choice(figure, best, leader, runner_up, difference)
 
 
@@ -352,9 +347,13 @@ _WEEKS_ALIKE = 6
 """A lead that is the same in so many weeks has no interval, and is no chance: 2 x 0.5 ** 6 is 3 %."""
 
 
-def _is_sure(difference: Estimate, is_better: int, weeks: int) -> bool:
+def is_sure(difference: Estimate, weeks: int, is_better: int = 1) -> bool:
+    """Whether a lead is more than chance: its interval lies on one side of zero, or every one of six or more
+    weeks has the same."""
+    if difference.value is None or is_better * difference.value <= 0:
+        return False
     if difference.low is None or difference.high is None:
-        return difference.method == SAME_EVERY_WEEK and bool(difference.value) and weeks >= _WEEKS_ALIKE
+        return difference.method == SAME_EVERY_WEEK and weeks >= _WEEKS_ALIKE
     return difference.low > 0 if is_better > 0 else difference.high < 0
 
 
@@ -374,16 +373,26 @@ def _readable_values(model: ModelScorecard) -> list[float | None]:
     return [float(forecast.direction is not None) for forecast in model.forecasts]
 
 
-def _mean(values: Values) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def _mean_rouge_l(scores: Mapping[str, Mapping[str, float]]) -> float:
     return sum(section["rougeL"] for section in scores.values()) / len(scores)
 
 
 # --- what a reader has to know ------------------------------------------------------------------------------
+
+
+def _trained_on(runs: Sequence[ModelAnswers]) -> list[str]:
+    """A note on each model with rows from before the end of its training."""
+    notes = []
+    for run in runs:
+        seen = sum(
+            row.start < run.trained_until for row in run.rows if row.start is not None and run.trained_until
+        )
+        if seen:
+            notes.append(
+                f"{seen} of {len(run.rows)} rows begin before the training of {run.name} ended "
+                f"({run.trained_until}): it may have been trained on them."
+            )
+    return notes
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -96,7 +96,7 @@ def over_weeks(
         contributions: (rows, k): what each row adds to the sums. A row that adds nothing but zeros takes no
             part, nor does a week of such rows.
         weeks: the week of each row.
-        seed: the same seed draws the same weeks for every statistic over as many weeks.
+        seed: of the bootstrap's draws.
 
     Raises:
         ValueError: not one week per row, not k numbers per row, or a number that is not finite.

@@ -466,7 +466,7 @@ def _backtest(board: Scoreboard) -> Table:
             "deepest fall",
             "hit rate",
             "turnover a week",
-            "share of luck",
+            "shuffles as good",
         ),
         tuple(
             (
@@ -488,8 +488,8 @@ def _backtest(board: Scoreboard) -> Table:
             "Long/short sells where a fall is forecast, long/flat stays out. Left out: strategies that never "
             "held anything, and baselines that do what buy and hold does.",
             "Return a year: from 52 weeks on. Hit rate: positions that gained, before costs.",
-            "Share of luck: of shuffles of the same directions, how many end at least as high. Only a small "
-            "one (below 0.05) speaks against luck; over few weeks it says less than it seems to.",
+            "Shuffles as good: of shuffles of the same directions, the share that ends at least as high. A "
+            "small one (below 0.05) speaks against luck; over few weeks it says less than it seems to.",
         ),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
-from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard
+from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard, is_sure
 from forecaster.evaluation.tables import NO_INTERVAL, method_in_words, with_interval
 
 ACCURACY = "accuracy of all rows"
@@ -52,7 +52,9 @@ def _verdict(model: ModelScorecard, board: Scoreboard) -> Verdict:
     if model.valid_count == 0:
         return Verdict(model.name, "nothing to score", f"None of its {model.rows} answers can be read.")
     has_dates = any(row.week for row in board.rows)
-    finding, reason = _of_direction(model, _against_constant(model, board.pairs), has_dates)
+    pair = _against_constant(model, board.pairs)
+    constant = next(line for line in board.baselines if line.name == pair.second)
+    finding, reason = _of_direction(model, constant, pair, has_dates)
     reasons = [
         f"{model.valid_count} of {model.rows} answers can be read.",
         reason,
@@ -68,21 +70,22 @@ def _against_constant(model: ModelScorecard, pairs: Sequence[Pair]) -> Pair:
     return next(p for p in pairs if p.first == model.name and p.second in (ALWAYS_UP, ALWAYS_DOWN))
 
 
-def _of_direction(model: ModelScorecard, pair: Pair, has_dates: bool) -> tuple[Finding, str]:
+def _of_direction(
+    model: ModelScorecard, constant: Scorecard, pair: Pair, has_dates: bool
+) -> tuple[Finding, str]:
     accuracy, lead = model.skill.accuracy_of_all_rows, pair.difference
-    bar = (accuracy.value or 0.0) - (lead.value or 0.0)
-    against = f"{pair.second} ({bar:.3f})"
+    against = f"{constant.name} ({constant.skill.accuracy_of_all_rows.value or 0.0:.3f})"
     said = f"Its accuracy over all rows, {with_interval(accuracy, 3)},"
+    by = f"by {with_interval(lead, 3)}"
+    if is_sure(lead, model.skill.weeks):
+        return "skill in direction shown", f"{said} beats {against} {by}."
     if lead.value is None or lead.value <= 0:
         return "no skill shown", f"{said} does not beat {against}."
     if lead.low is None:
         why = method_in_words(lead.method, has_dates).removeprefix(NO_INTERVAL)
         reason = f"{said} is above {against}, but there is no interval ({why}): this can be chance."
         return "no skill shown", reason
-    by = f"by {with_interval(lead, 3)}"
-    if lead.low <= 0:
-        return "no skill shown", f"{said} is above {against} {by}, which can be chance."
-    return "skill in direction shown", f"{said} beats {against} {by}."
+    return "no skill shown", f"{said} is above {against} {by}, which can be chance."
 
 
 def _of_size(model: ModelScorecard, baselines: Sequence[Scorecard]) -> str:

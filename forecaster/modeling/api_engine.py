@@ -52,8 +52,9 @@ class Reply:
     """Of thoughts and answer."""
     latency_s: float | None
     """Of the call that brought the answer, without earlier tries and waits; None for a refused request."""
-    finish: Literal[chat.Finish, "refused"]
-    """`stop` for a whole answer; `refusal` where the model declined, `refused` where the endpoint did."""
+    finish: Literal[chat.Finish, "refused", "failed"]
+    """`stop` for a whole answer; `refusal` where the model declined, `refused` where the endpoint takes no
+    such text, `failed` where it did not take the request for another reason: it may be asked again."""
     fault: str = ""
     """Why there is no answer or no whole one, in words."""
 
@@ -162,7 +163,8 @@ async def _ask(client: Chat, row_id: str, messages: Sequence[Turn]) -> Reply:
     try:
         return await client.persist(_ask_once, client, row_id, messages)
     except RequestRefused as refused:
-        return Reply(row_id, None, None, None, None, "refused", refused.found)
+        finish: Literal["refused", "failed"] = "refused" if refused.is_of_text else "failed"
+        return Reply(row_id, None, None, None, None, finish, refused.found)
 
 
 async def _ask_once(client: Chat, row_id: str, messages: Sequence[Turn]) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from forecaster.hashes import sha256_of
 from forecaster.modeling import registry
 from forecaster.modeling.run import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DATASET_FILE, LOG_HISTORY, RUN_CONFIG
 
+_NEEDED_FLAGS = ("dataset", "max_length", "max_new_tokens", "lora_r", "run_name", "trust_remote_code")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
@@ -35,6 +37,12 @@ class FinishedRun:
     def resolved(self) -> Mapping[str, Any]:
         resolved: Mapping[str, Any] = self.record["resolved"]
         return resolved
+
+    @property
+    def trained_until(self) -> date | None:
+        """Last day of the training weeks; None where an older training did not write it down."""
+        day = self.dataset_record.get("trained_until")
+        return date.fromisoformat(day) if day else None
 
     @property
     def log_history(self) -> Path:
@@ -61,6 +69,8 @@ def read_finished(folder: Path) -> FinishedRun:
         _ = record["resolved"]["precision"], record["resolved"]["quantization"], data["fingerprint_sha256"]
         if not (isinstance(record["flags"], dict) and isinstance(data["training_labels"], dict)):
             raise TypeError("no JSON object")
+        _ = [record["flags"][name] for name in _NEEDED_FLAGS]
+        date.fromisoformat(data.get("trained_until", "2000-01-01"))
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         found = f"{folder} holds a damaged {', '.join(names[:3])} ({type(error).__name__})."
         way_out = "Take a whole copy, or train again."

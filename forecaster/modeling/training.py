@@ -387,10 +387,12 @@ def dataset_record(
     training_labels: Iterable[str],
     reports: Mapping[str, RowReport],
     recipe: Mapping[str, Any] | None,
+    trained_until: str,
 ) -> dict[str, Any]:
-    """What dataset.json holds: which rows, what became of them, what the majority baseline needs, and how
-    the prompts were made where that is known."""
+    """What dataset.json holds: which rows, what became of them, what the majority baseline needs, how the
+    prompts were made where that is known, and the last day of the training weeks."""
     record = {
+        "trained_until": trained_until,
         "training_labels": dict(Counter(training_labels)),
         "fingerprint_sha256": fingerprint,
         "counts": asdict(counts),

@@ -46,14 +46,19 @@ def test_what_is_given_wins_over_the_texts() -> None:
 
 
 def test_texts_that_say_nothing_leave_the_row_without_symbol_dates_and_outcome() -> None:
-    (found,) = numbered([make_row("Hello", "no reference", period="soon", label="sideways")])
-    assert (found.row_id, found.symbol, found.start, found.week, found.actual) == (
-        "row 1",
-        "",
-        None,
-        None,
-        None,
+    found, twin, other = numbered(
+        [
+            make_row(text, "no reference", period="soon", label="sideways")
+            for text in ("Hello", "Hello", "Bye")
+        ]
     )
+    assert found.symbol == ""
+    assert found.start is found.week is found.actual is None
+    # They go by their texts, so that the same row of two files is found in any order.
+    assert found.row_id.startswith("row ")
+    assert twin.row_id == f"{found.row_id} (2)"
+    assert other.row_id not in (found.row_id, twin.row_id)
+    assert numbered([make_row("", "")])[0].row_id == "row 1"
     assert found.realised_pct is None
 
 

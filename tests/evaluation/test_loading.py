@@ -429,3 +429,28 @@ def test_the_published_models_have_their_published_figures_side_by_side(real_dat
     assert zero.mse.value is not None
     assert (round(down.bin_acc.value, 3), round(zero.mse.value, 2)) == (0.542, 7.13)
     assert board.notes[0].startswith("3 of 300 rows have no known outcome")
+
+
+def test_rows_of_which_two_runs_say_that_the_market_did_two_things_are_left_out() -> None:
+    rows = numbered([row("KO", 0, UP_1), row("PEP", 0, UP_1), row("XOM", 0, UP_1)])
+    other = [replace(rows[0], actual=DOWN_3), rows[1], replace(rows[2], actual=None)]
+    board = board_of(run("a", rows, "x", "y", "z"), run("b", other, "p", "q", "r"))
+    assert [r.symbol for r in board.rows] == ["PEP", "XOM"]
+    assert [card.skill.rows for card in board.models] == [2, 2]  # what one knows holds for both
+    assert "1 rows have another outcome in one run than in another: left out." in board.notes
+
+
+def test_a_model_that_has_not_answered_every_row_is_named_and_left_out(tmp_path: Path) -> None:
+    folder = benchmark(tmp_path / "b", {"base": ["x", "y"], "fine-tuned": ["x"]})
+    board = board_of(load(folder))
+    assert [card.name for card in board.models] == ["base"]
+    assert (
+        board.notes[0] == "fine-tuned has 1 of 2 answers, and is left out: `benchmark.py generate` goes on."
+    )
+
+
+def test_a_cutoff_that_is_given_stands_for_a_folders_own(tmp_path: Path) -> None:
+    maker = {"models": {"base": {"knowledge_cutoff": "2023-12-31"}}}
+    folder = benchmark(tmp_path / "b", {"base": ["x", "y"]}, **maker)
+    assert load(folder).answers[0].knowledge_cutoff == date(2023, 12, 31)
+    assert load(folder, knowledge_cutoff=date(2025, 1, 20)).answers[0].knowledge_cutoff == date(2025, 1, 20)

@@ -173,3 +173,12 @@ def test_other_rows_have_another_hash() -> None:
     changed = numbered([row("KO", 0, DOWN_3)])
     assert sha256_of_rows(ROWS) == sha256_of_rows(rows_of_dataset(DATASET))
     assert len({sha256_of_rows(found) for found in (ROWS, ROWS[:1], ROWS[::-1], changed)}) == 4
+
+
+def test_another_word_on_what_a_model_may_know_keeps_its_answers(folder: Path) -> None:
+    with Journal(folder) as journal:
+        journal.write([line("base", 0)])
+    said = {"models": {"base": {"engine": "hf", "knowledge_cutoff": "2023-12-31", "trained_until": None}}}
+    assert write_record(folder, said) == []
+    assert [p.model for p in read_predictions(folder)] == ["base"]
+    assert json.loads((folder / RECORD).read_text())["models"]["base"]["knowledge_cutoff"] == "2023-12-31"

@@ -308,8 +308,8 @@ def against_always_up(board: Scoreboard, lead: Estimate) -> Scoreboard:
             "no skill shown",
             "is above always up (0.625), but there is no interval (one week): this can be chance.",
         ),
-        (Estimate(0.0, -0.1, 0.1, "Wilson"), "no skill shown", "does not beat always up (0.700)."),
-        (Estimate(-0.1, -0.2, 0.0, "Wilson"), "no skill shown", "does not beat always up (0.800)."),
+        (Estimate(0.0, -0.1, 0.1, "Wilson"), "no skill shown", "does not beat always up (0.625)."),
+        (Estimate(-0.1, -0.2, 0.0, "Wilson"), "no skill shown", "does not beat always up (0.625)."),
     ],
 )
 def test_skill_is_shown_only_where_the_lead_over_the_better_constant_is_more_than_chance(

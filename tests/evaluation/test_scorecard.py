@@ -369,3 +369,34 @@ def test_when_nothing_reads_the_first_checkpoint_is_taken() -> None:
 
 def test_without_checkpoints_there_is_no_best_one() -> None:
     assert best_checkpoint(()) is None
+
+
+# --- what a comparison must not do --------------------------------------------------------------------------
+
+
+def test_a_model_that_answers_only_the_easy_rows_does_not_lead_by_its_errors() -> None:
+    actual = rows(*((symbol, week, UP_0) for week in range(8) for symbol in ("AAPL", "MSFT")))
+    # One bin off wherever it speaks, every second row; the other is never off there, and far off elsewhere.
+    picky = model("picky", *(UP_1 if at % 2 else None for at in range(16)), of=actual)
+    brave = model("brave", *(UP_0 if at % 2 else DOWN_OPEN for at in range(16)), of=actual)
+    choice = next(c for c in board_of(picky, brave).choices if c.figure == "squared error")
+    assert (choice.leader, choice.best, choice.difference.value) == ("brave", "brave", -1.0)
+
+
+def test_the_lead_of_one_that_always_reads_over_one_that_never_does_is_no_tie() -> None:
+    actual = rows(*(("AAPL", week, UP_0) for week in range(6)))
+    reads, silent = model("reads", *[UP_0] * 6, of=actual), model("silent", *[None] * 6, of=actual)
+    assert {c.figure: c.best for c in board_of(reads, silent).choices}["answers that read"] == "reads"
+    few = [model(m.name, *m.answers[:5], of=actual[:5]) for m in (reads, silent)]
+    assert {c.figure: c.best for c in board_of(*few).choices}["answers that read"] is None
+
+
+def test_rows_from_before_the_end_of_a_models_training_are_noted() -> None:
+    tuned = replace(model("tuned", *[UP_1] * 5), trained_until=date(2026, 1, 9))
+    (note,) = [note for note in board_of(tuned).notes if "trained" in note]
+    assert note == (
+        "2 of 5 rows begin before the training of tuned ended (2026-01-09): it may have been trained on them."
+    )
+    # A week that begins on the last day of training comes after it.
+    after = replace(model("tuned", *[UP_1] * 5), trained_until=date(2026, 1, 2))
+    assert not [note for note in board_of(after).notes if "trained" in note]

@@ -14,8 +14,16 @@ from forecaster.errors import ConfigurationError
 from forecaster.hashes import sha256_of
 from forecaster.modeling.finished import read_finished
 
+FLAGS = {
+    "dataset": "rows.jsonl",
+    "lora_r": 8,
+    "max_length": 1024,
+    "max_new_tokens": 64,
+    "run_name": "a",
+    "trust_remote_code": False,
+}
 RECORD = {
-    "flags": {"lora_r": 8},
+    "flags": FLAGS,
     "resolved": {"base_model": "qwen2.5-1.5b", "precision": "bf16", "quantization": "none"},
 }
 DATA = {"fingerprint_sha256": "0", "training_labels": {"up by 1-2%": 3}}
@@ -47,7 +55,7 @@ def refusal(folder: Path) -> str:
 
 def test_a_finished_run_tells_its_base_model_its_flags_and_its_data(folder: Path) -> None:
     run = read_finished(folder)
-    assert (run.folder, run.flags, run.resolved["precision"]) == (folder, {"lora_r": 8}, "bf16")
+    assert (run.folder, run.flags, run.resolved["precision"]) == (folder, FLAGS, "bf16")
     assert run.dataset_record == DATA
     assert (run.base.location, run.base.is_local) == ("Qwen/Qwen2.5-1.5B-Instruct", False)
     assert run.log_history == folder / "log_history.json"
@@ -133,6 +141,8 @@ def test_a_record_that_does_not_read_is_told(folder: Path, name: str, content: b
         ("run_config.json", {}),
         ("run_config.json", RECORD | {"flags": None}),
         ("run_config.json", RECORD | {"flags": [["lora_r", 8]]}),
+        ("run_config.json", RECORD | {"flags": {"lora_r": 8}}),
+        ("dataset.json", DATA | {"trained_until": "soon"}),
         ("run_config.json", RECORD | {"resolved": "qwen2.5-1.5b"}),
         ("run_config.json", RECORD | {"resolved": {"base_model": "qwen2.5-1.5b"}}),
         ("run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"base_model": None}}),
