@@ -48,7 +48,7 @@ def main() -> int:
         context = playwright.chromium.launch_persistent_context(
             profile,
             executable_path=args.chromium,
-            chromium_sandbox=False,  # has no use for root
+            chromium_sandbox=False,  # Chromium refuses to start its own as root
             args=list(FLAGS),
             color_scheme="dark" if args.dark else "light",
         )
