@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,18 @@ _CLEARED = (
 )
 
 
+@pytest.fixture
+def environment_as_it_was() -> Iterator[None]:
+    """What a test leaves in the environment does not reach the next one: the entry points put the keys of
+    `.env` there, and patches of a test may end in another order than they began."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(autouse=True)
-def calm_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def calm_environment(environment_as_it_was: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, rank or GPU choice of the person who runs the tests reaches them, and nothing asks the hub."""
     for name in [*_CLEARED, *(name for name in os.environ if name.startswith("WANDB_"))]:
         monkeypatch.delenv(name, raising=False)
