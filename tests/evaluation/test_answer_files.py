@@ -61,7 +61,7 @@ def test_the_three_forms_say_the_same(tmp_path: Path, suffix: str) -> None:
 
 def test_the_reference_says_the_outcome_where_no_label_does(tmp_path: Path) -> None:
     found = read(table(tmp_path, ".csv", [{"prediction": "?", "reference": DOWN}]))
-    assert [(r.row_id, r.actual, r.reference) for r in found.rows] == [("row 1", DOWN_3, DOWN)]
+    assert [(r.symbol, r.actual, r.reference) for r in found.rows] == [("", DOWN_3, DOWN)]
 
 
 def test_line_breaks_commas_and_quotes_in_csv_texts_stay(tmp_path: Path) -> None:
