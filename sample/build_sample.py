@@ -384,6 +384,8 @@ class Pretraining:
     intermediate_size: int = 344
     layers: int = 4
     heads: int = 4
+    kv_heads: int = 1
+    """Four heads share a key and value head, as in Llama-3.1-8B."""
     max_positions: int = 4096
     steps: int = 250
     batch_size: int = 8
@@ -454,7 +456,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, plan: Pretraining) -> LlamaFor
         intermediate_size=plan.intermediate_size,
         num_hidden_layers=plan.layers,
         num_attention_heads=plan.heads,
-        num_key_value_heads=plan.heads,
+        num_key_value_heads=plan.kv_heads,
         max_position_embeddings=plan.max_positions,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
