@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
 import datasets
 import deepspeed
 import torch
 import torch.distributed as dist
 from peft import PeftModel
-from tqdm import tqdm
 from transformers import (
     PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
-from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl import SFTConfig
 
-from forecaster.modeling import adapters, checkpoints
+from forecaster.modeling import adapters
+from forecaster.modeling.callbacks import EvaluatedPart, MarkComplete, ProgressLines
 from forecaster.modeling.config import as_flags, resolve_scheduler
 from forecaster.modeling.rows import RowReport, tokenise
 from forecaster.modeling.run import (
@@ -41,9 +34,7 @@ from forecaster.modeling.run import (
     TRAINER_STATE,
     Run,
 )
-
-EvaluatedPart = Literal["validation", "test"]
-"""The part whose loss is computed in the course of training, as `eval_loss`."""
+from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
 
 
 def sft_config(run: Run) -> SFTConfig:
@@ -97,167 +88,6 @@ def agree_on_output_dir(args: SFTConfig, output_dir: Path) -> Path:
         dist.broadcast_object_list(shared, src=0)
     args.output_dir = shared[0]
     return Path(shared[0])
-
-
-class RowCollator:
-    """Pads a batch on the right, and carries the row ids along."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        row_ids = [row["row_id"] for row in rows]
-        batch: dict[str, Any] = self._pad([{k: row[k] for k in ("input_ids", "labels")} for row in rows])
-        batch["row_ids"] = row_ids
-        return batch
-
-
-class ForecasterTrainer(SFTTrainer):
-    """TRL's trainer (token-mean loss over answers, computed in chunks) that records which rows made each
-    step."""
-
-    def __init__(self, *args: Any, row_order_file: Path, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._row_order_file = row_order_file
-        self._row_order: TextIO | None = None
-        self._started_s = 0.0
-        self._earlier_s = 0.0
-        self._evaluating_s = 0.0
-        self._tokens_at_start = 0.0
-
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self._row_order is None:
-            self._row_order = open_row_order(self._row_order_file, self.state.global_step)
-            self._started_s, self._tokens_at_start = time.monotonic(), self._total_train_tokens
-            self._earlier_s = last_elapsed_s(self.state.log_history)
-        step = self.state.global_step + 1
-        self._row_order.write(json.dumps({"step": step, "row_ids": inputs.pop("row_ids")}) + "\n")
-        return super().training_step(model, inputs, *args, **kwargs)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        began_s = time.monotonic()
-        metrics = super().evaluate(*args, **kwargs)
-        self._evaluating_s += time.monotonic() - began_s
-        return metrics
-
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        inputs.pop("row_ids", None)
-        return super().prediction_step(model, inputs, *args, **kwargs)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds speed and memory to a training loss, and to every loss `elapsed_s`.
-
-        That is wall time since the first step, with evaluating and saving. A resumed run goes on counting at
-        the last entry that its checkpoint holds, so that steps which a kill undid do not count twice.
-        """
-        if self._row_order is not None and {"loss", "eval_loss", "test_loss"} & logs.keys():
-            session_s = time.monotonic() - self._started_s
-            logs["elapsed_s"] = round(self._earlier_s + session_s, 2)
-            if "loss" in logs:
-                self._row_order.flush()
-                trained_s = max(session_s - self._evaluating_s, 1e-9)
-                trained_tokens = self._total_train_tokens - self._tokens_at_start
-                logs["tokens_per_s"] = round(trained_tokens / trained_s, 1)
-                logs["peak_memory_gib"] = round(peak_memory_bytes() / 2**30, 3)
-        if "test_loss" in logs:
-            # TRL would add its own figures of these rows under the names of the validation part's: eval_...
-            self._metrics["eval"].clear()
-        super().log(logs, start_time)
-
-
-def last_elapsed_s(log_history: Iterable[Mapping[str, Any]]) -> float:
-    """Seconds that the sessions before this one took; 0 without any, or where none were written down."""
-    return max((float(entry["elapsed_s"]) for entry in log_history if "elapsed_s" in entry), default=0.0)
-
-
-def open_row_order(path: Path, steps_done: int) -> TextIO:
-    """The file of each step's rows, for appending; steps after the resumed one are taken again, and go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    whole = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps_done]
-    path.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
-    return path.open("a", encoding="utf-8")
-
-
-def peak_memory_bytes() -> int:
-    """Peak bytes of this rank so far: GPU memory where there is a GPU, else resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-class ProgressLines(TrainerCallback):
-    """A bar at a terminal, and a line at every log interval, on rank 0."""
-
-    def __init__(self, evaluated: EvaluatedPart) -> None:
-        self._evaluated = evaluated
-        self._bar: tqdm[Any] | None = None
-        self._started_s = 0.0
-        self._first_step = 0
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self._started_s, self._first_step = time.monotonic(), state.global_step
-            self._bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc="Training",
-                unit="step",
-                file=sys.stdout,
-                disable=not sys.stdout.isatty(),
-            )
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(state.global_step - self._bar.n)
-
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        if self._bar is None or not logs:
-            return
-        if "loss" in logs:
-            self._write(
-                f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"lr {logs['learning_rate']:.2e}  "
-                f"{logs['tokens_per_s']:,.0f} tokens/s  peak {logs['peak_memory_gib']:.2f} GiB  "
-                f"{self._time_left(state)} left"
-            )
-        for name, key in ((self._evaluated, "eval_loss"), ("test", "test_loss")):
-            if key in logs:
-                self._write(f"step {state.global_step}/{state.max_steps}  {name} loss {logs[key]:.4f}")
-
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _time_left(self, state: TrainerState) -> str:
-        done = state.global_step - self._first_step
-        per_step_s = (time.monotonic() - self._started_s) / max(done, 1)
-        return str(tqdm.format_interval(per_step_s * (state.max_steps - state.global_step)))
-
-    def _write(self, line: str) -> None:
-        if self._bar is not None and not self._bar.disable:
-            self._bar.write(line)
-        else:
-            print(line, flush=True)
-
-
-class MarkComplete(TrainerCallback):
-    """Writes a checkpoint's manifest once every rank has saved its part."""
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if dist.is_available() and dist.is_initialized():
-            dist.barrier()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            adapters.sort_adapter_config(folder)
-            checkpoints.mark_complete(folder)
 
 
 def tokenise_parts(
