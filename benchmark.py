@@ -49,7 +49,6 @@ from forecaster.evaluation.loading import (
     BENCHMARK,
     CHECKPOINTS,
     Loaded,
-    benchmark_folder,
     load_run,
     side_by_side,
 )
@@ -348,7 +347,7 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
     from forecaster.modeling import answering
 
     assert job.base is not None
-    engine = "hf" if config.engine == "api" else config.engine
+    assert config.engine != "api"  # an endpoint has no ranks
     lora_rank = job.run.flags["lora_r"] if job.run else None
     plan = answering.Plan(
         base=job.base,
@@ -359,7 +358,7 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,
-        engine=answering.choose_engine(engine, job.quantization, ranks.count, lora_rank),
+        engine=answering.choose_engine(config.engine, job.quantization, ranks.count, lora_rank),
         lora_rank=lora_rank,
     )
     job = replace(job, answerers=tuple(with_engine(a, plan.engine) for a in job.answerers))
@@ -530,7 +529,7 @@ def with_best_checkpoint(job: Job, config: BenchmarkConfig, ranks: Any) -> Job:
     asked = [answerer(config, trial, folder, str(step)) for step, folder in folders.items()]
     # Alone: checkpoints that are gone or damaged since their last scoring cannot be chosen.
     answer_rows(replace(trial, answerers=tuple(asked)), config, ranks, alone=True)
-    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder)))
+    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder).complete))
     assert best is not None
     if ranks.rank == 0:
         print(f"Checkpoint {best.step} is the best of {len(folders)} on {len(rows)} validation rows.")
@@ -557,11 +556,10 @@ def score_stage(config: BenchmarkConfig, settings: Settings) -> int:
             "-".join(slug(run.name) for run in runs)[:80]
         )
         return finish(runs, folder, title, config, settings)
-    for run, spec in zip(runs, config.runs, strict=True):
-        path = Path(spec.partition("=")[2] if not Path(spec).exists() else spec)
-        home = benchmark_folder(path) if path.is_dir() else BENCHMARKS / slug(run.name)
+    for run in runs:
+        home = run.folder or BENCHMARKS / slug(run.name)
         finished = _run_of(home)
-        if finished and run.name == path.resolve().name:
+        if finished and run.name in (home.resolve().name, home.resolve().parent.name):
             run = replace(run, name=str(finished.flags["run_name"]))  # as right after the answers
         finish([run], config.output_dir or home, run.name, config, settings, finished)
     return 0
@@ -588,9 +586,8 @@ def finish(
     run: FinishedRun | None = None,
 ) -> int:
     """Figures, and the report unless only figures were asked for."""
-    board = side_by_side(
-        runs, lambda rows: with_returns(rows, closes_of(config.price_file)), cost_bps=config.cost_bps
-    )
+    closes = closes_of(config.price_file)
+    board = side_by_side(runs, lambda rows: with_returns(rows, closes), cost_bps=config.cost_bps)
     folder.mkdir(parents=True, exist_ok=True)
     report.write_metrics(folder / predictions.METRICS, board)
     print(f"\n{report.render_summary(board)}")

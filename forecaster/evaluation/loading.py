@@ -42,6 +42,8 @@ class Loaded:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Settings to show."""
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
+    """Of its benchmark, where it was named by a folder."""
 
 
 def benchmark_folder(path: Path) -> Path:
@@ -118,10 +120,12 @@ def _with_benchmark(loaded: Loaded, folder: Path) -> Loaded:
     log = folder.parent / LOG_HISTORY
     inner = folder / CHECKPOINTS
     labels = _labels(record.get("training_labels") or {})
-    trials = predictions.read_answers(inner) if (inner / predictions.PREDICTIONS).is_file() else []
+    trials = predictions.read_answers(inner).complete if (inner / predictions.PREDICTIONS).is_file() else ()
+    answered = predictions.read_answers(folder)
+    rows = len(answered.complete[0].rows)
     return replace(
         loaded,
-        answers=tuple(predictions.read_answers(folder)),
+        answers=answered.complete,
         log=loaded.log or (read_training_log(log) if log.is_file() else None),
         training_labels=labels or None,
         checkpoints=checkpoint_scores(trials),
@@ -129,8 +133,9 @@ def _with_benchmark(loaded: Loaded, folder: Path) -> Loaded:
         facts=dict(record.get("settings", {})),
         notes=tuple(
             f"{name} has {done} of {rows} answers, and is left out: `benchmark.py generate` goes on."
-            for name, (done, rows) in predictions.unfinished(folder).items()
+            for name, done in answered.unfinished.items()
         ),
+        folder=folder,
     )
 
 

@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 def _model(model: ModelScorecard) -> dict[str, Any]:
     speed, bare = model.speed, model.as_published_without_think
-    seconds = speed.seconds / speed.answers if speed and speed.answers else None
+    seconds = speed.seconds_per_answer if speed else None
     cut = {"as_published_without_think": _published(bare, seconds)} if bare else {}
     return {
         "as_published": _published(model.as_published, seconds),
@@ -109,14 +109,13 @@ def _backtest(of: Backtest) -> dict[str, Any]:
 
 
 def _cost(speed: Speed) -> dict[str, Any]:
-    tokens = speed.new_tokens
     return {
         "answers": speed.answers,
         "seconds": speed.seconds,
-        "seconds_per_answer": speed.seconds / speed.answers if speed.answers else None,
-        "new_tokens": tokens,
-        "new_tokens_per_answer": tokens / speed.answers if tokens is not None and speed.answers else None,
-        "new_tokens_per_s": tokens / speed.seconds if tokens is not None and speed.seconds else None,
+        "seconds_per_answer": speed.seconds_per_answer,
+        "new_tokens": speed.new_tokens,
+        "new_tokens_per_answer": speed.new_tokens_per_answer,
+        "new_tokens_per_s": speed.new_tokens_per_s,
         "how": speed.how,
     }
 

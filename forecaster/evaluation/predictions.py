@@ -121,17 +121,18 @@ def settle(folder: Path, models: Sequence[str], rows: Sequence[Row]) -> None:
         journal.unlink()
 
 
-def _speeds(folder: Path) -> dict[str, dict[str, float]]:
+def _speeds(folder: Path) -> dict[str, dict[str, float | None]]:
     """Answers, tokens and seconds by model; ranks work side by side, so the slowest one's time counts."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for journal in sorted(folder.glob(_JOURNALS)):
         seconds: dict[str, float] = {}
         for line in _whole_lines(journal):
             if line["answer"] is None:
                 continue
-            speed = found.setdefault(line["model"], {"answers": 0, "new_tokens": 0, "seconds": 0.0})
+            speed = found.setdefault(line["model"], {"answers": 0, "new_tokens": None, "seconds": 0.0})
             speed["answers"] += 1
-            speed["new_tokens"] += line["new_tokens"] or 0
+            if line["new_tokens"] is not None:  # an endpoint need not say
+                speed["new_tokens"] = (speed["new_tokens"] or 0) + line["new_tokens"]
             seconds[line["model"]] = seconds.get(line["model"], 0.0) + line["seconds"]
         for model, spent in seconds.items():
             found[model]["seconds"] = round(max(found[model]["seconds"], spent), 4)
@@ -248,8 +249,18 @@ def _aside(folder: Path, name: str, maker: Mapping[str, Any]) -> Path:
 # --- what scoring reads -------------------------------------------------------------------------------------
 
 
-def read_answers(folder: Path) -> list[ModelAnswers]:
-    """The models whose answers are complete, in the order of predictions.jsonl.
+@dataclass(frozen=True)
+class Answered:
+    """The models of a benchmark."""
+
+    complete: tuple[ModelAnswers, ...]
+    """Those whose answers are complete, in the order of predictions.jsonl; at least one."""
+    unfinished: Mapping[str, int]
+    """Answers so far of the others."""
+
+
+def read_answers(folder: Path) -> Answered:
+    """All answers of a folder.
 
     Raises:
         ConfigurationError: the folder holds no benchmark, or no model has answered every row.
@@ -261,7 +272,10 @@ def read_answers(folder: Path) -> list[ModelAnswers]:
     makers = read_makers(folder)
     speeds = _read_speeds(folder)
     ids = [row.row_id for row in rows]
-    found = [
+    unfinished = {
+        name: len(of.keys() & set(ids)) for name, of in by_model.items() if not of.keys() >= set(ids)
+    }
+    complete = [
         ModelAnswers(
             name=name,
             rows=rows,
@@ -271,41 +285,34 @@ def read_answers(folder: Path) -> list[ModelAnswers]:
             trained_until=_day(makers.get(name, {}).get("trained_until")),
         )
         for name, predictions in by_model.items()
-        if predictions.keys() >= set(ids)
+        if name not in unfinished
     ]
-    if not found:
+    if not complete:
         counts = ", ".join(f"{name} {len(of)} of {len(ids)}" for name, of in by_model.items()) or "none"
         way_out = "Run `benchmark.py generate` with the same flags: it goes on where it stopped."
         raise ConfigurationError(
             [Problem(str(folder), f"has no complete set of answers ({counts}).", way_out)]
         )
-    return found
-
-
-def unfinished(folder: Path) -> dict[str, tuple[int, int]]:
-    """Answers so far, and rows, of the models that `read_answers` leaves out."""
-    ids = {row.row_id for row in read_rows(folder)}
-    answered: dict[str, set[str]] = {}
-    for prediction in read_predictions(folder):
-        answered.setdefault(prediction.model, set()).add(prediction.row_id)
-    return {name: (len(of & ids), len(ids)) for name, of in answered.items() if not of >= ids}
+    return Answered(tuple(complete), unfinished)
 
 
 def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> Speed | None:
     if not speed:
         return None
     how = f"{maker.get('engine', '')} {maker.get('precision', '')}".strip()
-    return Speed(int(speed["answers"]), float(speed["seconds"]), int(speed["new_tokens"]), how)
+    tokens = speed["new_tokens"]
+    return Speed(int(speed["answers"]), float(speed["seconds"]), None if tokens is None else int(tokens), how)
 
 
-def _read_speeds(folder: Path) -> dict[str, dict[str, float]]:
+def _read_speeds(folder: Path) -> dict[str, dict[str, float | None]]:
     speeds = _objects(_read_json(folder / SPEED), folder / SPEED)
-    if not all(isinstance(of.get(key), int | float) for of in speeds.values() for key in _SPEED_KEYS):
-        raise ConfigurationError([_damaged(folder / SPEED)])
+    for of in speeds.values():
+        tokens = of.get("new_tokens", "")
+        if not all(isinstance(of.get(key), int | float) for key in ("answers", "seconds")) or not (
+            tokens is None or isinstance(tokens, int | float)
+        ):
+            raise ConfigurationError([_damaged(folder / SPEED)])
     return speeds
-
-
-_SPEED_KEYS = ("answers", "new_tokens", "seconds")
 
 
 def _objects(content: Any, path: Path) -> dict[str, dict[str, Any]]:

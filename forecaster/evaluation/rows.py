@@ -58,6 +58,18 @@ class Speed:
     how: str = ""
     """Engine and precision."""
 
+    @property
+    def seconds_per_answer(self) -> float | None:
+        return self.seconds / self.answers if self.answers else None
+
+    @property
+    def new_tokens_per_answer(self) -> float | None:
+        return self.new_tokens / self.answers if self.new_tokens is not None and self.answers else None
+
+    @property
+    def new_tokens_per_s(self) -> float | None:
+        return self.new_tokens / self.seconds if self.new_tokens is not None and self.seconds else None
+
 
 @dataclass(frozen=True)
 class ModelAnswers:

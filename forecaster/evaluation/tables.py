@@ -168,7 +168,7 @@ def _glance_row(card: Scorecard) -> tuple[str, ...]:
 
 
 def _seconds_per_answer(model: ModelScorecard) -> float | None:
-    return model.speed.seconds / model.speed.answers if model.speed and model.speed.answers else None
+    return model.speed.seconds_per_answer if model.speed else None
 
 
 def _as_published(board: Scoreboard) -> Table:
@@ -339,7 +339,8 @@ def _choices(board: Scoreboard) -> Table:
             for c in board.choices
         ),
         _note(
-            "Lead: the leader's figure minus that of the runner-up, over the rows where both have one; of "
+            "Lead: the leader's figure minus that of the runner-up, over the rows where every model "
+            "with any has one; of "
             "squared errors the smaller one leads. A lead whose interval holds 0 is a tie.",
             _methods(board, [choice.difference for choice in board.choices]),
         ),
@@ -522,9 +523,9 @@ def _answer_cost(board: Scoreboard) -> Table:
                 model.name,
                 number(speed.answers, 0),
                 duration(speed.seconds),
-                significant(_seconds_per_answer(model)),
-                significant(speed.new_tokens / speed.answers if speed.new_tokens and speed.answers else None),
-                significant(speed.new_tokens / speed.seconds if speed.new_tokens and speed.seconds else None),
+                significant(speed.seconds_per_answer),
+                significant(speed.new_tokens_per_answer),
+                significant(speed.new_tokens_per_s),
                 speed.how or NONE,
             )
             for model in board.models

@@ -142,7 +142,7 @@ def _generate(
     plan: Plan, tokenizer: PreTrainedTokenizerBase, todo: Todo, ranks: Ranks
 ) -> Iterator[tuple[Answerer, GeneratedBatch]]:
     engine = _with_vllm if plan.engine == "vllm" else _with_transformers
-    if any(batches for _, batches in todo):
+    if todo:
         yield from engine(plan, tokenizer, todo, ranks)
 
 

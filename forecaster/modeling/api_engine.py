@@ -172,8 +172,8 @@ async def _ask_once(client: Chat, row_id: str, messages: Sequence[Turn]) -> Repl
     reply = await client.send(messages)
     latency_s = time.perf_counter() - began
     read, written = reply.tokens or (None, None)
-    text, cut = chat.sendable(_with_thoughts(reply)), client.endpoint.cut(reply)
-    return Reply(row_id, text, read, written, latency_s, reply.finish, cut)
+    cut = client.endpoint.cut(reply)
+    return Reply(row_id, _with_thoughts(reply), read, written, latency_s, reply.finish, cut)
 
 
 def _with_thoughts(reply: ChatReply) -> str:

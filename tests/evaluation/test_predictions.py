@@ -83,11 +83,24 @@ def test_the_slowest_rank_says_how_long_a_model_took(folder: Path) -> None:
         first.write([line("base", 0)], seconds=3.0)
         second.write([line("base", 1)], seconds=5.0)
     settle(folder, ["base"], ROWS)
-    (base,) = read_answers(folder)
+    (base,) = read_answers(folder).complete
     assert base.speed is not None
     assert (base.speed.answers, base.speed.seconds, base.speed.new_tokens) == (2, 5.0, 8)
     settle(folder, ["base"], ROWS)
-    assert read_answers(folder)[0].speed == base.speed
+    assert read_answers(folder).complete[0].speed == base.speed
+
+
+def test_tokens_that_an_endpoint_does_not_tell_are_not_known_rather_than_none(folder: Path) -> None:
+    with Journal(folder) as journal:
+        journal.write([line("base", 0, new_tokens=None), line("base", 1, new_tokens=None)], seconds=4.0)
+    settle(folder, ["base"], ROWS)
+    (base,) = read_answers(folder).complete
+    assert base.speed is not None
+    assert (base.speed.seconds_per_answer, base.speed.new_tokens, base.speed.new_tokens_per_s) == (
+        2.0,
+        None,
+        None,
+    )
 
 
 def test_a_line_that_a_kill_cut_off_does_not_count(folder: Path) -> None:
@@ -138,7 +151,7 @@ def test_models_that_answered_other_rows_or_at_another_length_leave_the_table(fo
 def test_only_models_that_answered_every_row_are_scored(folder: Path) -> None:
     with Journal(folder) as journal:
         journal.write([line("base", 0, None, None), line("base", 1), line("fine-tuned", 1)])
-    (base,) = read_answers(folder)
+    (base,) = read_answers(folder).complete
     assert (base.name, base.answers) == ("base", (None, "x"))
 
 
