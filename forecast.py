@@ -25,7 +25,12 @@ from typing import Any
 from tqdm import tqdm
 
 from forecaster.data import intake, outlook
-from forecaster.data.config import FREE_TIER_CALLS_PER_MINUTE
+from forecaster.data.config import (
+    FREE_TIER_CALLS_PER_MINUTE,
+    no_company_news,
+    no_finnhub_key,
+    pace_problems,
+)
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Outlook, Shown, View
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
@@ -122,9 +127,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         args.date = date.fromisoformat(args.date) if args.date else None
     except ValueError:
         problems.append(Problem("--date", f"is {args.date!r}.", "Give a day as YYYY-MM-DD."))
-    if not 1 <= args.calls_per_minute <= 1800:
-        way_out = "Finnhub allows 60 on the free plan, and at most 30 a second (1800) on any."
-        problems.append(Problem("--calls_per_minute", f"is {args.calls_per_minute}.", way_out))
+    problems += pace_problems(args.calls_per_minute)
     if problems:
         raise ConfigurationError(problems)
     return args
@@ -168,15 +171,9 @@ def check_sources(args: argparse.Namespace, asked: Outlook, settings: Settings) 
     if args.news_file:
         return
     if not asked.universe.has_company_news:
-        found = f"is {asked.symbol}, for which Finnhub has no company news."
-        way_out = "Bring news with --news_file (csv, jsonl or parquet)."
-        raise ConfigurationError([Problem("--symbol", found, way_out)])
+        raise ConfigurationError([no_company_news("--symbol", asked.symbol)])
     if not settings.finnhub_api_key:
-        way_out = (
-            "Put FINNHUB_API_KEY=... into .env, or set it in the environment. Or bring your own news with "
-            "--news_file."
-        )
-        raise ConfigurationError([Problem("FINNHUB_API_KEY", "is missing.", way_out)])
+        raise ConfigurationError([no_finnhub_key()])
 
 
 # --- the facts ----------------------------------------------------------------------------------------------

@@ -231,11 +231,7 @@ def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
         f"It has to be --min_past_weeks ({config.min_past_weeks}) or more.",
     )
     need(0 < config.train_ratio < 1, "train_ratio", "It is a share of weeks, above 0 and below 1.")
-    need(
-        1 <= config.calls_per_minute <= 1800,
-        "calls_per_minute",
-        "Finnhub allows 60 on the free plan, and at most 30 a second (1800) on any.",
-    )
+    problems += pace_problems(config.calls_per_minute)
     need(config.teacher in ("openai", "template"), "teacher", "Use openai or template.")
     need(1 <= config.concurrency <= 256, "concurrency", "It has to be 1 to 256.")
     for flag in ("input_usd_per_million_tokens", "output_usd_per_million_tokens", "max_cost_usd"):
@@ -274,6 +270,25 @@ def _index_problems(config: PipelineConfig) -> list[Problem]:
     return []
 
 
+def pace_problems(calls_per_minute: int) -> list[Problem]:
+    """A pace that no Finnhub plan allows."""
+    if 1 <= calls_per_minute <= 1800:
+        return []
+    way_out = "Finnhub allows 60 on the free plan, and at most 30 a second (1800) on any."
+    return [Problem("--calls_per_minute", f"is {calls_per_minute}.", way_out)]
+
+
+def no_finnhub_key() -> Problem:
+    way_out = f"{_put('FINNHUB_API_KEY')} Or bring your own news with --news_file."
+    return Problem("FINNHUB_API_KEY", "is missing.", way_out)
+
+
+def no_company_news(flag: str, name: str) -> Problem:
+    """An index or symbol outside North America."""
+    found = f"is {name}, for which Finnhub has no company news."
+    return Problem(flag, found, "Bring news with --news_file (csv, jsonl or parquet).")
+
+
 def _put(name: str) -> str:
     return f"Put {name}=... into .env, or set it in the environment."
 
@@ -281,13 +296,7 @@ def _put(name: str) -> str:
 def _key_problems(config: PipelineConfig, settings: Settings) -> list[Problem]:
     problems = []
     if config.fetches and not settings.finnhub_api_key and not config.news_file:
-        problems.append(
-            Problem(
-                "FINNHUB_API_KEY",
-                "is missing.",
-                f"{_put('FINNHUB_API_KEY')} Or bring your own news with --news_file.",
-            )
-        )
+        problems.append(no_finnhub_key())
     if config.asks_teacher and not settings.openai_api_key:
         problems.append(
             Problem(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import indices
 from forecaster.data import build, news, store, weeks
-from forecaster.data.config import PipelineConfig
+from forecaster.data.config import PipelineConfig, no_company_news
 from forecaster.data.examples import Dropped, Recipe, examples_of
 from forecaster.data.fetch import Needs
 from forecaster.data.ledger import Call, Ledger
@@ -79,15 +79,7 @@ def resolve(config: PipelineConfig, now: datetime) -> Job:
     """What the flags mean; asks nobody. Raises ConfigurationError."""
     universe = find_universe(config.index_name)
     if config.fetches and not universe.has_company_news and not config.news_file:
-        raise ConfigurationError(
-            [
-                Problem(
-                    "--index_name",
-                    f"is {config.index_name}, for which Finnhub has no company news.",
-                    "Bring news with --news_file (csv, jsonl or parquet).",
-                )
-            ]
-        )
+        raise ConfigurationError([no_company_news("--index_name", config.index_name)])
     found = weeks.trading_weeks(universe.calendar, config.start_date, min(config.end_date, now.date()), now)
     train, test = weeks.split_at(found[config.min_past_weeks :], config.train_ratio, config.max_past_weeks)
     if not (train and test):
