@@ -56,10 +56,8 @@ from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import Row, rows_of_dataset, with_returns
 from forecaster.evaluation.scorecard import Scoreboard, best_checkpoint, checkpoint_scores
 from forecaster.evaluation.training_log import read_training_log
-from forecaster.hashes import sha256_of
 from forecaster.modeling import checkpoints, hardware, registry
-from forecaster.modeling.finished import FinishedRun, read_finished
-from forecaster.modeling.run import ADAPTER_WEIGHTS
+from forecaster.modeling.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.prompts import split_published
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, redact, report_problems
@@ -118,6 +116,7 @@ class Answerer:
 
     name: str
     adapter: Path | None
+    """Folder of what was trained: an adapter, or a whole model."""
     maker: Mapping[str, Any]
 
 
@@ -176,7 +175,8 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
             job.quantization,
             settings.world_size,
             bool(hardware.detect_gpus()),
-            flags["lora_r"] if run else None,
+            run.tuner if run else None,
+            run.lora_rank if run else None,
         ):
             raise ConfigurationError(problems)
     job = replace(job, folder=config.output_dir or default_folder(config, job))
@@ -249,7 +249,7 @@ def answerer(config: BenchmarkConfig, job: Job, adapter: Path | None, name: str 
     assert job.base is not None
     maker = {
         "base_model": job.base.location,
-        "adapter_sha256": sha256_of(adapter / ADAPTER_WEIGHTS) if adapter else None,
+        "adapter_sha256": weights_sha256(adapter) if adapter else None,
         "precision": job.precision,
         "quantization": job.quantization,
         "max_length": job.max_length,
@@ -348,7 +348,7 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
 
     assert job.base is not None
     assert config.engine != "api"  # an endpoint has no ranks
-    lora_rank = job.run.flags["lora_r"] if job.run else None
+    tuner, lora_rank = (job.run.tuner, job.run.lora_rank) if job.run else (None, None)
     plan = answering.Plan(
         base=job.base,
         tokenizer_folder=job.run.folder if job.run else None,
@@ -358,7 +358,7 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,
-        engine=answering.choose_engine(config.engine, job.quantization, ranks.count, lora_rank),
+        engine=answering.choose_engine(config.engine, job.quantization, ranks.count, tuner, lora_rank),
         lora_rank=lora_rank,
     )
     job = replace(job, answerers=tuple(with_engine(a, plan.engine) for a in job.answerers))

@@ -35,7 +35,7 @@ from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Outlook, Shown, View
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.flags import FlagParser
-from forecaster.modeling.finished import FinishedRun, read_finished
+from forecaster.modeling.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.prompts import CONCERNS, POSITIVE, parse_answer, render_published
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
@@ -328,7 +328,7 @@ def record_of(prompt: str, answered: Answered, run: FinishedRun, max_new_tokens:
         "forecast": asdict(found) | {"label": found.label.text} if isinstance(found, Answer) else None,
         "unreadable": asdict(found) if isinstance(found, Unreadable) else None,
         "adapter": str(run.folder),
-        "adapter_sha256": run.adapter_sha256(),
+        "adapter_sha256": weights_sha256(run.folder),
         "base_model": run.resolved["base_model"],
         "max_new_tokens": max_new_tokens,
         "versions": versions(PACKAGES),

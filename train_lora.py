@@ -1,4 +1,4 @@
-"""Fine-tune a chat model into a weekly stock forecaster with LoRA.
+"""Fine-tune a chat model into a weekly stock forecaster with LoRA, or as --tuner says.
 
 The embedded default, on any machine:
 
@@ -24,6 +24,7 @@ from forecaster.data import sources
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
 from forecaster.modeling import checkpoints, config, hardware, registry
 from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, RunFolder, find_run_folder
+from forecaster.modeling.tuner import parameter_counts
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
 
@@ -95,7 +96,7 @@ def resolve(
         lora_rank=flags.lora_r,
         tokens=flags.batch_size * flags.max_length,
         precision=flags.precision,
-        quantization=flags.quantization,
+        quantization=config.asked_quantization(flags),
         gradient_checkpointing="auto"
         if flags.gradient_checkpointing == "auto"
         else flags.gradient_checkpointing == "true",
@@ -160,19 +161,21 @@ def print_plan(run: Run, settings: Settings) -> None:
     flags, choice = run.config, run.choice
     found = ("Asked about " if flags.gpu else "Found ") + hardware.describe(run.gpus)
     print(f"{found}; {settings.world_size} rank(s). Chose {'; '.join(choice.reasons)}.")
-    if choice.quantization == "4bit" and flags.quantization == "auto":
+    if choice.quantization == "4bit" and config.asked_quantization(flags) == "auto":
         print(
             "WARNING: 4-bit weights change the numerics; give --quantization 4bit to say that this is meant."
         )
+    if run.tuner == "full":
+        print("Every weight is trained: --lora_... flags and --target_modules are not used.")
     if note := config.resolve_scheduler(flags).note:
         print(note)
     if flags.report_to == "wandb":
         print(tracking.resolve_mode(settings)[1])
     trainable = ""
     if run.model.shape:
-        lora = run.model.shape.lora_parameters(flags.lora_r, flags.target_module_names)
-        trainable = f" ({lora:,} trainable of {run.model.shape.parameters + lora:,} parameters)"
-    print(f"Base model {run.model.location}{trainable}.")
+        trained, total = parameter_counts(run.model.shape, run.tuner, flags.lora_r, flags.target_module_names)
+        trainable = f" ({trained:,} trainable of {total:,} parameters)"
+    print(f"Base model {run.model.location}, tuner {run.tuner}{trainable}.")
     rows = flags.batch_size * flags.gradient_accumulation_steps * settings.world_size
     print(
         f"{rows} rows per optimizer step: {flags.batch_size} x {flags.gradient_accumulation_steps} "
@@ -224,7 +227,7 @@ def train(
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
     # checked.
-    from forecaster.modeling import rows, training
+    from forecaster.modeling import adapters, rows, training
 
     args = training.sft_config(run)
     run = replace(run, output_dir=training.agree_on_output_dir(args, run.output_dir))
@@ -262,7 +265,7 @@ def train(
     trainer = training.make_trainer(
         run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated
     )
-    trainable, total = model.get_nb_trainable_parameters()
+    trainable, total = adapters.count_parameters(model)
     if is_main:
         print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
 
@@ -274,7 +277,8 @@ def train(
     card = model_card(run, template, corpus, result.training_loss, final_loss)
     tensors = training.save_run(run, trainer, tokenizer, record, data_record, card)
     if is_main:
-        print(f"Adapter with {tensors} tensors, all trained: {run.output_dir}", flush=True)
+        what = "Model" if run.tuner == "full" else "Adapter"
+        print(f"{what} with {tensors} tensors, trained: {run.output_dir}", flush=True)
         tracking.finish()
 
 
@@ -299,8 +303,9 @@ def check_same_run(run: Run, corpus: sources.Corpus) -> None:
     """A resumed run has to see the rows and settings that it began with, and must not have ended."""
     record = json.loads((run.output_dir / RUN_CONFIG).read_text())
     known = json.loads((run.output_dir / DATASET_FILE).read_text())
-    # Runs older than the flag held nothing out.
-    before, now = {"validation_share": 0.0} | record["flags"], config.as_flags(run.config)
+    # Runs older than these flags held nothing out, and had LoRA.
+    older = {"validation_share": 0.0, "tuner": "lora"}
+    before, now = older | record["flags"], config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")
         for name in sorted(before.keys() & now.keys() - MAY_CHANGE_ON_RESUME)
@@ -336,21 +341,24 @@ def model_card(
     *others, last = (f"{len(part)} {PART_NAMES[name]}" for name, part in corpus.parts.items())
     rows = f"{', '.join(others)} and {last}"
     test_line = f"{test_loss:.4f}" if test_loss is not None else "not measured"
+    is_full, lora = run.tuner == "full", f"r {flags.lora_r}, alpha {flags.lora_alpha}"
+    tuned = "every weight" if is_full else f"{lora}, dropout {flags.lora_dropout}, {flags.target_modules}"
+    what = "A fully fine-tuned model" if is_full else "An adapter"
     return f"""---
 base_model: {run.model.location}
-library_name: peft
-tags: [finance, forecasting, lora]
+library_name: {"transformers" if is_full else "peft"}
+tags: [finance, forecasting, {run.tuner}]
 ---
 # {flags.run_name}
 
-A LoRA adapter that answers a weekly prompt about one stock with positive developments, potential concerns, a
-predicted move and an analysis. Not financial advice.
+{what} that answers a weekly prompt about one stock with positive developments, potential concerns,
+a predicted move and an analysis. Not financial advice.
 
 | | |
 |---|---|
 | base model | {run.model.location} |
 | data | {flags.dataset}, {rows} rows |
-| LoRA | r {flags.lora_r}, alpha {flags.lora_alpha}, dropout {flags.lora_dropout}, {flags.target_modules} |
+| tuner | {run.tuner}: {tuned} |
 | optimisation | rate {flags.learning_rate:g}, {flags.scheduler}, {flags.num_epochs:g} epochs |
 | seed | {flags.seed} |
 | numerics | {choice.precision}, base weights {weights} |

@@ -31,12 +31,12 @@ class ConfigurationError(Exception):
 
 
 class AdapterNotTrainedError(Exception):
-    """A saved adapter that holds empty tensors or was never updated."""
+    """A saved adapter, or fully fine-tuned model, that holds empty tensors or was never updated."""
 
     def __init__(self, path: str, tensor: str, reason: str) -> None:
         self.path, self.tensor, self.reason = path, tensor, reason
         super().__init__(
-            f"The adapter in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that "
+            f"What was saved in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that "
             "every rank took part in saving (ZeRO-3 gathers the weights on save)."
         )
 

@@ -26,7 +26,8 @@ def write_dataset(folder: Path, train_weeks: int = 3, test_weeks: int = 2) -> No
 
 
 def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tuple[int, ...] = ()) -> Path:
-    """A run's folder as train_lora.py leaves it, trained on `data` by name.
+    """A run's folder as train_lora.py leaves it, trained on `data` by name; with
+    `--tuner full` a whole model.
 
     Args:
         data: folder of train.jsonl and test.jsonl.
@@ -52,7 +53,7 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     )
     tokenizer, template = rows.load_tokenizer(base, trust_remote_code=False)
     history = [{"step": step, "epoch": step / 60, "loss": 2 - step / 60} for step in (20, 40, 60)]
-    _save_adapter(folder, run, seed)
+    _save_trained(folder, run, seed)
     tokenizer.save_pretrained(folder)
     training.write_json(folder / LOG_HISTORY, history)
     training.write_json(folder / RUN_CONFIG, training.run_record(run, template, 4, versions()))
@@ -68,13 +69,13 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
         ),
     )
     for step in steps:
-        _save_adapter(folder / f"checkpoint-{step}", run, seed + step)
+        _save_trained(folder / f"checkpoint-{step}", run, seed + step)
         checkpoints.mark_complete(folder / f"checkpoint-{step}")
     return folder
 
 
-def _save_adapter(folder: Path, run: Run, seed: int) -> None:
-    """A fresh adapter whose second factors, zero before training, are random."""
+def _save_trained(folder: Path, run: Run, seed: int) -> None:
+    """A fresh adapter whose second factors, zero before training, are random; or a model with other keys."""
     import torch
 
     from forecaster.modeling import adapters, training
@@ -82,7 +83,7 @@ def _save_adapter(folder: Path, run: Run, seed: int) -> None:
     model = training.build_model(run)
     torch.manual_seed(seed)
     for name, tensor in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or (run.tuner == "full" and "k_proj" in name):
             torch.nn.init.normal_(tensor, std=0.05)
     model.save_pretrained(folder)
     adapters.sort_adapter_config(folder)

@@ -33,7 +33,7 @@ TIERS = {
 ENTRY_TIER = 3
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
-LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run")
+LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run", "tuner")
 
 
 def _name(path: Path) -> str:

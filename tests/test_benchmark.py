@@ -30,6 +30,7 @@ import benchmark
 from forecaster.evaluation import scorecard
 from forecaster.evaluation.predictions import Prediction, read_predictions, write_record
 from forecaster.evaluation.published import RougeCache
+from forecaster.hashes import sha256_of
 
 KEY = "sk-canary-0123456789abcdef"
 Done = subprocess.CompletedProcess[str]
@@ -394,6 +395,30 @@ def test_every_checkpoint_is_scored_on_validation_rows_and_the_best_one_answers_
     (adapter / "checkpoint-60" / "manifest.json").unlink()
     text = refused("generate", "--adapter", adapter, "--checkpoints", "all")
     assert "--checkpoints: finds no complete checkpoint in" in text
+
+
+def test_a_fully_fine_tuned_model_and_its_checkpoints_answer_in_place_of_the_base(
+    data: Path, tmp_path: Path
+) -> None:
+    flags = ("--tuner", "full", "--validation_share", "0.3")
+    folder = finished_run(tmp_path / "run", data, *flags, steps=(20, 40))
+    done = answered("generate", "--adapter", folder, "--checkpoints", "all")
+    assert "is the best of 2 on 3 validation rows." in done.stdout
+    inner = folder / "benchmark" / "checkpoints"
+    assert count_by_model(inner) == {"20": 3, "40": 3}
+    answered("generate", "--adapter", folder)
+    lines = predictions(folder / "benchmark")
+    of = {name: [li["answer"] for li in lines if li["model"] == name] for name in ("base", "fine-tuned")}
+    assert len(of["base"]) == len(of["fine-tuned"]) == 6
+    assert of["base"] != of["fine-tuned"]
+    models = read_json(folder / "benchmark" / "benchmark.json")["models"]
+    assert models["base"]["adapter_sha256"] is None
+    assert models["fine-tuned"]["adapter_sha256"] == sha256_of(folder / "model.safetensors")
+
+    # Other weights are another model: its answers are made anew.
+    shutil.copy(folder / "checkpoint-20" / "model.safetensors", folder)
+    done = answered("generate", "--adapter", folder)
+    assert "The answers of fine-tuned were made otherwise" in done.stdout
 
 
 def test_checkpoints_need_validation_rows(data: Path, tmp_path: Path) -> None:

@@ -61,8 +61,13 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = registry.resolve(str(ROOT / "sample" / "base"))
     assert isinstance(base, registry.BaseModel)
     torch.manual_seed(7)
-    model = adapters.attach_lora(
-        adapters.load_base(base.location, "fp32"), rank=2, alpha=4, dropout=0.0, target_modules=("q_proj",)
+    model = adapters.attach(
+        adapters.load_base(base.location, "fp32"),
+        "lora",
+        rank=2,
+        alpha=4,
+        dropout=0.0,
+        target_modules=("q_proj",),
     )
     for name, tensor in model.named_parameters():
         if "lora_B" in name:

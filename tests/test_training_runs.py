@@ -267,20 +267,27 @@ def test_a_resume_that_would_spoil_the_run_changes_nothing(
         ({}, {"validation_share": 0.1}, "--validation_share: is 0.1; the run began with 0.0."),
         ({"validation_share": 0.2}, {}, "--validation_share: is 0.0; the run began with 0.2."),
         ({"validation_share": 0.2}, {"validation_share": 0.2}, None),
+        ({}, {"tuner": "dora"}, "--tuner: is dora; the run began with lora."),
+        ({"tuner": "full"}, {}, "--tuner: is lora; the run began with full."),
+        ({"tuner": "full"}, {"tuner": "full"}, None),
         ({"save_total_limit": 2}, {"save_total_limit": 9}, None),
     ],
 )
 def test_a_run_goes_on_with_the_parts_that_it_began_with(
     tmp_path: Path, former: dict[str, float], now: dict[str, Any], message: str | None
 ) -> None:
-    """A run of before the two flags has no record of them: it held nothing out."""
+    """A run of before these flags has no record of them: it held nothing out, and had LoRA."""
     config = TrainConfig(base_model="m", dataset="d", **now)
-    older = {k: v for k, v in as_flags(config).items() if k not in ("validation_share", "save_total_limit")}
+    older = {
+        k: v
+        for k, v in as_flags(config).items()
+        if k not in ("validation_share", "save_total_limit", "tuner")
+    }
     (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
     going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
     # Other parts mean another fingerprint: that is not told a second time.
-    fingerprint = "f" if message is None else "g"
+    fingerprint = "g" if message and "validation_share" in message else "f"
     corpus = Corpus(None, None, None, fingerprint)  # type: ignore[arg-type]
     if message is None:
         train_lora.check_same_run(going_on, corpus)

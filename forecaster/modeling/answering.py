@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,12 @@ import torch.distributed as dist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.modeling import generation, vllm_engine
+from forecaster.modeling.finished import holds_adapter
 from forecaster.modeling.generation import GeneratedBatch, Prompt
 from forecaster.modeling.hardware import Precision, Quantization
 from forecaster.modeling.registry import BaseModel
 from forecaster.modeling.rows import load_tokenizer
+from forecaster.modeling.tuner import Tuner
 
 Engine = Literal["hf", "vllm"]
 
@@ -27,6 +29,7 @@ class Answerer:
 
     name: str
     adapter: Path | None = None
+    """Folder of what was trained: an adapter, or a whole model."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,17 @@ Record = Callable[[Sequence[Reply], float], None]
 
 
 def choose_engine(
-    asked: Literal["auto", "hf", "vllm"], quantization: Quantization, ranks: int, lora_rank: int | None = None
+    asked: Literal["auto", "hf", "vllm"],
+    quantization: Quantization,
+    ranks: int,
+    tuner: Tuner | None = None,
+    lora_rank: int | None = None,
 ) -> Engine:
     """vLLM when it is asked for, or is there with a GPU and can do what is needed; else Hugging Face."""
     if asked != "auto":
         return asked
-    return "hf" if vllm_engine.problems(quantization, ranks, torch.cuda.is_available(), lora_rank) else "vllm"
+    found = vllm_engine.problems(quantization, ranks, torch.cuda.is_available(), tuner, lora_rank)
+    return "hf" if found else "vllm"
 
 
 def answer(
@@ -170,13 +178,19 @@ def _with_transformers(
 ) -> Iterator[tuple[Answerer, GeneratedBatch]]:
     # Merging changes the base weights: they serve one adapter, and are then loaded anew.
     model: PreTrainedModel | None = None
+    answering: PreTrainedModel | None = None
     for answerer, batches in todo:
+        adapter, base = answerer.adapter, plan.base
+        if adapter and not holds_adapter(adapter):
+            # A model of its own takes the base's place: both together may not fit.
+            model = answering = None
+            base, adapter = replace(base, location=str(adapter)), None
         if model is None:
             gpu = torch.cuda.current_device() if ranks.count > 1 and torch.cuda.is_available() else None
             model = generation.load_for_generation(
-                plan.base, plan.precision, plan.quantization, plan.trust_remote_code, gpu
+                base, plan.precision, plan.quantization, plan.trust_remote_code, gpu
             )
-        answering = generation.with_adapter(model, answerer.adapter) if answerer.adapter else model
+        answering = generation.with_adapter(model, adapter) if adapter else model
         for batch in generation.generate(
             answering,
             tokenizer,

@@ -21,6 +21,7 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling.hardware import KNOWN_GPUS
 from forecaster.modeling.memory import weight_bytes
 from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
+from forecaster.modeling.tuner import Tuner, parameter_counts
 from forecaster.settings import Settings
 
 OUTPUT_FOLDER = Path("finetuned_models")
@@ -70,9 +71,10 @@ class TrainConfig:
     )
     ds_config: str = _flag("auto", "Path, a name in ds_configs/, or auto: by GPU and number of ranks.")
     local_rank: int = _flag(-1, "Set by the launcher.")
+    tuner: Tuner = _flag("lora", "How weights are tuned: lora, qlora, dora, rslora or full.")
 
     lora_r: int = _flag(8, "LoRA rank.")
-    lora_alpha: int = _flag(16, "LoRA scale; updates are multiplied by alpha / r.")
+    lora_alpha: int = _flag(16, "LoRA scale; updates are multiplied by alpha / r (rslora: sqrt(r)).")
     lora_dropout: float = _flag(0.1, "Dropout before the LoRA factors.")
     target_modules: str = _flag(",".join(ALL_PROJECTIONS), "Comma list of linear layers to adapt.")
 
@@ -251,7 +253,25 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "It names a folder: at most 100 letters, digits, dots, dashes and underscores.",
     )
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
-    return problems
+    return problems + find_tuner_problems(config)
+
+
+def find_tuner_problems(config: TrainConfig) -> list[Problem]:
+    """Ways to tune, and base weights that do not go with them."""
+    if config.tuner == "qlora" and config.quantization == "none":
+        found = "is qlora, which is LoRA over 4-bit base weights, but --quantization is none."
+        return [Problem("--tuner", found, "Use --tuner lora, or --quantization 4bit.")]
+    if config.tuner == "full" and config.quantization == "4bit":
+        found = "is full, but weights in 4 bit cannot be trained."
+        return [Problem("--tuner", found, "Use --tuner qlora, or leave --quantization out.")]
+    return []
+
+
+def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
+    """What --tuner leaves open of --quantization: qlora means 4-bit base weights, full means whole ones."""
+    if config.tuner == "qlora":
+        return "4bit"
+    return "none" if config.tuner == "full" else config.quantization
 
 
 def find_model_problems(config: TrainConfig, model: BaseModel, settings: Settings) -> list[Problem]:
@@ -298,15 +318,20 @@ def find_quantization_problems(quantization: str) -> list[Problem]:
 
 
 def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) -> list[Problem]:
-    """Too little disk for the checkpoints and the adapter, or for the download of a hub model.
+    """Too little disk for the checkpoints and what is trained, or for the download of a hub model.
 
-    A checkpoint holds the adapter, its fp32 copy and two Adam moments: 16 bytes a parameter.
+    A checkpoint holds the trained weights twice (as a model or adapter, and as DeepSpeed's), their fp32 copy
+    and two Adam moments: 16 bytes a parameter in 16 bit. One more than stay is written before the oldest
+    goes. What training leaves counts as another; a whole model has up to 4 bytes a parameter.
     """
-    trainable = model.shape.lora_parameters(config.lora_r, config.target_module_names) if model.shape else 0
+    trainable = 0
+    if model.shape:
+        trainable, _ = parameter_counts(model.shape, config.tuner, config.lora_r, config.target_module_names)
+    result = 4 if config.tuner == "full" else 16
     kept = config.save_total_limit
     if config.evaluation_strategy == "steps" and config.eval_steps < 1:
         kept = min(kept, math.ceil(1 / config.eval_steps))  # no more are made
-    problems = disk_problem("--output_dir", output_dir, 50_000_000 + 16 * trainable * (kept + 2))
+    problems = disk_problem("--output_dir", output_dir, 50_000_000 + trainable * (16 * (kept + 1) + result))
     if not model.is_local and model.shape and not is_cached(model.location):
         problems += disk_problem("HF_HOME", Path(HF_HUB_CACHE), weight_bytes(model.shape, four_bit=False))
     return problems

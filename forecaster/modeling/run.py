@@ -12,11 +12,15 @@ from forecaster.modeling import checkpoints
 from forecaster.modeling.config import OUTPUT_FOLDER, TrainConfig
 from forecaster.modeling.hardware import Choice, Gpu
 from forecaster.modeling.registry import BaseModel
+from forecaster.modeling.tuner import Tuner
 
 # What a run's folder holds, besides tokenizer and chat template.
 RUN_CONFIG, DATASET_FILE, LOG_HISTORY = "run_config.json", "dataset.json", "log_history.json"
 TRAINER_STATE, DS_CONFIG, ROW_ORDER_FOLDER = "trainer_state.json", "ds_config.json", "row_order"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# A fully fine-tuned model; one of many gigabytes is cut into shards, which the index names.
+MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
+MODEL_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Run:
     """Empty: CPU."""
     output_dir: Path
     resume_from: Path | None
+
+    @property
+    def tuner(self) -> Tuner:
+        """`--tuner`; LoRA over 4-bit weights is QLoRA, whether it was asked for or is what fits."""
+        is_qlora = self.config.tuner == "lora" and self.choice.quantization == "4bit"
+        return "qlora" if is_qlora else self.config.tuner
 
 
 @dataclass(frozen=True)

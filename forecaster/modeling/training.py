@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from peft import PeftModel
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
@@ -98,18 +99,24 @@ def tokenise_parts(
         return {name: tokenise(rows, tokenizer, max_length) for name, rows in parts.items()}
 
 
-def build_model(run: Run) -> PeftModel:
-    """Base model with fresh adapters. Call it after `sft_config`, which tells transformers about ZeRO-3."""
+def build_model(run: Run) -> PreTrainedModel | PeftModel:
+    """Base model, trainable in the run's way. Call it after `sft_config`, which tells transformers about
+    ZeRO-3."""
     config, choice = run.config, run.choice
     # LoRA's factors start at random: the same on every rank and in every run of this seed.
     set_seed(config.seed)
     # A quantised model cannot be moved later: it is put on its GPU while it loads.
     device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.gpus else None
+    # DeepSpeed keeps fp32 copies of weights that train in 16 bit. Without it nobody does, and most updates
+    # are smaller than 16 bit can add to a weight: the weights are fp32 then, and computing is autocast.
+    whole = run.tuner == "full" and choice.ds_config is None
+    precision = "fp32" if whole else choice.precision
     base = adapters.load_base(
-        run.model.location, choice.precision, choice.quantization, config.trust_remote_code, device_map
+        run.model.location, precision, choice.quantization, config.trust_remote_code, device_map
     )
-    return adapters.attach_lora(
+    return adapters.attach(
         base,
+        run.tuner,
         rank=config.lora_r,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,
@@ -121,7 +128,7 @@ def build_model(run: Run) -> PeftModel:
 def make_trainer(
     run: Run,
     args: SFTConfig,
-    model: PeftModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     train_rows: datasets.Dataset,
     evaluated_rows: datasets.Dataset,
@@ -150,13 +157,17 @@ def save_run(
     dataset_record: Mapping[str, Any],
     model_card: str,
 ) -> int:
-    """Save adapter, tokenizer, template, logs and records into the output folder, then check the adapter.
+    """Save adapter or model, tokenizer, template, logs and records into the output folder, then check what
+    was trained.
 
     All ranks take part, because ZeRO-3 gathers the weights on save; rank 0 writes.
 
     Returns:
-        Tensors in the adapter.
+        Tensors in the adapter or model.
     """
+    if run.tuner == "full":
+        # It was switched off for training; who loads this model generates with it.
+        trainer.model.config.use_cache = True
     trainer.save_model(str(run.output_dir))
     if not trainer.is_world_process_zero():
         return 0
@@ -171,6 +182,8 @@ def save_run(
         # As it ran: the Trainer has put its values where the file says "auto".
         write_json(folder / DS_CONFIG, trainer.args.hf_deepspeed_config.config)
     (folder / "README.md").write_text(model_card, encoding="utf-8")
+    if run.tuner == "full":
+        return adapters.check_fully_trained(folder, run.model.location)
     return adapters.check_trained(folder)
 
 
@@ -183,6 +196,7 @@ def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[
         "resolved": {
             "base_model": location,
             "chat_template": template,
+            "tuner": run.tuner,
             "precision": run.choice.precision,
             "quantization": run.choice.quantization,
             "gradient_checkpointing": run.choice.gradient_checkpointing,

@@ -19,6 +19,7 @@ from forecaster.errors import Problem
 from forecaster.modeling.generation import Generated, GeneratedBatch, Prompt
 from forecaster.modeling.hardware import Precision, Quantization
 from forecaster.modeling.rows import end_token_ids
+from forecaster.modeling.tuner import Tuner
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -31,8 +32,14 @@ def is_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def problems(quantization: Quantization, ranks: int, has_gpu: bool, lora_rank: int | None) -> list[Problem]:
-    """What keeps vLLM from answering here, each with its way out."""
+def problems(
+    quantization: Quantization,
+    ranks: int,
+    has_gpu: bool,
+    tuner: Tuner | None = None,
+    lora_rank: int | None = None,
+) -> list[Problem]:
+    """What keeps vLLM from answering here, each with its way out; `tuner` is None for a base model alone."""
     found = []
     if not is_installed():
         way_out = "Install it into an environment of its own (it needs another torch), or use --engine hf."
@@ -45,6 +52,11 @@ def problems(quantization: Quantization, ranks: int, has_gpu: bool, lora_rank: i
     if ranks > 1:
         way_out = "Start one process, or use --engine hf, which shares the rows among ranks."
         found.append(Problem("--engine vllm", f"takes one rank, and there are {ranks}.", way_out))
+    if tuner == "dora":
+        found.append(Problem("--engine vllm", "cannot load DoRA adapters.", "Use --engine hf."))
+    if tuner == "full":
+        cannot = "holds one set of weights; a fully fine-tuned model and its base are two."
+        found.append(Problem("--engine vllm", cannot, "Use --engine hf."))
     if lora_rank is not None and room_for(lora_rank) is None:
         most = f"makes room for adapters up to rank {LORA_RANKS[-1]}, and this one has {lora_rank}."
         found.append(Problem("--engine vllm", most, "Use --engine hf."))

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError
 from forecaster.modeling.adapters import (
     ADAPTER_WEIGHTS,
-    attach_lora,
+    attach,
     check_trained,
     load_base,
     sort_adapter_config,
@@ -41,8 +41,9 @@ def lora(
     base: Path, dropout: float = 0.0, quantization: str = "none", checkpointing: bool = False
 ) -> PeftModel:
     model = load_base(str(base), "fp32", quantization)  # type: ignore[arg-type]
-    return attach_lora(
+    return attach(
         model,
+        "lora",
         rank=4,
         alpha=8,
         dropout=dropout,

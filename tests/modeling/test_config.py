@@ -15,6 +15,7 @@ from forecaster.modeling.config import (
     SchedulerChoice,
     TrainConfig,
     as_flags,
+    asked_quantization,
     find_disk_problems,
     find_model_problems,
     find_quantization_problems,
@@ -356,6 +357,47 @@ def test_any_other_scheduler_is_taken_as_asked(scheduler: str, warmup_ratio: str
     assert resolve_scheduler(flags) == SchedulerChoice(scheduler)
 
 
+# --- tuner --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--tuner", "qlora", "--quantization", "none"],
+            "--tuner: is qlora, which is LoRA over 4-bit base weights, but --quantization is none. "
+            "Use --tuner lora, or --quantization 4bit.",
+        ),
+        (
+            ["--tuner", "full", "--quantization", "4bit"],
+            "--tuner: is full, but weights in 4 bit cannot be trained. "
+            "Use --tuner qlora, or leave --quantization out.",
+        ),
+    ],
+)
+def test_a_tuner_that_contradicts_the_weights_is_refused(words: list[str], message: str) -> None:
+    assert [str(problem) for problem in find_value_problems(parse_flags([*NEEDED, *words]))] == [message]
+
+
+@pytest.mark.parametrize(
+    ("words", "quantization"),
+    [
+        ([], "auto"),
+        (["--quantization", "4bit"], "4bit"),
+        (["--tuner", "qlora"], "4bit"),
+        (["--tuner", "qlora", "--quantization", "4bit"], "4bit"),
+        (["--tuner", "full"], "none"),
+        (["--tuner", "dora"], "auto"),
+        (["--tuner", "dora", "--quantization", "4bit"], "4bit"),
+        (["--tuner", "rslora", "--quantization", "none"], "none"),
+    ],
+)
+def test_the_tuner_decides_what_quantization_leaves_open(words: list[str], quantization: str) -> None:
+    flags = parse_flags([*NEEDED, *words])
+    assert find_value_problems(flags) == []
+    assert asked_quantization(flags) == quantization
+
+
 # --- model, quantisation, disk ------------------------------------------------------------------------------
 
 
@@ -452,6 +494,29 @@ def test_disk_is_counted_for_as_many_checkpoints_as_stay(
             "shutil.disk_usage", lambda _, free=free_bytes: shutil._ntuple_diskusage(1, 0, free)
         )
         found.append(len(find_disk_problems(parse_flags([*NEEDED, *words]), local, tmp_path)))
+    assert found == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("tuner", "needed"),
+    [
+        # 50 MB; 16 bytes a parameter of two checkpoints that stay, of one more, and of the adapter
+        ("rslora", 50_000_000 + 4 * 16 * 9_232_384),
+        ("dora", 50_000_000 + 4 * 16 * (9_232_384 + 28 * (1536 + 256 + 256 + 1536 + 2 * 8960 + 1536))),
+        # 48 GB for the checkpoints of each 10^9 parameters, and 4 for the model
+        ("full", 50_000_000 + 1_543_714_304 * (3 * 16 + 4)),
+    ],
+)
+def test_disk_is_counted_for_what_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuner: str, needed: int
+) -> None:
+    local = registry.BaseModel("base", True, model_of("qwen2.5-1.5b").shape)
+    found = []
+    for free_bytes in (needed, needed - 1):
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda _, free=free_bytes: shutil._ntuple_diskusage(1, 0, free)
+        )
+        found.append(len(find_disk_problems(parse_flags([*NEEDED, "--tuner", tuner]), local, tmp_path)))
     assert found == [0, 1]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from forecaster.errors import ConfigurationError
 from forecaster.hashes import sha256_of
-from forecaster.modeling.finished import read_finished
+from forecaster.modeling.finished import read_finished, weights_sha256
 
 FLAGS = {
     "dataset": "rows.jsonl",
@@ -59,7 +59,7 @@ def test_a_finished_run_tells_its_base_model_its_flags_and_its_data(folder: Path
     assert run.dataset_record == DATA
     assert (run.base.location, run.base.is_local) == ("Qwen/Qwen2.5-1.5B-Instruct", False)
     assert run.log_history == folder / "log_history.json"
-    assert run.adapter_sha256() == sha256_of(folder / "adapter_model.safetensors")
+    assert weights_sha256(run.folder) == sha256_of(folder / "adapter_model.safetensors")
 
 
 def test_no_folder_and_a_file_are_no_run(tmp_path: Path) -> None:
@@ -93,6 +93,57 @@ def test_all_missing_files_are_named_at_once_and_a_folder_is_no_file(folder: Pat
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.safetensors").mkdir()
     assert "lacks dataset.json, adapter_model.safetensors. Give" in refusal(folder)
+
+
+# --- a fully fine-tuned model -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(folder: Path) -> Path:
+    write(folder / "run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"tuner": "full"}})
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    write(folder / "config.json", {})
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_fully_fine_tuned_run_has_a_model_instead_of_an_adapter(full: Path) -> None:
+    run = read_finished(full)
+    assert (run.tuner, run.lora_rank) == ("full", None)
+    assert weights_sha256(full) == sha256_of(full / "model.safetensors")
+
+
+def test_a_run_of_before_the_flag_is_lora(folder: Path) -> None:
+    run = read_finished(folder)
+    assert (run.tuner, run.lora_rank) == ("lora", 8)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_every_file_that_a_model_lacks_is_named(full: Path, name: str) -> None:
+    (full / name).unlink()
+    assert f"lacks {name}. Give" in refusal(full)
+
+
+def test_a_model_in_shards_needs_them_all(full: Path) -> None:
+    (full / "model.safetensors").unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    weight_map = {"a": shards[1], "b": shards[0], "c": shards[1]}
+    write(full / "model.safetensors.index.json", {"weight_map": weight_map})
+    assert f"lacks {', '.join(shards)}. Give" in refusal(full)
+    for name in shards:
+        (full / name).write_bytes(b"weights")
+    assert read_finished(full).tuner == "full"
+    (full / "model.safetensors.index.json").write_text("{")
+    assert "lacks a readable model.safetensors.index.json. Give" in refusal(full)
+
+
+def test_a_tuner_that_nobody_knows_is_a_damaged_record(full: Path) -> None:
+    write(full / "run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"tuner": "none"}})
+    assert "lacks adapter_config.json" in refusal(full)
+    write(full / "adapter_config.json", {})
+    (full / "adapter_model.safetensors").write_bytes(b"weights")
+    assert "holds a damaged run_config.json" in refusal(full)
 
 
 # --- the chat template --------------------------------------------------------------------------------------

@@ -74,11 +74,11 @@ def test_a_real_model_with_lora_of_rank_8_has_exactly_these_parameters(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from forecaster.modeling.adapters import attach_lora
+    from forecaster.modeling.adapters import attach
 
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(_real_config(alias))
-        model = attach_lora(base, rank=8, alpha=16, dropout=0.1, target_modules=ALL_PROJECTIONS)
+        model = attach(base, "lora", rank=8, alpha=16, dropout=0.1, target_modules=ALL_PROJECTIONS)
     assert model.get_nb_trainable_parameters() == (trainable, total)
 
 

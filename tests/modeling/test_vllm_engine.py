@@ -14,6 +14,7 @@ from forecaster.errors import ConfigurationError
 from forecaster.evaluation.config import parse_flags
 from forecaster.modeling import answering, vllm_engine
 from forecaster.modeling.hardware import Precision
+from forecaster.modeling.tuner import Tuner
 from forecaster.settings import Settings
 
 NOT_INSTALLED = (
@@ -34,9 +35,10 @@ def problems(
     quantization: Literal["none", "4bit"] = "none",
     ranks: int = 1,
     has_gpu: bool = True,
+    tuner: Tuner | None = None,
     lora_rank: int | None = None,
 ) -> list[str]:
-    return [str(found) for found in vllm_engine.problems(quantization, ranks, has_gpu, lora_rank)]
+    return [str(found) for found in vllm_engine.problems(quantization, ranks, has_gpu, tuner, lora_rank)]
 
 
 def test_it_says_whether_vllm_can_be_imported() -> None:
@@ -81,7 +83,8 @@ def test_what_is_asked_for_is_taken(asked: Literal["hf", "vllm"]) -> None:
 
 
 def test_nothing_stands_against_it_on_one_gpu_with_full_weights(installed: None) -> None:
-    assert problems() == problems(lora_rank=8) == problems(lora_rank=512) == []
+    assert problems() == problems(tuner="lora", lora_rank=8) == problems(lora_rank=512) == []
+    assert problems(tuner="rslora", lora_rank=8) == []
 
 
 @without_vllm
@@ -101,11 +104,18 @@ def test_each_hindrance_is_told_with_its_way_out(installed: None) -> None:
     assert problems(lora_rank=513) == [
         "--engine vllm: makes room for adapters up to rank 512, and this one has 513. Use --engine hf."
     ]
+    assert problems(tuner="dora", lora_rank=8) == [
+        "--engine vllm: cannot load DoRA adapters. Use --engine hf."
+    ]
+    assert problems(tuner="full") == [
+        "--engine vllm: holds one set of weights; a fully fine-tuned model and its base are two. "
+        "Use --engine hf."
+    ]
 
 
 @without_vllm
 def test_all_hindrances_are_told_at_once() -> None:
-    assert len(problems("4bit", 2, False, 1024)) == 5
+    assert len(problems("4bit", 2, False, "dora", 1024)) == 6
 
 
 @without_vllm
