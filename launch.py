@@ -12,6 +12,7 @@ A rented GPU:
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import re
 import shlex
@@ -19,9 +20,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from forecaster import nodes
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling import config, hardware
 from forecaster.modeling.run import RunFolder, find_run_folder
@@ -41,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         flags = config.parse_flags(train_flags)
         indices = gpu_indices(own.gpus, settings)
+        cluster = nodes.find_cluster(
+            *(own.hostfile, own.no_ssh, own.ssh_port, indices, own.gpus is not None),
+            settings.cuda_visible_devices,
+        )
         if flags.gpu and not flags.dry_run:
             raise ConfigurationError(
                 [Problem("--gpu", f"{flags.gpu} goes with --dry_run only.", "Choose GPUs with --gpus 0,1.")]
@@ -51,29 +58,34 @@ def main(argv: Sequence[str]) -> int:
     output_dir = folder.path if isinstance(folder, RunFolder) else flags.output_dir
     if output_dir and not flags.output_dir:
         train_flags += ["--output_dir", str(output_dir)]
-    env = rank_environment(indices)
+    env = nodes.environment(None, rank_environment(indices))
+    ranks = cluster.ranks if cluster else len(indices)
 
     # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
     check = subprocess.run(
         [sys.executable, str(ROOT / "train_lora.py"), *train_flags, "--dry_run"],
-        env=env | {"WORLD_SIZE": str(len(indices))} | cuda_visible(indices),
+        env=env | {"WORLD_SIZE": str(ranks)} | cuda_visible(indices),
         stdout=subprocess.PIPE,
         text=True,
     )
     if check.returncode:
         return check.returncode
     print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
-    training = deepspeed_command(indices, without_checking_flags(train_flags))
+    training = deepspeed_command(indices, without_checking_flags(train_flags), cluster)
     benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
-    commands = [training] if own.no_benchmark else [training, benchmark]
+    has_results = cluster is None or cluster.keeps_results
+    commands = [training, benchmark] if has_results and not own.no_benchmark else [training]
     if flags.dry_run:
         print("\n".join(f"$ {shlex.join(command)}" for command in commands))
         return 0
+    if cluster and (problems := nodes.find_start_problems(cluster)):
+        return report_problems("train.sh", ConfigurationError(problems))
 
     for command in commands:
         print(f"$ {shlex.join(command)}", flush=True)
         is_training = command is training
-        status = subprocess.run(command, env=env if is_training else env | cuda_visible(indices)).returncode
+        own_env = nodes.environment(cluster, env) if is_training else env | cuda_visible(indices)
+        status = subprocess.run(command, env=own_env).returncode
         if status:
             way_out = way_on(own, train_flags, output_dir) if is_training else "The same command goes on."
             if status == ConfigurationError.exit_status:
@@ -106,12 +118,22 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="train.sh",
         allow_abbrev=False,
-        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--no_benchmark] [--dry_run] [any flag of train_lora.py]",
+        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--no_benchmark] [--dry_run] "
+        "[any flag of train_lora.py]",
         description="Fine-tune under DeepSpeed, then benchmark. Without flags: the embedded default.",
         epilog="`python train_lora.py --help` lists its flags.",
     )
     parser.add_argument(
         "--gpus", help="GPUs to use, for example 2,3 (without a GPU: CPU ranks); default: all"
+    )
+    parser.add_argument(
+        "--hostfile", help="machines to use, reached over ssh: lines such as 10.0.0.1 slots=8"
+    )
+    parser.add_argument("--ssh_port", type=int, help="of the machines of --hostfile; default: ssh's own")
+    parser.add_argument(
+        "--no_ssh",
+        action="store_true",
+        help="each machine is started by hand; its environment tells its rank",
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
@@ -175,10 +197,15 @@ def rank_environment(indices: Sequence[int]) -> dict[str, str]:
     return env
 
 
-def deepspeed_command(indices: Sequence[int], train_flags: Sequence[str]) -> list[str]:
+def deepspeed_command(
+    indices: Sequence[int], train_flags: Sequence[str], cluster: nodes.Cluster | None = None
+) -> list[str]:
     script = Path(sys.executable).with_name("deepspeed")
     found = str(script) if script.exists() else shutil.which("deepspeed")
     launcher = [found] if found else [sys.executable, "-m", "deepspeed.launcher.runner"]
+    if cluster:
+        where = nodes.launcher_flags(cluster, cluster.hostfile or temporary_hostfile(cluster))
+        return [*launcher, *where, str(ROOT / "train_lora.py"), *nodes.script_flags(cluster, train_flags)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -194,11 +221,23 @@ def deepspeed_command(indices: Sequence[int], train_flags: Sequence[str]) -> lis
     ]
 
 
+def temporary_hostfile(cluster: nodes.Cluster) -> Path:
+    """The nodes that the environment described, as the launcher reads them; gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="forecaster-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "hostfile"
+    path.write_text(nodes.hostfile_text(cluster), encoding="utf-8")
+    return path
+
+
 def way_on(own: argparse.Namespace, train_flags: Sequence[str], output_dir: Path | str | None) -> str:
     if not output_dir or not any(Path(output_dir).glob("checkpoint-*/manifest.json")):
         return "It had saved no checkpoint yet; start it again."
     flags = [word for word in train_flags if word != "--resume"] + ["--resume"]
     flags += ["--gpus", own.gpus] if own.gpus else []
+    flags += ["--hostfile", own.hostfile] if own.hostfile else []
+    flags += ["--ssh_port", str(own.ssh_port)] if own.ssh_port else []
+    flags += ["--no_ssh"] if own.no_ssh else []
     flags += ["--no_benchmark"] if own.no_benchmark else []
     return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join(flags)}"
 

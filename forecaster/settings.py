@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from dotenv import find_dotenv, load_dotenv
@@ -92,6 +94,23 @@ def _whole_number(name: str, default: int) -> int:
 
 def _stripped(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
+
+
+def named_variables(names: Iterable[str]) -> dict[str, str]:
+    """Those of the named variables that are set and not blank."""
+    return {name: value for name in names if (value := _stripped(name))}
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a key, by the project's own names or by what names say."""
+    return name in _SECRET_NAMES or re.search(r"KEY|TOKEN|SECRET|PASSWORD", name.upper()) is not None
+
+
+def deepspeed_env_files() -> list[Path]:
+    """Files whose variables the deepspeed launcher copies to remote nodes: `DS_ENV_FILE`, else
+    `.deepspeed_env`, in the home folder and in the working folder."""
+    name = _stripped("DS_ENV_FILE") or ".deepspeed_env"
+    return [path for folder in (Path.home(), Path.cwd()) if (path := folder / name).is_file()]
 
 
 def redact(text: str) -> str:

@@ -26,6 +26,7 @@ TIERS = {
     "forecaster.settings": 1,
     "forecaster.tracking": 1,
     "forecaster.provenance": 1,
+    "forecaster.nodes": 1,
     "forecaster.data": 2,
     "forecaster.modeling": 2,
     "forecaster.evaluation": 2,
