@@ -19,7 +19,7 @@ from forecaster.records import Messages
 IGNORED = -100
 """Label id that the loss leaves out (torch's default `ignore_index`)."""
 _TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
-_TRAINING_COLUMNS = ("input_ids", "labels", "row_id")
+_TRAINING_COLUMNS = ("input_ids", "labels", "row_id", "tokens")
 
 
 class TemplateError(Exception):
@@ -218,7 +218,7 @@ class RowReport:
 def tokenise(
     rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[datasets.Dataset, RowReport]:
-    """Tokenise all rows through the datasets cache; columns input_ids, labels and row_id."""
+    """Tokenise all rows through the datasets cache; columns input_ids, labels, row_id and tokens."""
     done = rows.map(
         partial(tokenise_row, tokenizer=tokenizer, max_length=max_length),
         remove_columns=[name for name in rows.column_names if name != "row_id"],
