@@ -24,6 +24,7 @@ TIERS = {
     "forecaster.flags": 1,
     "forecaster.pace": 1,
     "forecaster.settings": 1,
+    "forecaster.supervision": 1,
     "forecaster.tracking": 1,
     "forecaster.provenance": 1,
     "forecaster.data": 2,
@@ -33,7 +34,7 @@ TIERS = {
 ENTRY_TIER = 3
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
-LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run")
+LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run", "stopping")
 
 
 def _name(path: Path) -> str:
