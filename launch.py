@@ -21,17 +21,24 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
 from forecaster import nodes
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.modeling import config, hardware
-from forecaster.modeling.run import RunFolder, find_run_folder
+from forecaster.modeling import checkpoints, config, hardware
+from forecaster.modeling.run import LOG_HISTORY, RunFolder, find_run_folder
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
+from forecaster.supervision import SAVED_UNFINISHED, StopSignals, remove_dead_build_locks, supervise
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED = "configs/embedded.yaml"
+REFUSED = ConfigurationError.exit_status
+NOT_WORTH_A_RESTART = (0, REFUSED, SAVED_UNFINISHED)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,6 +55,10 @@ def main(argv: Sequence[str]) -> int:
             *(own.hostfile, own.no_ssh, own.ssh_port, indices, own.gpus is not None),
             settings.cuda_visible_devices,
         )
+        if own.restarts < 0:
+            raise ConfigurationError(
+                [Problem("--restarts", f"is {own.restarts}.", "It has to be 0 or more.")]
+            )
         if flags.gpu and not flags.dry_run:
             raise ConfigurationError(
                 [Problem("--gpu", f"{flags.gpu} goes with --dry_run only.", "Choose GPUs with --gpus 0,1.")]
@@ -61,39 +72,124 @@ def main(argv: Sequence[str]) -> int:
     env = nodes.environment(None, rank_environment(indices))
     ranks = cluster.ranks if cluster else len(indices)
 
-    # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
-    check = subprocess.run(
-        [sys.executable, str(ROOT / "train_lora.py"), *train_flags, "--dry_run"],
-        env=env | {"WORLD_SIZE": str(ranks)} | cuda_visible(indices),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if check.returncode:
-        return check.returncode
-    print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
-    training = deepspeed_command(indices, without_checking_flags(train_flags), cluster)
-    benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
-    has_results = cluster is None or cluster.keeps_results
-    commands = [training, benchmark] if has_results and not own.no_benchmark else [training]
-    if flags.dry_run:
-        print("\n".join(f"$ {shlex.join(command)}" for command in commands))
-        return 0
-    if cluster and (problems := nodes.find_start_problems(cluster)):
-        return report_problems("train.sh", ConfigurationError(problems))
-
-    for command in commands:
-        print(f"$ {shlex.join(command)}", flush=True)
-        is_training = command is training
-        own_env = nodes.environment(cluster, env) if is_training else env | cuda_visible(indices)
-        status = subprocess.run(command, env=own_env).returncode
-        if status:
-            way_out = way_on(own, train_flags, output_dir) if is_training else "The same command goes on."
-            if status == ConfigurationError.exit_status:
-                way_out = "Mend what is listed above."
-            name = "Training" if is_training else "The adapter is complete, but the benchmark"
-            print(f"\n{name} stopped with status {status}. {way_out}", file=sys.stderr)
+    with StopSignals() as signals:
+        # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
+        check = subprocess.run(
+            [sys.executable, str(ROOT / "train_lora.py"), *train_flags, "--dry_run"],
+            env=env | {"WORLD_SIZE": str(ranks)} | cuda_visible(indices),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if signals.received:
+            print(f"\nStopped by {signals.received.name} before anything began.", file=sys.stderr)
+            return SAVED_UNFINISHED
+        if check.returncode:
+            return check.returncode
+        print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
+        train_flags = without_checking_flags(train_flags)
+        benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
+        is_benchmarked = not own.no_benchmark and (cluster is None or cluster.keeps_results)
+        if flags.dry_run:
+            training = deepspeed_command(indices, train_flags, cluster)
+            for command in [training, benchmark] if is_benchmarked else [training]:
+                print(f"$ {shlex.join(command)}")
+            return 0
+        if cluster and (problems := nodes.find_start_problems(cluster)):
+            return report_problems("train.sh", ConfigurationError(problems))
+        folder_of_run = Path(output_dir or ".")
+        job = Job(own, train_flags, indices, cluster, env, folder_of_run, flags.grace_seconds, signals)
+        if status := job.train():
             return status
-    return 0
+        return job.benchmark(benchmark) if is_benchmarked else 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was checked and now runs, under the eyes of this process."""
+
+    own: argparse.Namespace
+    train_flags: Sequence[str]
+    indices: Sequence[int]
+    cluster: nodes.Cluster | None
+    env: Mapping[str, str]
+    output_dir: Path
+    grace_s: float
+    signals: StopSignals
+
+    def train(self) -> int:
+        """Train, as often as --restarts allows. Returns 0 when the adapter is complete."""
+        attempts = Retrying(
+            stop=stop_after_attempt(self.own.restarts + 1),
+            wait=wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+            retry=retry_if_result(lambda status: status not in NOT_WORTH_A_RESTART),
+            sleep=self._pause,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else 1,
+        )
+        status: int = attempts(self._train_once)
+        if self.signals.received and self._has_ended():
+            print(f"\nTraining had ended when {self.signals.received.name} came.", file=sys.stderr)
+            print("The benchmark was left out: benchmark.py --adapter makes it.", file=sys.stderr)
+        elif self.signals.received:
+            print(f"\nStopped by {self.signals.received.name}. {self._way_on()}", file=sys.stderr)
+        elif status:
+            way_out = "Mend what is listed above." if status == REFUSED else self._way_on()
+            print(f"\nTraining stopped with status {status}. {way_out}", file=sys.stderr)
+        return status
+
+    def benchmark(self, command: Sequence[str]) -> int:
+        print(f"$ {shlex.join(command)}", flush=True)
+        env = {**self.env, **cuda_visible(self.indices)}
+        status = supervise(command, env, self.signals, self.grace_s)
+        if status:
+            way_out = "Mend what is listed above." if status == REFUSED else "The same command goes on."
+            found = f"The adapter is complete, but the benchmark stopped with status {status}."
+            print(f"\n{found} {way_out}", file=sys.stderr)
+        return status
+
+    def _train_once(self) -> int:
+        if self.signals.received:
+            return SAVED_UNFINISHED
+        for lock in remove_dead_build_locks(torch_extensions_folder()):
+            print(f"Removed {lock}, which a killed build left.")
+        flags = list(self.train_flags)
+        if "--resume" not in flags and self._has_checkpoint():
+            flags.append("--resume")
+        command = deepspeed_command(self.indices, flags, self.cluster)
+        print(f"$ {shlex.join(command)}", flush=True)
+        env = nodes.environment(self.cluster, self.env)
+        status = supervise(command, env, self.signals, self.grace_s)
+        if self.signals.received:
+            return SAVED_UNFINISHED
+        if self.cluster and not self.cluster.keeps_results:
+            return status  # the run's folder is on another machine
+        # `deepspeed` ends with 0 also when its launch.py was killed.
+        return status if status or self._has_ended() else SAVED_UNFINISHED
+
+    def _pause(self, seconds: float) -> None:
+        print(f"\nTraining stopped; it starts again in {seconds:.0f} s.", file=sys.stderr, flush=True)
+        self.signals.wait(seconds)
+
+    def _has_ended(self) -> bool:
+        return (self.output_dir / LOG_HISTORY).exists()
+
+    def _has_checkpoint(self) -> bool:
+        return checkpoints.newest_complete(self.output_dir)[0] is not None
+
+    def _way_on(self) -> str:
+        flags = [word for word in self.train_flags if word != "--resume"]
+        for name in ("gpus", "hostfile", "ssh_port", "restarts"):
+            if value := getattr(self.own, name):
+                flags += [f"--{name}", str(value)]
+        flags += [f"--{name}" for name in ("no_ssh", "no_benchmark") if getattr(self.own, name)]
+        if not self._has_checkpoint():
+            return f"It had saved no checkpoint yet; start it again with:\n  ./train.sh {shlex.join(flags)}"
+        return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join([*flags, '--resume'])}"
+
+
+def torch_extensions_folder() -> Path:
+    """Where torch builds DeepSpeed's extensions."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions")
 
 
 def without_checking_flags(train_flags: Sequence[str]) -> list[str]:
@@ -118,8 +214,8 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="train.sh",
         allow_abbrev=False,
-        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--no_benchmark] [--dry_run] "
-        "[any flag of train_lora.py]",
+        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--restarts 3] "
+        "[--no_benchmark] [--dry_run] [any flag of train_lora.py]",
         description="Fine-tune under DeepSpeed, then benchmark. Without flags: the embedded default.",
         epilog="`python train_lora.py --help` lists its flags.",
     )
@@ -134,6 +230,9 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--no_ssh",
         action="store_true",
         help="each machine is started by hand; its environment tells its rank",
+    )
+    parser.add_argument(
+        "--restarts", type=int, default=0, help="start a training that died again, this many times"
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
@@ -228,18 +327,6 @@ def temporary_hostfile(cluster: nodes.Cluster) -> Path:
     path = folder / "hostfile"
     path.write_text(nodes.hostfile_text(cluster), encoding="utf-8")
     return path
-
-
-def way_on(own: argparse.Namespace, train_flags: Sequence[str], output_dir: Path | str | None) -> str:
-    if not output_dir or not any(Path(output_dir).glob("checkpoint-*/manifest.json")):
-        return "It had saved no checkpoint yet; start it again."
-    flags = [word for word in train_flags if word != "--resume"] + ["--resume"]
-    flags += ["--gpus", own.gpus] if own.gpus else []
-    flags += ["--hostfile", own.hostfile] if own.hostfile else []
-    flags += ["--ssh_port", str(own.ssh_port)] if own.ssh_port else []
-    flags += ["--no_ssh"] if own.no_ssh else []
-    flags += ["--no_benchmark"] if own.no_benchmark else []
-    return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join(flags)}"
 
 
 if __name__ == "__main__":

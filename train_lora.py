@@ -17,16 +17,24 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecaster import tracking
 from forecaster.data import sources
-from forecaster.errors import AdapterNotTrainedError, ConfigurationError, Problem
-from forecaster.modeling import checkpoints, config, hardware, registry
+from forecaster.errors import (
+    AdapterNotTrainedError,
+    ConfigurationError,
+    Problem,
+    TrainingFailedError,
+    TrainingStoppedError,
+)
+from forecaster.modeling import checkpoints, config, hardware, registry, stopping
 from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, RunFolder, find_run_folder
 from forecaster.modeling.tuner import parameter_counts
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
+from forecaster.supervision import SAVED_UNFINISHED
 
 if TYPE_CHECKING:
     from forecaster.modeling.rows import RowReport
@@ -47,11 +55,21 @@ def main(argv: Sequence[str]) -> int:
             if all(source.kind != "hub" for source in [*train_sources, *(test_sources or [])]):
                 print_counts(sources.load(train_sources, test_sources, flags.validation_share))
             return 0
-        train(run, settings, train_sources, test_sources)
+        watch = stopping.StopWatch(
+            flags.grace_seconds, settings.launched, settings.supervisor_pid, is_main=settings.rank == 0
+        )
+        watch.start()
+        train(run, settings, watch, train_sources, test_sources)
     except ConfigurationError as error:
         return report_problems("train_lora.py", error) if settings.rank == 0 else error.exit_status
-    except AdapterNotTrainedError as error:
-        print(f"\n{error}", file=sys.stderr)
+    except TrainingStoppedError as stopped:
+        if settings.rank == 0:
+            print(f"\n{stopped} --resume goes on.", flush=True)
+            tracking.finish()
+        return SAVED_UNFINISHED
+    except (AdapterNotTrainedError, TrainingFailedError) as error:
+        if settings.rank == 0:
+            print(f"\n{error}", file=sys.stderr, flush=True)
         return 1
     return 0
 
@@ -114,6 +132,8 @@ def resolve(
         folder = RunFolder(config.OUTPUT_FOLDER)
     if not flags.gpu:
         problems += config.find_disk_problems(flags, model, folder.path)
+    if folder.resume_from:
+        problems += find_rank_problems(folder.resume_from, settings.world_size)
     if problems or isinstance(choice, list):
         raise ConfigurationError(problems)
 
@@ -122,6 +142,15 @@ def resolve(
         train_sources,
         test_sources,
     )
+
+
+def find_rank_problems(checkpoint: Path, ranks: int) -> list[Problem]:
+    """Another number of ranks would take other rows in other steps, and ZeRO's shards would not fit."""
+    saved = checkpoints.ranks_of(checkpoint)
+    if saved == ranks:
+        return []
+    found = f"goes on from {checkpoint}, which {saved} rank(s) saved; this run has {ranks}."
+    return [Problem("--resume", found, f"Use {saved} GPU(s) (--gpus), or start anew without --resume.")]
 
 
 def find_gpus(
@@ -217,6 +246,7 @@ PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 def train(
     run: Run,
     settings: Settings,
+    watch: stopping.StopWatch,
     train_sources: Sequence[sources.Source],
     test_sources: Sequence[sources.Source] | None,
 ) -> None:
@@ -255,7 +285,7 @@ def train(
         max(period[-10:] for period in corpus.train["period"]),
     )
     if is_main:
-        run.output_dir.mkdir(parents=True, exist_ok=True)
+        prepare_folder(run.output_dir)
         training.write_json(run.output_dir / RUN_CONFIG, record)
         training.write_json(run.output_dir / DATASET_FILE, data_record)
         if run.config.report_to == "wandb":
@@ -263,7 +293,7 @@ def train(
     # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
     evaluated: training.EvaluatedPart = "test" if corpus.validation is None else "validation"
     trainer = training.make_trainer(
-        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated
+        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch
     )
     trainable, total = adapters.count_parameters(model)
     if is_main:
@@ -282,6 +312,14 @@ def train(
         tracking.finish()
 
 
+def prepare_folder(output_dir: Path) -> None:
+    """Make the folder of a run that begins or goes on, without what a killed one left half done."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for folder in checkpoints.remove_unfinished(output_dir):
+        print(f"Removed {folder}: a save that was not finished.", flush=True)
+    (output_dir / LOG_HISTORY).unlink(missing_ok=True)  # it says that a run has ended
+
+
 def check_rows_fit(flags: config.TrainConfig, reports: Mapping[str, RowReport]) -> None:
     """Raises ConfigurationError when a part has no row that is short enough."""
     if all(report.kept for report in reports.values()):
@@ -296,6 +334,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     {"config", "run_name", "output_dir", "resume", "dry_run", "gpu", "local_rank", "report_to", "num_workers"}
     | {"dataset", "test_dataset", "from_remote", "trust_remote_code", "ds_config", "max_new_tokens"}
     | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval", "save_total_limit"}
+    | {"grace_seconds", "max_skipped_steps", "keep_best"}
 )
 
 

@@ -41,6 +41,14 @@ class AdapterNotTrainedError(Exception):
         )
 
 
+class TrainingStoppedError(Exception):
+    """A training that was asked to stop, and did, with a complete checkpoint."""
+
+
+class TrainingFailedError(Exception):
+    """A training that cannot go on as it is; the text says what was found, and what to change."""
+
+
 class VendorError(Exception):
     """A data vendor did not give what was asked; the text never holds a key.
 

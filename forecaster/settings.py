@@ -15,6 +15,7 @@ from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.supervision import JOB
 
 _SECRET_NAMES = (
     "WANDB_API_KEY",
@@ -48,6 +49,8 @@ class Settings:
     world_size: int = 1
     launched: bool = False
     """Whether a distributed launcher (deepspeed, torchrun) started this process."""
+    supervisor_pid: int | None = None
+    """The process behind train.sh that looks after this one, on this machine."""
 
 
 def load_settings() -> Settings:
@@ -75,6 +78,7 @@ def load_settings() -> Settings:
         rank=_whole_number("RANK", 0),
         world_size=_whole_number("WORLD_SIZE", 1),
         launched="WORLD_SIZE" in os.environ,
+        supervisor_pid=int(job) if (job := os.environ.get(JOB, "").partition("-")[0]).isdecimal() else None,
     )
 
 

@@ -52,7 +52,9 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
         raise ConfigurationError(
             [Problem("WANDB_API_KEY", found, "Mend the key, or set WANDB_MODE=offline.")]
         ) from None
-    run_file.write_text(json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
+    temporary = run_file.with_name(f".{RUN_FILE}")
+    temporary.write_text(json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
+    temporary.replace(run_file)  # whole, or as before: a kill in between must not part one run in two
 
 
 def _init(

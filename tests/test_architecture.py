@@ -24,6 +24,7 @@ TIERS = {
     "forecaster.flags": 1,
     "forecaster.pace": 1,
     "forecaster.settings": 1,
+    "forecaster.supervision": 1,
     "forecaster.tracking": 1,
     "forecaster.provenance": 1,
     "forecaster.nodes": 1,
@@ -34,7 +35,9 @@ TIERS = {
 ENTRY_TIER = 3
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
-LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run", "tuner")
+LIGHT_MODELING = (
+    *("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run", "tuner", "stopping"),
+)
 
 
 def _name(path: Path) -> str:

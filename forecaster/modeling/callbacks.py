@@ -1,18 +1,14 @@
-"""What happens beside the steps of a training: lines of progress, and manifests of checkpoints."""
+"""What happens beside the steps of a training: lines of progress."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import torch.distributed as dist
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
-
-from forecaster.modeling import adapters, checkpoints
 
 EvaluatedPart = Literal["validation", "test"]
 """The part whose loss is computed in the course of training, as `eval_loss`."""
@@ -78,15 +74,3 @@ class ProgressLines(TrainerCallback):
             self._bar.write(line)
         else:
             print(line, flush=True)
-
-
-class MarkComplete(TrainerCallback):
-    """Writes a checkpoint's manifest once every rank has saved its part."""
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if dist.is_available() and dist.is_initialized():
-            dist.barrier()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            adapters.sort_adapter_config(folder)
-            checkpoints.mark_complete(folder)

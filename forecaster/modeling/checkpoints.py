@@ -1,15 +1,24 @@
-"""Which checkpoints are complete: a manifest with the hash of every file, written last, says so."""
+"""Checkpoints are complete or absent.
+
+One is written into a folder of another name; then every file and, last, a manifest with every file's hash is
+brought to the disk, and the folder gets its name. Nothing is loaded from a folder that is not as its manifest
+says: DeepSpeed unpickles what it finds there.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from forecaster.hashes import differences, sha256_of
 
 MANIFEST = "manifest.json"
+UNFINISHED_PREFIX = "tmp-checkpoint-"
 _PREFIX = "checkpoint-"
+_REPLACED, _PRUNED = "replaced", "pruned"
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,70 @@ class Skipped:
     reason: str
 
 
+def unfinished_folder(output_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step is written, as a folder with its later name inside."""
+    return output_dir / f"{UNFINISHED_PREFIX}{step}"
+
+
+def complete_folder(output_dir: Path, step: int) -> Path:
+    return output_dir / f"{_PREFIX}{step}"
+
+
+def commit(output_dir: Path, step: int) -> Path:
+    """Give the checkpoint of a step, which every rank has written, its manifest and its name.
+
+    Returns:
+        The folder of the complete checkpoint.
+
+    Raises:
+        OSError: the disk is full, or not writable; the checkpoint then stays unfinished.
+    """
+    folder = complete_folder(output_dir, step)
+    written = unfinished_folder(output_dir, step) / folder.name
+    for path in _files(written):
+        _to_disk(path)
+    mark_complete(written)
+    for path in [*(path for path in written.rglob("*") if path.is_dir()), written]:
+        _to_disk(path)
+    replaced = written.parent / _REPLACED
+    if folder.exists():  # a damaged one, whose step was done again
+        folder.rename(replaced)
+    written.rename(folder)
+    _to_disk(output_dir)
+    shutil.rmtree(written.parent)
+    return folder
+
+
+def prune(output_dir: Path, newest_step: int, limit: int, best_step: int | None = None) -> None:
+    """Remove all but the `limit` newest checkpoints up to `newest_step`, and the one of `best_step`."""
+    steps = [step for folder in _folders(output_dir) if (step := step_of(folder)) <= newest_step]
+    for step in steps[:-limit]:
+        if step != best_step:
+            # Renamed first: a kill while files go leaves no checkpoint that lacks some.
+            doomed = unfinished_folder(output_dir, step)
+            doomed.mkdir(exist_ok=True)
+            complete_folder(output_dir, step).rename(doomed / _PRUNED)
+            shutil.rmtree(doomed)
+
+
+def remove_unfinished(output_dir: Path) -> list[Path]:
+    """Remove what a kill in the middle of a save left; call it while no rank saves.
+
+    Returns:
+        The folders removed.
+    """
+    found = sorted(path for path in output_dir.glob(f"{UNFINISHED_PREFIX}*") if path.is_dir())
+    for folder in found:
+        shutil.rmtree(folder)
+    return found
+
+
 def mark_complete(folder: Path) -> None:
     """Write the manifest of a finished checkpoint, atomically; call it when every rank has saved."""
     manifest = {str(path.relative_to(folder)): sha256_of(path) for path in _files(folder)}
     temporary = folder / f".{MANIFEST}"
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    _to_disk(temporary)
     temporary.replace(folder / MANIFEST)
 
 
@@ -38,6 +106,12 @@ def fault(folder: Path) -> str | None:
         return "its manifest is damaged"
     if not isinstance(manifest, dict) or not manifest:
         return "its manifest is damaged"
+    # DeepSpeed loads shards by a pattern of names: one that was put there later would be unpickled too.
+    foreign = next(
+        (name for path in _files(folder) if (name := _name_in(folder, path)) not in manifest), None
+    )
+    if foreign:
+        return f"{foreign} is not in its manifest"
     return next((f"{name} {what}" for name, what in differences(folder, manifest)), None)
 
 
@@ -62,6 +136,15 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix(_PREFIX))
 
 
+def ranks_of(folder: Path) -> int:
+    """Ranks that saved a checkpoint: each leaves the state of its random numbers."""
+    return max(len(list(folder.glob("rng_state_*.pth"))), 1)
+
+
+def size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in _files(folder))
+
+
 def _folders(output_dir: Path) -> list[Path]:
     """Folders that are named like checkpoints, oldest first."""
     found = (
@@ -74,3 +157,16 @@ def _folders(output_dir: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lstrip(".") != MANIFEST)
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    return str(path.relative_to(folder))
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file's content, or a folder's names, written through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -93,13 +93,16 @@ class TrainConfig:
         "steps", "When to compute the test (or validation) loss and save."
     )
     eval_steps: float = _flag(0.1, "With steps: a count, or a fraction of all steps.")
-    save_total_limit: int = _flag(
-        2, "Newest checkpoints that stay; with 1, a kill during a save leaves none."
-    )
+    save_total_limit: int = _flag(2, "Newest checkpoints that stay; older ones go when the next is complete.")
+    keep_best: bool = _flag(False, "Also keep the checkpoint with the lowest loss on the evaluated rows.")
     log_interval: int = _flag(10, "Optimizer steps between log lines.")
     report_to: Literal["wandb", "none"] = _flag("wandb", "wandb: online with WANDB_API_KEY, else offline.")
 
     output_dir: str | None = _flag(None, "Default: finetuned_models/<run_name>_<time>.")
+    grace_seconds: float = _flag(60.0, "Time to save and leave after SIGTERM, SIGINT or SIGUSR1.")
+    max_skipped_steps: int = _flag(
+        8, "More fp16 steps in a row than this, skipped because gradients overflowed, end the run."
+    )
     resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
     dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
 
@@ -218,6 +221,13 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         0 <= config.validation_share < 0.5,
         "validation_share",
         "It is a share of the training weeks: 0 or more, and below 0.5.",
+    )
+    need(1 <= config.grace_seconds < math.inf, "grace_seconds", "It has to be 1 or more.")
+    need(config.max_skipped_steps >= 1, "max_skipped_steps", "It has to be 1 or more.")
+    need(
+        not (config.keep_best and config.evaluation_strategy == "no"),
+        "keep_best",
+        "Without evaluation, no checkpoint is the best: use --evaluation_strategy steps.",
     )
     need(config.max_length >= 16, "max_length", "It has to be 16 tokens or more.")
     need(config.max_new_tokens >= 1, "max_new_tokens", "It has to be 1 or more.")

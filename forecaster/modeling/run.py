@@ -57,7 +57,11 @@ def find_run_folder(config: TrainConfig) -> RunFolder | Problem:
         path = Path(config.output_dir or OUTPUT_FOLDER / f"{config.run_name}_{stamp}")
         # A run that died before its first checkpoint leaves records only: it may be started anew.
         leftovers = {RUN_CONFIG, DATASET_FILE, ROW_ORDER_FOLDER, "wandb", "wandb_run.json"}
-        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - leftovers):
+        ours = (checkpoints.UNFINISHED_PREFIX, ".")
+        if path.exists() and (
+            not path.is_dir()
+            or any(not e.name.startswith(ours) and e.name not in leftovers for e in path.iterdir())
+        ):
             return Problem(
                 "--output_dir",
                 f"{path} exists already.",

@@ -23,8 +23,9 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from forecaster.modeling import adapters
-from forecaster.modeling.callbacks import EvaluatedPart, MarkComplete, ProgressLines
+from forecaster.modeling.callbacks import EvaluatedPart, ProgressLines
 from forecaster.modeling.config import as_flags, resolve_scheduler
+from forecaster.modeling.durable import DurableTrainer
 from forecaster.modeling.rows import RowReport, tokenise
 from forecaster.modeling.run import (
     DATASET_FILE,
@@ -35,6 +36,7 @@ from forecaster.modeling.run import (
     TRAINER_STATE,
     Run,
 )
+from forecaster.modeling.stopping import StopWatch
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
 
 
@@ -133,17 +135,21 @@ def make_trainer(
     train_rows: datasets.Dataset,
     evaluated_rows: datasets.Dataset,
     evaluated: EvaluatedPart,
-) -> ForecasterTrainer:
+    watch: StopWatch,
+) -> DurableTrainer:
     """The trainer of a run; `evaluated` says which part the `evaluated_rows` are."""
-    trainer = ForecasterTrainer(
+    trainer = DurableTrainer(
         model=model,
         args=args,
         train_dataset=train_rows,
         eval_dataset=evaluated_rows,
         processing_class=tokenizer,
         data_collator=RowCollator(tokenizer.pad_token_id),
-        callbacks=[ProgressLines(evaluated), MarkComplete()],
+        callbacks=[ProgressLines(evaluated)],
         row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",
+        watch=watch,
+        keep_best=run.config.keep_best,
+        max_skipped_steps=run.config.max_skipped_steps,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -175,7 +181,6 @@ def save_run(
     adapters.sort_adapter_config(folder)
     tokenizer.save_pretrained(folder)
     trainer.state.save_to_json(str(folder / TRAINER_STATE))
-    write_json(folder / LOG_HISTORY, trainer.state.log_history)
     write_json(folder / DATASET_FILE, dataset_record)
     write_json(folder / RUN_CONFIG, record)
     if run.choice.ds_config:
@@ -183,8 +188,12 @@ def save_run(
         write_json(folder / DS_CONFIG, trainer.args.hf_deepspeed_config.config)
     (folder / "README.md").write_text(model_card, encoding="utf-8")
     if run.tuner == "full":
-        return adapters.check_fully_trained(folder, run.model.location)
-    return adapters.check_trained(folder)
+        tensors = adapters.check_fully_trained(folder, run.model.location)
+    else:
+        tensors = adapters.check_trained(folder)
+    # Last: a run with this file has ended.
+    write_json(folder / LOG_HISTORY, trainer.state.log_history)
+    return tensors
 
 
 def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -246,4 +255,7 @@ def dataset_record(
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    """Write a file whole or not at all: a kill leaves the former one."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
