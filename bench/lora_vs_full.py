@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tuners", default="lora,qlora,dora,rslora,full", help="comma list")
     parser.add_argument("--num_epochs", default="2", help="of the embedded run")
     parser.add_argument("--test_rows", type=int, default=24, help="that the embedded run answers; at most 64")
-    parser.add_argument("--folder", type=Path, help="keeps runs and benchmarks; default: a temporary one")
+    parser.add_argument("--folder", type=Path, help="keeps runs, and does not make them again; default: none")
     parser.add_argument("--measure", nargs=2, metavar=("TUNER", "BASE"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.measure:
@@ -86,7 +86,8 @@ def embedded_line(tuner: Tuner, folder: Path, num_epochs: str, test_rows: int) -
     flags = ["--config", str(EMBEDDED), "--report_to", "none", "--output_dir", str(run), "--tuner", tuner]
     flags += ["--test_dataset", str(rows), "--num_epochs", num_epochs, "--learning_rate", str(RATES[tuner])]
     flags += ["--quantization", "auto", "--eval_steps", "0.5"]
-    call("train_lora.py", *flags)
+    if not (run / "log_history.json").exists():
+        call("train_lora.py", *flags)
     call("benchmark.py", "--adapter", str(run), "--report_to", "none")
 
     base = registry.resolve(str(ROOT / "sample" / "base"))

@@ -14,12 +14,14 @@ import datasets
 import pytest
 from loopback_market import FINNHUB_KEY, Market, Planted, World, redirected
 from processes import ROOT, run_entry
+from small_runs import finished_run, write_dataset
 
 import data_pipeline
 import forecast
 from forecaster.data import outlook, prices
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Shown
+from forecaster.hashes import sha256_of
 from forecaster.modeling.finished import FinishedRun
 from forecaster.prompts import read_prompt, split_published
 
@@ -297,6 +299,21 @@ def test_any_text_is_answered_without_data(run_forecast: Forecast, market: Marke
     assert {record["prompt"] for record in records} == {"Will AAPL rise?", published}
     assert market.counts() == before
     assert not (tmp_path / "data").exists()
+
+
+def test_a_fully_fine_tuned_model_answers_as_an_adapter_does(
+    run_forecast: Forecast, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("rows")
+    write_dataset(data)
+    folder = finished_run(data / "run", data, "--tuner", "full")
+    (tmp_path / "prompt.txt").write_text("Will AAPL rise?", encoding="utf-8")
+    assert run_forecast("--prompt", "prompt.txt", adapter=folder) == 0
+    (path,) = (tmp_path / "forecasts").iterdir()
+    record = json.loads(path.read_text())
+    assert (record["adapter"], record["base_model"]) == (str(folder), str(ROOT / "sample" / "base"))
+    assert record["adapter_sha256"] == sha256_of(folder / "model.safetensors")
+    assert record["answer"]
 
 
 def test_it_is_a_program_that_ends_with_its_status(adapter: Path, market: Market, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from processes import ROOT, run, run_entry
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ import train_lora
 from forecaster.data.sources import Corpus
 from forecaster.errors import ConfigurationError
 from forecaster.modeling.config import TrainConfig, as_flags
+from forecaster.modeling.finished import read_finished
 from forecaster.modeling.hardware import Choice
 from forecaster.modeling.registry import BaseModel
 from forecaster.modeling.run import Run
@@ -295,6 +297,69 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
     with pytest.raises(ConfigurationError) as caught:
         train_lora.check_same_run(going_on, corpus)
     assert [str(problem) for problem in caught.value.problems] == [f"{message} Give the former value."]
+
+
+# --- tuners whose weights a ZeRO stage could lose -----------------------------------------------------------
+
+TUNED = ("--learning_rate", "1e-3", "--max_steps", "2", "--eval_steps", "1", "--warmup_ratio", "0")
+
+
+@pytest.fixture(scope="module")
+def full_zero2(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "full_zero2"
+    return short_run(data, folder, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED)
+
+
+def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
+    data: Path, full_zero2: Path, tmp_path: Path
+) -> None:
+    zero3 = short_run(data, tmp_path / "zero3", 2, 1, "fp32_zero3", "--tuner", "full", *TUNED)
+    assert losses(zero3) == pytest.approx(losses(full_zero2), abs=1e-5)
+    models = [load_file(folder / "model.safetensors") for folder in (BASE, full_zero2, zero3)]
+    base, two, three = models
+    assert base.keys() == two.keys() == three.keys()
+    for name, tensor in two.items():
+        assert not torch.equal(tensor, base[name]), name
+        assert (tensor - three[name]).abs().max() < 1e-5, name
+    for folder in (full_zero2, zero3):
+        assert not (folder / "adapter_config.json").exists()
+        last = folder / "checkpoint-2" / "model.safetensors"
+        assert last.read_bytes() == (folder / "model.safetensors").read_bytes()
+        run = read_finished(folder)
+        assert (run.tuner, run.resolved["quantization"]) == ("full", "none")
+
+
+def test_full_fine_tuning_goes_on_from_its_checkpoint(data: Path, full_zero2: Path, tmp_path: Path) -> None:
+    cut_short = tmp_path / "cut_short"
+    shutil.copytree(full_zero2, cut_short)
+    for name in ("model.safetensors", "log_history.json"):
+        (cut_short / name).unlink()
+    shutil.rmtree(cut_short / "checkpoint-2")
+    done = short_run(data, cut_short, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED, "--resume")
+    assert losses(done) == pytest.approx(losses(full_zero2), abs=1e-6)
+    assert (done / "model.safetensors").read_bytes() == (full_zero2 / "model.safetensors").read_bytes()
+
+
+def test_dora_under_zero_3_learns_as_a_plain_loop_does(data: Path, tmp_path: Path) -> None:
+    """Its magnitudes are norms of weights that ZeRO-3 has divided: they are right only if those are gathered,
+    when the adapter is made and at every step."""
+    flags = ("--tuner", "dora", "--lora_dropout", "0", *TUNED)
+    zero3 = short_run(data, tmp_path / "zero3", 2, 1, "fp32_zero3", *flags)
+    alone = tmp_path / "alone"
+    done = run_entry(
+        "train_lora.py",
+        data,
+        *("--base_model", str(BASE), "--dataset", "train.jsonl", "--test_dataset", "test.jsonl"),
+        *("--max_length", "1024", "--batch_size", "4", "--gradient_accumulation_steps", "1"),
+        *("--log_interval", "1", "--report_to", "none", "--output_dir", str(alone), *flags),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert losses(zero3) == pytest.approx(losses(alone), abs=1e-5)
+    saved = [load_file(folder / "adapter_model.safetensors") for folder in (zero3, alone)]
+    assert saved[0].keys() == saved[1].keys()
+    for name, tensor in saved[0].items():
+        assert (tensor - saved[1][name]).abs().max() < 1e-5, name
+    assert read_finished(zero3).tuner == "dora"
 
 
 def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path) -> None:

@@ -160,6 +160,12 @@ class ForecasterTrainer(SFTTrainer):
 
     # --- logging ---
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Saves tied weights once: below ZeRO-3 accelerate hands over clones, which no longer look tied."""
+        if state_dict:
+            state_dict = {k: v for k, v in state_dict.items() if k not in self.model.all_tied_weights_keys}
+        super()._save(output_dir, state_dict)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds speed and memory to a training loss, and to every loss `elapsed_s`.
 
