@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from forecaster import nodes
+from forecaster import doctor, nodes
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling import config, hardware
 from forecaster.modeling.run import RunFolder, find_run_folder
@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
             *(own.hostfile, own.no_ssh, own.ssh_port, indices, own.gpus is not None),
             settings.cuda_visible_devices,
         )
+        if own.doctor:
+            return doctor.run(cluster, indices)
         if flags.gpu and not flags.dry_run:
             raise ConfigurationError(
                 [Problem("--gpu", f"{flags.gpu} goes with --dry_run only.", "Choose GPUs with --gpus 0,1.")]
@@ -118,8 +120,8 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="train.sh",
         allow_abbrev=False,
-        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--no_benchmark] [--dry_run] "
-        "[any flag of train_lora.py]",
+        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--doctor] "
+        "[--no_benchmark] [--dry_run] [any flag of train_lora.py]",
         description="Fine-tune under DeepSpeed, then benchmark. Without flags: the embedded default.",
         epilog="`python train_lora.py --help` lists its flags.",
     )
@@ -134,6 +136,9 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--no_ssh",
         action="store_true",
         help="each machine is started by hand; its environment tells its rank",
+    )
+    parser.add_argument(
+        "--doctor", action="store_true", help="check this machine, or those of --hostfile; start nothing"
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
