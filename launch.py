@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
-from forecaster import nodes
+from forecaster import doctor, nodes
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling import checkpoints, config, hardware
 from forecaster.modeling.run import LOG_HISTORY, RunFolder, find_run_folder
@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
             *(own.hostfile, own.no_ssh, own.ssh_port, indices, own.gpus is not None),
             settings.cuda_visible_devices,
         )
+        if own.doctor:
+            return doctor.run(cluster, indices)
         if own.restarts < 0:
             raise ConfigurationError(
                 [Problem("--restarts", f"is {own.restarts}.", "It has to be 0 or more.")]
@@ -214,7 +216,7 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="train.sh",
         allow_abbrev=False,
-        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--restarts 3] "
+        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--doctor] [--restarts 3] "
         "[--no_benchmark] [--dry_run] [any flag of train_lora.py]",
         description="Fine-tune under DeepSpeed, then benchmark. Without flags: the embedded default.",
         epilog="`python train_lora.py --help` lists its flags.",
@@ -233,6 +235,9 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--restarts", type=int, default=0, help="start a training that died again, this many times"
+    )
+    parser.add_argument(
+        "--doctor", action="store_true", help="check this machine, or those of --hostfile; start nothing"
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)

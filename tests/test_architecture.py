@@ -28,6 +28,7 @@ TIERS = {
     "forecaster.tracking": 1,
     "forecaster.provenance": 1,
     "forecaster.nodes": 1,
+    "forecaster.doctor": 1,
     "forecaster.data": 2,
     "forecaster.modeling": 2,
     "forecaster.evaluation": 2,

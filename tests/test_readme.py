@@ -91,7 +91,10 @@ def test_readme_command(command: str, tmp_path: Path) -> None:
     elif words[0] == "./train.sh":
         flags = [word for word in words[1:] if word not in ("--dry_run", "--resume")]
         asked = [] if "--gpu" in flags else ["--gpu", gpu_of(words)]
-        done = run(["./train.sh", *flags, "--dry_run", *asked])
+        (tmp_path / "hosts").write_text("10.0.0.1 slots=2\n10.0.0.2 slots=2\n")
+        flags = [str(tmp_path / word) if word == "hosts" else word for word in flags]
+        node = {"NODE_RANK": "0", "NNODES": "2", "MASTER_ADDR": "10.0.0.1"} if "--no_ssh" in flags else {}
+        done = run(["./train.sh", *flags, "--dry_run", *asked], **node)
     elif words[:2] == ["python", "benchmark.py"]:
         done = run(
             [sys.executable, *of_a_small_run(words[1:], tmp_path), "--output_dir", str(tmp_path / "out")]

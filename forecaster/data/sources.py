@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -388,9 +389,12 @@ def _row_faults(prompt: object, answer: object, period: object, label: object, s
 def _prepare(rows: datasets.Dataset, row_id_prefix: str) -> datasets.Dataset:
     text, number = datasets.Value("string"), datasets.Value("float64")
     if RETURN_COLUMN not in rows.column_names:
-        rows = rows.add_column(RETURN_COLUMN, [None] * len(rows))
+        rows = rows.add_column(RETURN_COLUMN, [None] * len(rows), feature=number)
     rows = rows.select_columns([*COLUMNS, RETURN_COLUMN])
-    rows = rows.cast(datasets.Features({**dict.fromkeys(COLUMNS, text), RETURN_COLUMN: number}))
+    wanted = datasets.Features({**dict.fromkeys(COLUMNS, text), RETURN_COLUMN: number})
+    # A cast writes all rows once more, and on every rank.
+    if rows.features != wanted:
+        rows = rows.cast(wanted)
     return rows.add_column("row_id", [f"{row_id_prefix}#{i}" for i in range(len(rows))])
 
 
@@ -401,8 +405,9 @@ def _row_id_names(all_sources: Sequence[Source]) -> dict[str, str]:
 
 
 def _keys(rows: datasets.Dataset) -> list[RowKey]:
+    """One for each row, in a few dozen bytes: symbols and days are kept once."""
     return [
-        RowKey(symbol.strip().upper(), *parse_period(period))
+        RowKey(sys.intern(symbol.strip().upper()), *parse_period(period))
         for symbol, period in zip(rows["symbol"], rows["period"], strict=True)
     ]
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
 TEST_SHARE_OF_WEEKS = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowKey:
     """What a split needs to know of a row."""
 
@@ -21,6 +22,7 @@ class RowKey:
     week_end: date
 
 
+@lru_cache(maxsize=4096)  # more weeks than any set has; a million rows share their days
 def parse_period(period: str) -> tuple[date, date]:
     """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
     start, separator, end = period.partition(" to ")

@@ -103,8 +103,9 @@ def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Tokens that end an answer: the end-of-text token, and the end-of-turn token of the Llama-3 and Qwen
     forms."""
     names = (tokenizer.eos_token, "<|eot_id|>", "<|im_end|>")
-    vocabulary = tokenizer.get_vocab()
-    return {vocabulary[name] for name in names if name in vocabulary}
+    # Not through get_vocab: it builds a dictionary of every token, and this is asked for each row.
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+    return {i for name, i in ids.items() if i is not None and tokenizer.convert_ids_to_tokens(i) == name}
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str | None) -> str:
@@ -164,7 +165,10 @@ def tokenise_row(
     """
     messages = split_published(row["prompt"])
     prompt, answer = prompt_and_answer_ids(tokenizer, messages, row["answer"])
-    fitted = fit(messages, max_length - len(answer), lambda m: len(prompt_ids(tokenizer, m)))
+    limit = max_length - len(answer)
+    # Most rows fit as they are: their prompt is not tokenised once more to count it.
+    whole = FittedPrompt(messages, 0) if len(prompt) <= limit else None
+    fitted = whole or fit(messages, limit, lambda m: len(prompt_ids(tokenizer, m)))
     if fitted is None:
         bare = Messages(
             messages.system, without_oldest_news(messages.user, len(news_item_spans(messages.user)))

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from forecaster.modeling.run import (
 )
 from forecaster.modeling.stopping import StopWatch
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
+
+LONGEST_TOKENISING = timedelta(hours=12)
 
 
 def sft_config(run: Run) -> SFTConfig:
@@ -96,9 +99,23 @@ def agree_on_output_dir(args: SFTConfig, output_dir: Path) -> Path:
 def tokenise_parts(
     args: SFTConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, **parts: datasets.Dataset
 ) -> dict[str, tuple[datasets.Dataset, RowReport]]:
-    """Tokenise each part on rank 0 first; the other ranks then read its cache."""
-    with args.main_process_first(desc="tokenising"):
+    """Tokenise each part on the first rank of each machine; the others then read its cache.
+
+    The others wait in a group of their own: a million rows take longer than `ddp_timeout`, after which a wait
+    in the default group ends the run.
+    """
+
+    def tokenised() -> dict[str, tuple[datasets.Dataset, RowReport]]:
         return {name: tokenise(rows, tokenizer, max_length) for name, rows in parts.items()}
+
+    if not dist.is_initialized():
+        return tokenised()
+    patient = dist.new_group(timeout=LONGEST_TOKENISING)
+    done = tokenised() if args.local_process_index == 0 else None
+    dist.barrier(patient)
+    done = done or tokenised()
+    dist.destroy_process_group(patient)
+    return done
 
 
 def build_model(run: Run) -> PreTrainedModel | PeftModel:
