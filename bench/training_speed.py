@@ -47,7 +47,7 @@ from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.modeling.rows import IGNORED, load_tokenizer, tokenise_row
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
 
-MICRO_BATCH_SIZE, ACCUMULATION, STEPS_PER_ROUND, SEED = 4, 4, 2, 42
+MICRO_BATCH_SIZE, ACCUMULATION, STEPS_PER_ROUND, SEED = 4, 4, 1, 42
 HIDDEN, LAYERS, INTERMEDIATE, HEADS, KV_HEADS = 256, 8, 688, 8, 2
 DROPOUT = 0.1
 """The recipe's."""
@@ -331,6 +331,11 @@ class Rounds(TrainerCallback):
         batches = self._batches[(number - 1) * count : number * count]
         for loop, kind in self._sides.values():
             loop.run(divided(batches, kind, number))
+        taken = {"trainer": self.seconds[-1]} | {
+            name: loop.seconds[-1] for name, (loop, _) in self._sides.items()
+        }
+        times = "  ".join(f"{name} {t.wall_s:.1f} ({t.processor_s:.1f})" for name, t in taken.items())
+        print(f"round {number - 1}, wall (processor) seconds: {times}", flush=True)
         self.on_train_begin()
 
 
