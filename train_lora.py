@@ -298,6 +298,7 @@ def train(
     trainable, total = adapters.count_parameters(model)
     if is_main:
         print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
+        print(f"{training.attention_of(run).reason}.", flush=True)
 
     result = trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
 

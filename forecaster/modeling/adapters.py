@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -27,11 +28,12 @@ def load_base(
     quantization: Quantization = "none",
     trust_remote_code: bool = False,
     device_map: dict[str, int] | str | None = None,
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa",
 ) -> PreTrainedModel:
     """Load base weights in the precision of the run, or in 4 bit (NF4, double quantisation) computing in it.
 
-    Attention is SDPA: it has kernels on every GPU and, unlike eager attention, does not overflow in fp16 on
-    Qwen2.5.
+    The default attention is SDPA: it has kernels on every GPU and, unlike eager attention, does not overflow
+    in fp16 on Qwen2.5.
     """
     four_bit = None
     if quantization == "4bit":
@@ -47,7 +49,7 @@ def load_base(
             dtype=DTYPES[precision],
             quantization_config=four_bit,
             trust_remote_code=trust_remote_code,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             device_map=device_map,
             output_loading_info=True,
         )

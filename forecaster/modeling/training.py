@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
 from forecaster.modeling import adapters
+from forecaster.modeling.attention import Attention, choose_attention
 from forecaster.modeling.callbacks import EvaluatedPart, ProgressLines
 from forecaster.modeling.config import as_flags, resolve_scheduler
 from forecaster.modeling.durable import DurableTrainer
@@ -41,6 +43,9 @@ from forecaster.modeling.stopping import StopWatch
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
 
 LONGEST_TOKENISING = timedelta(hours=12)
+FEWEST_MEASURED_ROWS = 4
+"""Rows of a batch that is only measured, at least: without a backward pass these need less memory than one
+row does in training with checkpointing."""
 
 
 def sft_config(run: Run) -> SFTConfig:
@@ -58,7 +63,7 @@ def sft_config(run: Run) -> SFTConfig:
         deepspeed=str(choice.ds_config) if choice.ds_config else None,
         activation_checkpointing=choice.gradient_checkpointing,
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
+        per_device_eval_batch_size=max(config.batch_size, FEWEST_MEASURED_ROWS),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -118,6 +123,12 @@ def tokenise_parts(
     return done
 
 
+def attention_of(run: Run) -> Attention:
+    """The attention kernels of this run on this machine."""
+    installed = importlib.util.find_spec("flash_attn") is not None
+    return choose_attention(run.gpus, run.choice.precision, installed)
+
+
 def build_model(run: Run) -> PreTrainedModel | PeftModel:
     """Base model, trainable in the run's way. Call it after `sft_config`, which tells transformers about
     ZeRO-3."""
@@ -131,7 +142,12 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
     whole = run.tuner == "full" and choice.ds_config is None
     precision = "fp32" if whole else choice.precision
     base = adapters.load_base(
-        run.model.location, precision, choice.quantization, config.trust_remote_code, device_map
+        run.model.location,
+        precision,
+        choice.quantization,
+        config.trust_remote_code,
+        device_map,
+        attention_of(run).implementation,
     )
     return adapters.attach(
         base,
@@ -161,7 +177,7 @@ def make_trainer(
         train_dataset=train_rows,
         eval_dataset=evaluated_rows,
         processing_class=tokenizer,
-        data_collator=RowCollator(tokenizer.pad_token_id),
+        data_collator=RowCollator(tokenizer.pad_token_id, attention_of(run).padding_free),
         callbacks=[ProgressLines(evaluated)],
         row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",
         watch=watch,
@@ -229,7 +245,7 @@ def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[
             "ds_config": run.choice.ds_config.name if run.choice.ds_config else None,
             "scheduler": resolve_scheduler(run.config).name,
             "rows_per_optimizer_step": effective_batch,
-            "reasons": list(run.choice.reasons),
+            "reasons": [*run.choice.reasons, attention_of(run).reason],
         },
         "versions": dict(versions),
     }
