@@ -150,6 +150,8 @@ class DurableTrainer(ForecasterTrainer):
             rows = [[]] * self.args.world_size
             dist.all_gather_object(rows, own_rows)
         self._watch.leave(1)
+        if self._row_order is not None:
+            self._row_order.flush()
         way_out = "Look at these rows, lower --learning_rate"
         way_out += ", or use --precision bf16" if self.args.fp16 else ", or lengthen --warmup_ratio"
         names = ", ".join(row for part in rows for row in part)
