@@ -38,6 +38,7 @@ class Training:
 
     def __init__(self, data: Path, output_dir: Path, ds_config: str, *more: str) -> None:
         self.output_dir = output_dir
+        self._started_s = time.time()
         self._mark = secrets.token_hex(8)
         self._log = data / f"{output_dir.name}-{self._mark}.log"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -124,6 +125,11 @@ class Training:
             self.process.poll()
         self.process.wait()
 
+    def has_written(self, name: str) -> bool:
+        """Whether a file of the output folder was written since the start, not by an earlier training."""
+        path = self.output_dir / name
+        return path.exists() and path.stat().st_mtime >= self._started_s
+
     def resume_command(self) -> str:
         """The last line that train.sh printed: how to go on."""
         return self.output().rstrip().splitlines()[-1].strip()
@@ -135,12 +141,12 @@ def loading(training: Training) -> bool:
 
 
 def about_to_train(training: Training) -> bool:
-    return (training.output_dir / "run_config.json").exists()
+    return training.has_written("run_config.json")
 
 
 def stepping(training: Training) -> bool:
     """The first steps were begun."""
-    return (training.output_dir / "row_order" / "rank_1.jsonl").exists()
+    return training.has_written("row_order/rank_1.jsonl")
 
 
 def saving(step: int) -> Callable[[Training], bool]:
