@@ -4,8 +4,8 @@
     python bench/kill_matrix.py --only random      20 random SIGKILLs, at least a quarter inside a save
     python bench/kill_matrix.py --only signals --zero 2
 
-Per line: what was done, the exit status, the seconds that the ranks needed to leave, the checkpoints
-that are there then, and whether losses, rates, row order and adapter bytes at the end are those of the undisturbed training.
+Per line: what was done, the exit status, the seconds that the ranks needed to leave, the checkpoints that are
+there then, and whether losses, rates, row order and adapter bytes end as those of the undisturbed training.
 """
 
 from __future__ import annotations
