@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from kills import (
     stepping,
     write_rows,
 )
-from processes import run_entry
+from processes import ROOT, run, run_entry
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,40 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_says_what_is_need
     assert "Earlier checkpoints stay. Free some space, and go on with --resume." in training.output()
     assert complete_checkpoints(training.output_dir) == ["checkpoint-2"]
     assert list(training.output_dir.glob("tmp-*")) == []
+
+
+def test_a_stop_in_the_middle_of_an_evaluation_saves_and_the_evaluation_is_made_later(data: Path) -> None:
+    """All 48 test rows of the sample, so that the evaluation of step 2 lasts."""
+    command = [
+        *(
+            sys.executable,
+            "-u",
+            str(ROOT / "train_lora.py"),
+            "--base_model",
+            str(BASE),
+            "--report_to",
+            "none",
+        ),
+        *("--dataset", "train.jsonl", "--test_dataset", str(ROOT / "sample" / "dataset" / "test.jsonl")),
+        *("--max_length", "1024", "--batch_size", "2", "--gradient_accumulation_steps", "1"),
+        *("--max_steps", "3", "--log_interval", "2", "--eval_steps", "2", "--output_dir", "evaluating"),
+    ]
+    with subprocess.Popen(command, cwd=data, stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        for line in training.stdout:
+            if line.startswith("step 2/3  loss "):  # the evaluation comes next
+                training.send_signal(signal.SIGTERM)
+    assert training.returncode == 75
+    folder = data / "evaluating"
+    assert complete_checkpoints(folder) == ["checkpoint-2"]
+    assert (folder / "checkpoint-2" / "evaluation_pending").exists()
+    done = run([*command, "--resume"], data)
+    assert done.returncode == 0, done.stderr
+    history = json.loads((folder / "log_history.json").read_text())
+    assert [entry["step"] for entry in history if "eval_loss" in entry] == [2, 3]
+    assert [entry["step"] for entry in history if "loss" in entry] == [2]
+    order = (folder / "row_order" / "rank_0.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in order] == [1, 2, 3]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_rows_of_the_step(data: Path) -> None:
