@@ -70,7 +70,7 @@ class Matrix:
         self._expected = result(undisturbed.output_dir)
 
     def signalled(self, number: signal.Signals, target: str) -> bool:
-        """Stop in the first steps, and once more after the next checkpoint by the same means."""
+        """Signal one process in the first steps."""
         name = f"{number.name}-{target}"
         training = self._start(name).when(stepping).send(number, target)
         return self._finish(name, training)
@@ -91,34 +91,29 @@ class Matrix:
         return self._finish("shard", training)
 
     def random_kills(self, kills: int, chance: random.Random) -> int:
-        """SIGKILLs of everything, chained: each start gets one, until a training has had enough to end."""
+        """SIGKILLs of everything, one in each start of a training, until most of its steps are done."""
         in_save = [True] * max(1, -(-kills // 4))
         kinds = in_save + [chance.random() < 0.3 for _ in range(kills - len(in_save))]
         chance.shuffle(kinds)
         bad = 0
         while kinds:
-            chain, kinds = kinds[:4], kinds[4:]
-            name = f"random-{len(kinds)}"
+            name, done = f"random, {len(kinds)} to go", 0
             training: Training | None = None
-            for kind in chain:
+            while kinds and done < 4:
                 training = self._start(name, training)
-                done = max(
-                    (int(c.rpartition("-")[2]) for c in complete_checkpoints(training.output_dir)), default=0
-                )
-                training.when(self._moment(kind, done, chance)).kill_everything()
-                if done >= 4:
-                    break
+                training.when(self._moment(kinds.pop(), done, chance)).kill_everything()
+                done = max(map(_step, complete_checkpoints(training.output_dir)), default=0)
             assert training is not None
             bad += self._finish(name, training)
         return bad
 
     def _moment(self, in_save: bool, done: int, chance: random.Random) -> Moment:
-        if in_save and done < 6:
+        if in_save:
             return saving(done + 2)
         return chance.choice([loading, about_to_train, stepping])
 
     def _start(self, name: str, earlier: Training | None = None) -> Training:
-        folder = self._data / f"{self._ds_config}-{name}"
+        folder = self._data / f"{self._ds_config}-{name.replace(', ', '-').replace(' ', '-')}"
         more = ["--resume"] if earlier and complete_checkpoints(folder) else []
         return Training(self._data, folder, self._ds_config, *more)
 
@@ -136,6 +131,10 @@ class Matrix:
         if not same:
             print(going_on.output()[-2000:], file=sys.stderr)
         return not same
+
+
+def _step(checkpoint: str) -> int:
+    return int(checkpoint.rpartition("-")[2])
 
 
 if __name__ == "__main__":

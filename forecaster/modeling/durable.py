@@ -180,7 +180,7 @@ class DurableTrainer(ForecasterTrainer):
             super()._save_checkpoint(model, trial)
             inside = unfinished / f"checkpoint-{step}"
             sums = inside / _sums_name(self.args.process_index)
-            sums.write_text(json.dumps(self._sums()))
+            sums.write_text(json.dumps(self._sums(), default=float))
             self._barrier()
             if self.is_world_process_zero():
                 if evaluation_pending:
