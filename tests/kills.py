@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,8 @@ class Training:
     Losses are logged every third step, so that no checkpoint but the last falls on a log line.
     """
 
+    start: tuple[str, ...] = (str(ROOT / "train.sh"), "--gpus", "0,1", "--no_benchmark")
+
     def __init__(self, data: Path, output_dir: Path, ds_config: str, *more: str) -> None:
         self.output_dir = output_dir
         self._started_s = time.time()
@@ -45,7 +48,7 @@ class Training:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    *(str(ROOT / "train.sh"), "--base_model", str(BASE), "--gpus", "0,1", "--no_benchmark"),
+                    *(*self.start, "--base_model", str(BASE)),
                     *("--dataset", "train.jsonl", "--test_dataset", "test.jsonl", "--max_length", "1024"),
                     *("--batch_size", "2", "--gradient_accumulation_steps", "2", "--max_steps", str(STEPS)),
                     *("--log_interval", "3", "--eval_steps", "2", "--learning_rate", "5e-3"),
@@ -135,6 +138,26 @@ class Training:
         return self.output().rstrip().splitlines()[-1].strip()
 
 
+class UnderDeepspeed(Training):
+    """The same training on one rank, under `deepspeed` itself: nobody looks after the rank."""
+
+    def __init__(self, data: Path, output_dir: Path, ds_config: str, *more: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        launcher = str(Path(sys.executable).with_name("deepspeed"))
+        words = (launcher, "--include", "localhost:0", "--master_port", str(port))
+        self.start = (*words, str(ROOT / "train_lora.py"))
+        super().__init__(data, output_dir, ds_config, *more)
+
+    def wait_until_alone(self) -> None:
+        """Until all that `deepspeed` left behind has left by itself."""
+        end_s = time.monotonic() + _LONGEST_S
+        while self.members():
+            assert time.monotonic() < end_s, f"{self.members()} stayed:\n{self.output()[-4000:]}"
+            time.sleep(0.2)
+
+
 def loading(training: Training) -> bool:
     """Both ranks are there."""
     return sum("train_lora.py --local_rank" in command for command in training.members().values()) >= 2
@@ -146,7 +169,7 @@ def about_to_train(training: Training) -> bool:
 
 def stepping(training: Training) -> bool:
     """The first steps were begun."""
-    return training.has_written("row_order/rank_1.jsonl")
+    return training.has_written("row_order/rank_0.jsonl")
 
 
 def saving(step: int) -> Callable[[Training], bool]:

@@ -18,6 +18,7 @@ import pytest
 from kills import (
     BASE,
     Training,
+    UnderDeepspeed,
     about_to_train,
     complete_checkpoints,
     loading,
@@ -77,6 +78,16 @@ def test_a_training_that_was_stopped_twice_ends_as_undisturbed(
     training = Training(data, folder, "fp32_zero2", "--resume")
     assert training.wait() == 0, training.output()[-4000:]
     assert result(folder) == result(undisturbed)
+
+
+def test_a_rank_saves_and_leaves_when_deepspeed_alone_is_signalled(data: Path) -> None:
+    training = UnderDeepspeed(data, data / "orphan", "fp32_zero0", "--max_steps", "30", "--eval_steps", "30")
+    training.when(stepping).send(signal.SIGTERM, "deepspeed")
+    assert training.process.wait() == -signal.SIGTERM
+    training.wait_until_alone()
+    (checkpoint,) = complete_checkpoints(training.output_dir)
+    assert checkpoint != "checkpoint-30"
+    assert f"of 30: {checkpoint} is complete. --resume goes on." in training.output()
 
 
 def test_with_restarts_a_killed_rank_and_a_truncated_shard_cost_steps_only(
