@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from forecaster.hashes import differences, sha256_of
 
@@ -139,6 +141,12 @@ def step_of(folder: Path) -> int:
 def ranks_of(folder: Path) -> int:
     """Ranks that saved a checkpoint: each leaves the state of its random numbers."""
     return max(len(list(folder.glob("rng_state_*.pth"))), 1)
+
+
+def best_step(log_history: Iterable[Mapping[str, Any]]) -> int | None:
+    """The step with the lowest evaluation loss, the earliest of equals; None without any."""
+    losses = [(entry["eval_loss"], entry["step"]) for entry in log_history if "eval_loss" in entry]
+    return int(min(losses)[1]) if losses else None
 
 
 def size_bytes(folder: Path) -> int:

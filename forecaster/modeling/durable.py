@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -150,6 +150,8 @@ class DurableTrainer(ForecasterTrainer):
             rows = [[]] * self.args.world_size
             dist.all_gather_object(rows, own_rows)
         self._watch.leave(1)
+        if self._row_order is not None:
+            self._row_order.flush()
         way_out = "Look at these rows, lower --learning_rate"
         way_out += ", or use --precision bf16" if self.args.fp16 else ", or lengthen --warmup_ratio"
         names = ", ".join(row for part in rows for row in part)
@@ -178,7 +180,7 @@ class DurableTrainer(ForecasterTrainer):
             super()._save_checkpoint(model, trial)
             inside = unfinished / f"checkpoint-{step}"
             sums = inside / _sums_name(self.args.process_index)
-            sums.write_text(json.dumps(self._sums()))
+            sums.write_text(json.dumps(self._sums(), default=float))
             self._barrier()
             if self.is_world_process_zero():
                 if evaluation_pending:
@@ -186,7 +188,7 @@ class DurableTrainer(ForecasterTrainer):
                 if (inside / ADAPTER_CONFIG).exists():
                     adapters.sort_adapter_config(inside)
                 checkpoints.commit(self._output_dir, step)
-                best = best_step(self.state.log_history) if self._keep_best else None
+                best = checkpoints.best_step(self.state.log_history) if self._keep_best else None
                 checkpoints.prune(self._output_dir, step, int(self.args.save_total_limit or 1), best)
         except (OSError, RuntimeError, SafetensorError) as error:  # each of the writers has its own
             if shutil.disk_usage(self._output_dir).free >= needed_bytes:
@@ -250,12 +252,6 @@ class _Course(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._trainer.end_step(control)
-
-
-def best_step(log_history: Iterable[Mapping[str, Any]]) -> int | None:
-    """The step with the lowest evaluation loss, the earliest of equals; None without any."""
-    losses = [(entry["eval_loss"], entry["step"]) for entry in log_history if "eval_loss" in entry]
-    return int(min(losses)[1]) if losses else None
 
 
 def _sums_name(rank: int) -> str:

@@ -65,6 +65,7 @@ class StopWatch:
         for each in STOP_SIGNALS:
             signal.signal(each, self._on_signal)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_as_before)
         threading.Thread(target=self._look_after, name="stop watch", daemon=True).start()
 
     def enter_steps(self) -> None:
@@ -144,6 +145,13 @@ def find_launchers(supervisor_pid: int | None) -> dict[int, str]:
         found[supervisor_pid] = "train.sh"
     # Some machines hide the processes of other users: those cannot be watched.
     return {pid: name for pid, name in found.items() if is_alive(pid)}
+
+
+def _as_before() -> None:
+    """A forked child (a data loading process) is not to wake its parent, and dies when it is told to."""
+    signal.set_wakeup_fd(-1)
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
 
 
 def _end(status: int) -> NoReturn:
