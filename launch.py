@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.modeling import config, hardware
+from forecaster.modeling import config, hardware, plan_tables
 from forecaster.modeling.run import RunFolder, find_run_folder
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
 
@@ -41,12 +41,16 @@ def main(argv: Sequence[str]) -> int:
     try:
         flags = config.parse_flags(train_flags)
         indices = gpu_indices(own.gpus, settings)
-        if flags.gpu and not flags.dry_run:
-            raise ConfigurationError(
-                [Problem("--gpu", f"{flags.gpu} goes with --dry_run only.", "Choose GPUs with --gpus 0,1.")]
-            )
+        if flags.gpu and not (flags.dry_run or flags.plan):
+            found = f"{flags.gpu} goes with --plan and --dry_run only."
+            raise ConfigurationError([Problem("--gpu", found, "Choose GPUs with --gpus 0,1.")])
     except ConfigurationError as error:
         return report_problems("train.sh", error)
+    if flags.plan:
+        command = [sys.executable, str(ROOT / "train_lora.py"), *train_flags]
+        return subprocess.run(
+            command, env=os.environ | {"WORLD_SIZE": str(len(indices))} | cuda_visible(indices)
+        ).returncode
     folder = find_run_folder(flags)
     output_dir = folder.path if isinstance(folder, RunFolder) else flags.output_dir
     if output_dir and not flags.output_dir:
@@ -62,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     )
     if check.returncode:
         return check.returncode
-    print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
+    print(check.stdout if flags.dry_run else plan_tables.head(check.stdout))
     training = deepspeed_command(indices, without_checking_flags(train_flags))
     benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
     commands = [training] if own.no_benchmark else [training, benchmark]

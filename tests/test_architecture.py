@@ -34,6 +34,7 @@ ENTRY_TIER = 3
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
 LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run")
+LIGHT_MODELING += ("planner", "plan_tables", "step_time", "tuner")
 
 
 def _name(path: Path) -> str:
