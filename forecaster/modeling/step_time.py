@@ -16,6 +16,9 @@ ACHIEVED_SHARE = 0.40
 H100 (NeMo AutoModel), about 32 % on an A100 (transformers with FlashAttention 2)."""
 LAYER_OVERHEAD_S = 0.5e-3
 """Starting the kernels of one layer in one pass, adapters included (about 50 at 10 microseconds): assumed."""
+ZERO3_LAYER_OVERHEAD_S = 1.5e-3
+"""Gathering and freeing one layer's tensors in one pass, besides their bytes: DeepSpeed's hooks are Python, some
+twenty a layer with adapters: assumed."""
 CPU_ADAM_ELEMENTS_PER_S = 1e9
 """Parameters that AdamW on a CPU updates in a second (28 bytes each of about 30 GB/s): assumed."""
 HIDDEN_SHARE = 0.5
@@ -120,7 +123,8 @@ def micro_step_s(shape: ModelShape, layout: Layout, speed: Speed) -> float:
     read_s = passes * layout.bytes_each * shape.linear_parameters / speed.memory_bytes_per_s
     # Read half a byte, write two.
     unpack_s = passes * 2.5 * shape.linear_parameters / speed.memory_bytes_per_s if layout.four_bit else 0.0
-    return max(compute_s, read_s) + unpack_s + passes * shape.layers * LAYER_OVERHEAD_S
+    layer_s = LAYER_OVERHEAD_S + (ZERO3_LAYER_OVERHEAD_S if layout.zero_stage == 3 else 0.0)
+    return max(compute_s, read_s) + unpack_s + passes * shape.layers * layer_s
 
 
 def bytes_on_the_wire(shape: ModelShape, layout: Layout, accumulation: int) -> tuple[float, float]:
