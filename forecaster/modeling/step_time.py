@@ -17,8 +17,8 @@ H100 (NeMo AutoModel), about 32 % on an A100 (transformers with FlashAttention 2
 LAYER_OVERHEAD_S = 0.5e-3
 """Starting the kernels of one layer in one pass, adapters included (about 50 at 10 microseconds): assumed."""
 ZERO3_LAYER_OVERHEAD_S = 1.5e-3
-"""Gathering and freeing one layer's tensors in one pass, besides their bytes: DeepSpeed's hooks are Python, some
-twenty a layer with adapters: assumed."""
+"""Gathering and freeing one layer's tensors in one pass, besides their bytes: DeepSpeed's hooks are Python,
+some twenty a layer with adapters: assumed."""
 CPU_ADAM_ELEMENTS_PER_S = 1e9
 """Parameters that AdamW on a CPU updates in a second (28 bytes each of about 30 GB/s): assumed."""
 HIDDEN_SHARE = 0.5
