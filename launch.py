@@ -29,7 +29,7 @@ from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponen
 
 from forecaster import doctor, nodes
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.modeling import checkpoints, config, hardware
+from forecaster.modeling import checkpoints, config, hardware, plan_tables
 from forecaster.modeling.run import LOG_HISTORY, RunFolder, find_run_folder
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
 from forecaster.supervision import SAVED_UNFINISHED, StopSignals, remove_dead_build_locks, supervise
@@ -61,18 +61,21 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigurationError(
                 [Problem("--restarts", f"is {own.restarts}.", "It has to be 0 or more.")]
             )
-        if flags.gpu and not flags.dry_run:
-            raise ConfigurationError(
-                [Problem("--gpu", f"{flags.gpu} goes with --dry_run only.", "Choose GPUs with --gpus 0,1.")]
-            )
+        if flags.gpu and not (flags.dry_run or flags.plan):
+            found = f"{flags.gpu} goes with --plan and --dry_run only."
+            raise ConfigurationError([Problem("--gpu", found, "Choose GPUs with --gpus 0,1.")])
     except ConfigurationError as error:
         return report_problems("train.sh", error)
+    ranks = cluster.ranks if cluster else len(indices)
+    if flags.plan:
+        command = [sys.executable, str(ROOT / "train_lora.py"), *train_flags]
+        asked = os.environ | {"WORLD_SIZE": str(ranks)} | cuda_visible(indices)
+        return subprocess.run(command, env=asked).returncode
     folder = find_run_folder(flags)
     output_dir = folder.path if isinstance(folder, RunFolder) else flags.output_dir
     if output_dir and not flags.output_dir:
         train_flags += ["--output_dir", str(output_dir)]
     env = nodes.environment(None, rank_environment(indices))
-    ranks = cluster.ranks if cluster else len(indices)
 
     with StopSignals() as signals:
         # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
@@ -87,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
             return SAVED_UNFINISHED
         if check.returncode:
             return check.returncode
-        print(check.stdout if flags.dry_run else check.stdout.split("\n", 1)[0])
+        print(check.stdout if flags.dry_run else plan_tables.head(check.stdout))
         train_flags = without_checking_flags(train_flags)
         benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
         is_benchmarked = not own.no_benchmark and (cluster is None or cluster.keeps_results)

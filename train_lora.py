@@ -14,8 +14,9 @@ Every problem of a configuration is reported before anything heavy is loaded, wi
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +27,11 @@ from forecaster.errors import (
     AdapterNotTrainedError,
     ConfigurationError,
     Problem,
+    RunOutOfMemoryError,
     TrainingFailedError,
     TrainingStoppedError,
 )
-from forecaster.modeling import checkpoints, config, hardware, registry, stopping
+from forecaster.modeling import checkpoints, config, hardware, plan_tables, registry, stopping
 from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, RunFolder, find_run_folder
 from forecaster.modeling.tuner import parameter_counts
 from forecaster.provenance import versions
@@ -48,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
     calm_openmp()
     try:
         flags = config.parse_flags(argv)
-        run, train_sources, test_sources = resolve(flags, settings)
+        if flags.plan:
+            print(plan_of(flags, settings, config.flag_names(argv)))
+            return 0
+        run, train_sources, test_sources = resolve(flags, settings, config.flag_names(argv))
         if settings.rank == 0:
             print_plan(run, settings)
         if flags.dry_run:
@@ -71,16 +76,55 @@ def main(argv: Sequence[str]) -> int:
         if settings.rank == 0:
             print(f"\n{error}", file=sys.stderr, flush=True)
         return 1
+    except RunOutOfMemoryError as error:  # of whichever rank
+        print(f"\n{error}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 
 # --- resolve and check: nothing heavy is imported, downloaded or written ------------------------------------
 
 
+def plan_of(flags: config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
+    """The tables of --plan, from the model's configuration alone.
+
+    Raises:
+        ConfigurationError: nothing fits, or what would have to is not known.
+    """
+    problems = config.find_value_problems(flags)
+    model = registry.resolve(flags.base_model, weights_needed=False)
+    if isinstance(model, Problem):
+        problems.append(model)
+    elif model.shape is None:
+        found = f"{flags.base_model}'s sizes are not known here."
+        way_out = "Give an alias, or a folder with the config.json of a Llama, Qwen2 or Mistral model."
+        problems.append(Problem("--base_model", found, way_out))
+    gpus = find_gpus(flags, settings, problems)
+    if not gpus and not problems:
+        found = f"finds no GPU{hardware.no_gpu_reason()}."
+        problems.append(Problem("--plan", found, f"Name one: --gpu with {hardware.GPU_SYNTAX}."))
+    if problems or isinstance(model, Problem):
+        raise ConfigurationError(problems)
+    asked = config.asked_of_hardware(flags, given)
+    choice = hardware.choose(gpus, ranks_of(flags, settings), shape=model.shape, asked=asked)
+    if isinstance(choice, list):
+        raise ConfigurationError(choice)
+    return plan_tables.render(f"{flags.base_model} on {hardware.describe(gpus)}", choice)
+
+
+def ranks_of(flags: config.TrainConfig, settings: Settings) -> int:
+    """Processes of the run: as the launcher says, or as many as --gpu names."""
+    named = hardware.parse_gpus(flags.gpu) if flags.gpu else None
+    return named[0] if named and named[0] else settings.world_size
+
+
 def resolve(
-    flags: config.TrainConfig, settings: Settings
+    flags: config.TrainConfig, settings: Settings, given: Collection[str]
 ) -> tuple[Run, list[sources.Source], list[sources.Source] | None]:
     """Everything that can be known before loading.
+
+    Args:
+        given: Names of the flags on the command line.
 
     Raises:
         ConfigurationError: with every problem found, not only the first.
@@ -109,16 +153,9 @@ def resolve(
     gpus = find_gpus(flags, settings, problems)
     choice = hardware.choose(
         gpus,
-        settings.world_size,
+        ranks_of(flags, settings),
         shape=model.shape,
-        lora_rank=flags.lora_r,
-        tokens=flags.batch_size * flags.max_length,
-        precision=flags.precision,
-        quantization=config.asked_quantization(flags),
-        gradient_checkpointing="auto"
-        if flags.gradient_checkpointing == "auto"
-        else flags.gradient_checkpointing == "true",
-        ds_config=flags.ds_config,
+        asked=config.asked_of_hardware(flags, given),
         under_deepspeed=settings.launched,
     )
     if isinstance(choice, list):
@@ -157,8 +194,9 @@ def find_gpus(
     flags: config.TrainConfig, settings: Settings, problems: list[Problem]
 ) -> tuple[hardware.Gpu, ...]:
     """The GPUs of this run, or those that `--gpu` names; adds to `problems`."""
-    if flags.gpu in hardware.KNOWN_GPUS:
-        return (hardware.KNOWN_GPUS[flags.gpu],) * settings.world_size
+    if flags.gpu:
+        named = hardware.parse_gpus(flags.gpu)
+        return (named[1],) * ranks_of(flags, settings) if named else ()
     try:
         gpus = hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices)
     except hardware.GpuSelectionError as error:
@@ -189,7 +227,10 @@ def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
 def print_plan(run: Run, settings: Settings) -> None:
     flags, choice = run.config, run.choice
     found = ("Asked about " if flags.gpu else "Found ") + hardware.describe(run.gpus)
-    print(f"{found}; {settings.world_size} rank(s). Chose {'; '.join(choice.reasons)}.")
+    ranks = ranks_of(flags, settings)
+    print(f"{found}; {ranks} rank(s). Chose {'; '.join(choice.reasons)}.")
+    if choice.plan and choice.plan.chosen:
+        print(plan_tables.one_line(choice.plan))
     if choice.quantization == "4bit" and config.asked_quantization(flags) == "auto":
         print(
             "WARNING: 4-bit weights change the numerics; give --quantization 4bit to say that this is meant."
@@ -205,10 +246,11 @@ def print_plan(run: Run, settings: Settings) -> None:
         trained, total = parameter_counts(run.model.shape, run.tuner, flags.lora_r, flags.target_module_names)
         trainable = f" ({trained:,} trainable of {total:,} parameters)"
     print(f"Base model {run.model.location}, tuner {run.tuner}{trainable}.")
-    rows = flags.batch_size * flags.gradient_accumulation_steps * settings.world_size
+    at_once = choice.micro_batch_size or flags.batch_size
+    accumulated = choice.gradient_accumulation_steps or flags.gradient_accumulation_steps
     print(
-        f"{rows} rows per optimizer step: {flags.batch_size} x {flags.gradient_accumulation_steps} "
-        f"accumulated x {settings.world_size} rank(s). Output folder {run.output_dir}."
+        f"{at_once * accumulated * ranks} rows per optimizer step: {at_once} x {accumulated} accumulated x "
+        f"{ranks} rank(s). Output folder {run.output_dir}."
     )
     if run.resume_from:
         print(f"Going on from {run.resume_from}.")
@@ -300,7 +342,7 @@ def train(
         print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
         print(f"{training.attention_of(run).reason}.", flush=True)
 
-    result = trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+    result = training.run_training(run, trainer)
 
     final_loss = None
     if run.config.evaluation_strategy != "no":
@@ -333,6 +375,7 @@ def check_rows_fit(flags: config.TrainConfig, reports: Mapping[str, RowReport]) 
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {"config", "run_name", "output_dir", "resume", "dry_run", "gpu", "local_rank", "report_to", "num_workers"}
+    | {"plan", "fit", "batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
     | {"dataset", "test_dataset", "from_remote", "trust_remote_code", "ds_config", "max_new_tokens"}
     | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval", "save_total_limit"}
     | {"grace_seconds", "max_skipped_steps", "keep_best"}
@@ -351,6 +394,16 @@ def check_same_run(run: Run, corpus: sources.Corpus) -> None:
         for name in sorted(before.keys() & now.keys() - MAY_CHANGE_ON_RESUME)
         if before[name] != now[name]
     ]
+    rows = ("batch_size", "gradient_accumulation_steps")
+    if math.prod(before[name] for name in rows) != math.prod(now[name] for name in rows):
+        was, given = (" x ".join(str(flags[name]) for name in rows) for flags in (before, now))
+        problems.append(
+            Problem(
+                "--batch_size",
+                f"x --gradient_accumulation_steps is {given}; the run began with {was}.",
+                "Give flags with the same product, so that a step has as many rows.",
+            )
+        )
     same_parts = before["validation_share"] == now["validation_share"]
     if same_parts and known["fingerprint_sha256"] != corpus.fingerprint:
         problems.append(

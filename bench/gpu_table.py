@@ -1,4 +1,4 @@
-"""The README's table of GPUs and models, computed from the memory model.
+"""The README's table of GPUs and models, computed by the planner.
 
 python bench/gpu_table.py
 """
@@ -12,28 +12,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from forecaster.modeling.hardware import KNOWN_GPUS, Choice, Gpu, choose
-from forecaster.modeling.memory import USABLE_SHARE, training_bytes
+from forecaster.modeling.hardware import KNOWN_GPUS, Asked, Choice, Gpu, choose
 from forecaster.modeling.registry import MODELS, ModelSpec
 
 LENGTHS = (4096, 2048, 1024)
 
 
 def cell(gpu: Gpu, model: ModelSpec) -> str:
-    """How the model trains on this GPU at one row a step: at the longest length at which 16 bit fits, else 4
-    bit."""
-    for four_bit in (False, True):
-        for length in LENGTHS[: 2 if not four_bit else 3]:
-            needed = training_bytes(model.shape, lora_rank=8, tokens=length, four_bit=four_bit)
-            if needed <= USABLE_SHARE * gpu.memory_bytes:
-                return f"{'4-bit' if four_bit else '16-bit'} {length}"
+    """How the planner trains the model on this GPU, 16 rows a step, without offload: at the longest length in
+    16 bit, else in 4 bit."""
+    for quantization, name in (("none", "16-bit"), ("4bit", "4-bit")):
+        for length in LENGTHS[: 2 if quantization == "none" else 3]:
+            asked = Asked(length, 1, 16, quantization=quantization)
+            choice = choose([gpu], 1, shape=model.shape, asked=asked)
+            if isinstance(choice, Choice) and choice.ds_config and "offload" not in choice.ds_config.stem:
+                checkpointing = "" if choice.gradient_checkpointing else " no ckpt"
+                return f"{name} {length}, {choice.micro_batch_size} rows{checkpointing}"
     return "-"
 
 
 def table() -> str:
     rows = []
     for name, gpu in KNOWN_GPUS.items():
-        choice = choose([gpu], 1, shape=None, lora_rank=8, tokens=1)
+        choice = choose([gpu], 1, shape=None, asked=Asked(LENGTHS[0]))
         assert isinstance(choice, Choice) and choice.ds_config
         rows.append([name, choice.precision, choice.ds_config.stem, *(cell(gpu, model) for model in MODELS)])
     rows.append(["CPU", "fp32", "fp32_zero0", *["embedded base only"] + ["-"] * (len(MODELS) - 1)])

@@ -30,6 +30,10 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
+class RunOutOfMemoryError(Exception):
+    """A run that ran out of GPU memory: what was planned and measured, and how to go on."""
+
+
 class AdapterNotTrainedError(Exception):
     """A saved adapter, or fully fine-tuned model, that holds empty tensors or was never updated."""
 

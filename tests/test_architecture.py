@@ -36,9 +36,8 @@ TIERS = {
 ENTRY_TIER = 3
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
-LIGHT_MODELING = (
-    *("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run", "tuner", "stopping"),
-)
+LIGHT_MODELING = ("api_engine", "registry", "config", "hardware", "memory", "checkpoints", "run")
+LIGHT_MODELING += ("planner", "plan_tables", "step_time", "tuner", "stopping")
 
 
 def _name(path: Path) -> str:

@@ -11,9 +11,15 @@ import yaml
 
 import launch
 from forecaster.modeling import registry
-from forecaster.modeling.config import TrainConfig, find_model_problems, find_value_problems, parse_flags
+from forecaster.modeling.config import (
+    TrainConfig,
+    asked_of_hardware,
+    find_model_problems,
+    find_value_problems,
+    parse_flags,
+)
 from forecaster.modeling.hardware import Choice, Gpu, choose
-from forecaster.modeling.memory import USABLE_SHARE, training_bytes
+from forecaster.modeling.memory import USABLE_SHARE
 from forecaster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,19 +105,7 @@ def test_the_two_commands_on_top_of_a_file_start_that_file(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_hardware_that_a_run_names_accepts_it(name: str) -> None:
     flags, model, gpu = _flags(name), _model(name), _gpu(name)
-    choice = choose(
-        [gpu] if gpu else [],
-        1,
-        shape=model.shape,
-        lora_rank=flags.lora_r,
-        tokens=flags.batch_size * flags.max_length,
-        precision=flags.precision,
-        quantization=flags.quantization,
-        gradient_checkpointing="auto"
-        if flags.gradient_checkpointing == "auto"
-        else flags.gradient_checkpointing == "true",
-        ds_config=flags.ds_config,
-    )
+    choice = choose([gpu] if gpu else [], 1, shape=model.shape, asked=asked_of_hardware(flags, ()))
     assert isinstance(choice, Choice), [str(problem) for problem in choice]
     expected = "fp32" if gpu is None else "bf16" if gpu.has_bf16 else "fp16"
     assert choice.precision == expected
@@ -124,13 +118,13 @@ def test_a_run_fits_the_memory_of_the_gpu_that_it_names(name: str) -> None:
     flags, model, gpu = _flags(name), _model(name), _gpu(name)
     assert model.shape is not None
     assert gpu is not None
-    needed = training_bytes(
-        model.shape,
-        lora_rank=flags.lora_r,
-        tokens=flags.batch_size * flags.max_length,
-        four_bit=flags.quantization == "4bit",
-    )
-    assert needed <= USABLE_SHARE * gpu.memory_bytes
+    choice = choose([gpu], 1, shape=model.shape, asked=asked_of_hardware(flags, ()))
+    assert isinstance(choice, Choice)
+    assert choice.plan
+    assert choice.plan.chosen
+    assert choice.plan.chosen.bytes.total <= USABLE_SHARE * gpu.memory_bytes
+    rows = (choice.micro_batch_size or 0) * (choice.gradient_accumulation_steps or 0)
+    assert rows == flags.batch_size * flags.gradient_accumulation_steps
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("-t4")])

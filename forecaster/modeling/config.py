@@ -18,7 +18,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from transformers import HfArgumentParser
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.modeling.hardware import KNOWN_GPUS
+from forecaster.modeling.hardware import GPU_SYNTAX, Asked, parse_gpus
 from forecaster.modeling.memory import weight_bytes
 from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.modeling.tuner import Tuner, parameter_counts
@@ -67,7 +67,11 @@ class TrainConfig:
         "auto", "auto: 4bit when 16-bit weights do not fit."
     )
     gradient_checkpointing: Literal["auto", "true", "false"] = _flag(
-        "auto", "Recompute activations to save memory; auto: on a GPU."
+        "auto", "Recompute activations to save memory; auto: on a GPU, where they do not fit."
+    )
+    fit: Literal["auto", "off"] = _flag(
+        "auto",
+        "auto: of the settings that fit the GPU with the same rows per step, the fastest. off: as given.",
     )
     ds_config: str = _flag("auto", "Path, a name in ds_configs/, or auto: by GPU and number of ranks.")
     local_rank: int = _flag(-1, "Set by the launcher.")
@@ -78,7 +82,9 @@ class TrainConfig:
     lora_dropout: float = _flag(0.1, "Dropout before the LoRA factors.")
     target_modules: str = _flag(",".join(ALL_PROJECTIONS), "Comma list of linear layers to adapt.")
 
-    batch_size: int = _flag(1, "Rows per device and micro step.")
+    batch_size: int = _flag(
+        1, "Rows per device and micro step; in a file, only its product with the next is kept."
+    )
     gradient_accumulation_steps: int = _flag(16, "Micro steps per optimizer step.")
     learning_rate: float = _flag(5e-5, "Peak learning rate.")
     weight_decay: float = _flag(0.01, "AdamW weight decay.")
@@ -106,8 +112,10 @@ class TrainConfig:
     resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
     dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
 
+    plan: bool = _flag(False, "Print the memory and time that settings need, and the choice; start nothing.")
+
     gpu: str | None = _flag(
-        None, f"With --dry_run: check for this GPU ({', '.join(KNOWN_GPUS)}), not the machine's."
+        None, f"With --plan or --dry_run: for this GPU ({GPU_SYNTAX}), not the machine's."
     )
 
     max_new_tokens: int = _flag(512, "For the benchmark: longest answer, in tokens.")
@@ -126,6 +134,8 @@ def parse_flags(argv: Sequence[str]) -> TrainConfig:
     """
     parser = HfArgumentParser(TrainConfig, allow_abbrev=False)  # type: ignore[arg-type]
     words = [*yaml_as_flags(_config_path(argv), flag_names(argv)), *argv]
+    if "plan" in flag_names(argv) and "dataset" not in flag_names(words):
+        words += ["--dataset", ""]  # a plan needs no rows
     config, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise ConfigurationError(
@@ -251,11 +261,11 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "A count of steps is a whole number.",
     )
     need(config.scheduler in _SCHEDULERS, "scheduler", f"Use one of {', '.join(_SCHEDULERS)}.")
-    need(config.gpu is None or config.gpu in KNOWN_GPUS, "gpu", f"Use one of {', '.join(KNOWN_GPUS)}.")
+    need(config.gpu is None or parse_gpus(config.gpu) is not None, "gpu", f"Use one of {GPU_SYNTAX}.")
     need(
-        config.gpu is None or config.dry_run,
+        config.gpu is None or config.dry_run or config.plan,
         "gpu",
-        "It goes with --dry_run only; a run takes the machine's GPUs.",
+        "It goes with --plan and --dry_run only; a run takes the machine's GPUs.",
     )
     need(
         re.fullmatch(r"\w[\w.-]{0,99}", config.run_name) is not None,
@@ -383,6 +393,30 @@ def resolve_scheduler(config: TrainConfig) -> SchedulerChoice:
             f"Scheduler: constant after a linear warm-up over {config.warmup_ratio:g} of the steps.",
         )
     return SchedulerChoice(config.scheduler)
+
+
+def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
+    """What the flags say about memory.
+
+    Args:
+        given: Names of the flags on the command line: a micro batch among them is kept.
+    """
+    checkpointing = config.gradient_checkpointing
+    return Asked(
+        length=config.max_length,
+        batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        batch_size_is_fixed="batch_size" in given,
+        fit=config.fit,
+        tuner=config.tuner,
+        lora_rank=config.lora_r,
+        targets=config.target_module_names,
+        lora_dropout=config.lora_dropout,
+        precision=config.precision,
+        quantization=asked_quantization(config),
+        gradient_checkpointing="auto" if checkpointing == "auto" else checkpointing == "true",
+        ds_config=config.ds_config,
+    )
 
 
 def as_flags(config: TrainConfig) -> dict[str, Any]:

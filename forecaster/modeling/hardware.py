@@ -1,4 +1,4 @@
-"""Which GPU leads to which precision, method and DeepSpeed configuration, and why. Pure but for
+"""Which GPU leads to which precision, method, batch and DeepSpeed configuration, and why. Pure but for
 `detect_gpus`."""
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from forecaster.errors import Problem
-from forecaster.modeling.memory import USABLE_SHARE, training_bytes, weight_bytes
-from forecaster.modeling.registry import ModelShape
+from forecaster.modeling import planner
+from forecaster.modeling.memory import Layout, host_bytes
+from forecaster.modeling.planner import Plan, Request
+from forecaster.modeling.registry import ALL_PROJECTIONS, ModelShape
+from forecaster.modeling.step_time import speed_of
+from forecaster.modeling.tuner import Tuner
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["none", "4bit"]
@@ -59,6 +63,25 @@ KNOWN_GPUS = {
     "h200": _known("NVIDIA H200", 143771, (9, 0)),
 }
 """GPUs that a run can be checked for without having one."""
+GPU_SYNTAX = f"{', '.join(KNOWN_GPUS)}, or a size such as 24GiB; 8xa100-80 is eight of them"
+
+
+def parse_gpus(text: str) -> tuple[int | None, Gpu] | None:
+    """`t4`, `24GiB`, or several: `8xa100-80`. Their number (None: not given) and the GPU; else None.
+
+    A GPU of which only the size is given is taken for one with bf16.
+    """
+    match = re.fullmatch(r"(?:([1-9]\d{0,3})x)?([a-z0-9-]+|\d+(?:\.\d+)?Gi?B)", text)
+    if not match:
+        return None
+    count, name = int(match[1]) if match[1] else None, match[2]
+    if name in KNOWN_GPUS:
+        return count, KNOWN_GPUS[name]
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)(Gi?B)", name)
+    if not size or not float(size[1]):
+        return None
+    memory_bytes = int(float(size[1]) * (2**30 if size[2] == "GiB" else 10**9))
+    return count, Gpu(0, "", f"GPU of {name}", memory_bytes, BF16_CAPABILITY, "")
 
 
 class GpuSelectionError(Exception):
@@ -148,6 +171,33 @@ class Choice:
     ds_config: Path | None
     """None: no DeepSpeed (plain `python` on one device)."""
     reasons: tuple[str, ...]
+    micro_batch_size: int | None = None
+    """None, as is the next: the flags' own."""
+    gradient_accumulation_steps: int | None = None
+    plan: Plan | None = None
+    """None: nothing to plan, because there is no GPU or the model's shape is not known."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the flags of a run say about memory."""
+
+    length: int
+    """Tokens of a row at most."""
+    batch_size: int = 1
+    gradient_accumulation_steps: int = 1
+    batch_size_is_fixed: bool = False
+    """Whether the micro batch is kept, and not only its product with accumulation."""
+    fit: Literal["auto", "off"] = "auto"
+    tuner: Tuner = "lora"
+    lora_rank: int = 8
+    targets: tuple[str, ...] = ALL_PROJECTIONS
+    lora_dropout: float = 0.1
+    precision: Precision | Literal["auto"] = "auto"
+    quantization: Quantization | Literal["auto"] = "auto"
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    ds_config: str = "auto"
+    """A path, a name in ds_configs/, or `auto`."""
 
 
 def choose(
@@ -155,61 +205,139 @@ def choose(
     ranks: int,
     *,
     shape: ModelShape | None,
-    lora_rank: int,
-    tokens: int,
-    precision: Precision | Literal["auto"] = "auto",
-    quantization: Quantization | Literal["auto"] = "auto",
-    gradient_checkpointing: bool | Literal["auto"] = "auto",
-    ds_config: str = "auto",
+    asked: Asked,
     under_deepspeed: bool = True,
 ) -> Choice | list[Problem]:
     """Resolve what the user left `auto`, and check what the user fixed against the hardware.
 
     Args:
         gpus: The GPUs that this run uses; empty for CPU. The oldest decides the precision, the smallest what
-            fits.
-        tokens: Micro batch times maximal length.
-        ds_config: A path, a name in ds_configs/, or `auto`.
+            fits and how long it takes.
+        shape: Of the base model; None where it is not known, and nothing is planned.
     """
     reasons: list[str] = []
     problems: list[Problem] = []
-    named = named_ds_config(ds_config) if under_deepspeed else None
+    named = named_ds_config(asked.ds_config) if under_deepspeed else None
     smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
+    precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
-    checkpointing = bool(gpus) if gradient_checkpointing == "auto" else gradient_checkpointing
-    chosen_precision = _choose_precision(precision, gpus, named, reasons, problems)
-    chosen_quantization = quantization if quantization != "auto" else "none"
-    if quantization == "auto" and smallest and shape and not (named and _zero_stage(named) == 3):
-        needed = training_bytes(shape, lora_rank=lora_rank, tokens=tokens, checkpointing=checkpointing)
-        if needed > USABLE_SHARE * smallest.memory_bytes:
-            chosen_quantization = "4bit"
-            reasons.append(
-                f"4-bit base weights, because 16-bit ones need about {needed / 2**30:.0f} GiB of "
-                f"{smallest.memory_bytes / 2**30:.0f} (this changes the numerics)"
-            )
+    plan: Plan | None = None
+    checkpointing = bool(gpus) if asked.gradient_checkpointing == "auto" else asked.gradient_checkpointing
+    # Of several ranks on CPU, and where nothing is planned. Partitioning over one rank only costs time.
+    method = "zero0" if ranks == 1 else "zero2"
+    four_bit = asked.quantization == "4bit"
+    if shape and smallest:
+        plan = planner.plan(_request(shape, ranks, asked, precision, named, smallest, under_deepspeed))
+        if plan.chosen:
+            layout = plan.chosen.layout
+            four_bit, checkpointing = layout.four_bit, layout.checkpointing
+            method = f"zero{layout.zero_stage}{'_offload' * layout.offload}"
+            reasons += _plan_reasons(plan, asked, smallest)
+    elif shape and shape.parameters > LARGEST_ON_CPU_PARAMETERS:
+        problems.append(_no_gpu(shape))
+    quantization: Quantization = "4bit" if four_bit else "none"
 
     path: Path | None = None
     if under_deepspeed:
-        located = locate_ds_config(ds_config, chosen_precision, ranks)
+        located = locate_ds_config(asked.ds_config, precision, ranks, method)
         if isinstance(located, Problem):
             problems.append(located)
         else:
             path, why = located
             reasons.append(why)
-            problems += check_ds_config(path, chosen_precision, chosen_quantization)
+            problems += check_ds_config(path, precision, quantization)
     else:
         reasons.append("no DeepSpeed under plain python")
-        problems += _check_plain_python(ds_config, chosen_precision, chosen_quantization)
-    if shape and not (path and _zero_stage(path) == 3):
-        needed = training_bytes(
-            shape,
-            lora_rank=lora_rank,
-            tokens=tokens,
-            four_bit=chosen_quantization == "4bit",
-            checkpointing=checkpointing,
+        problems += _check_plain_python(asked.ds_config, precision, quantization)
+    if (
+        plan and smallest and not plan.chosen and not problems
+    ):  # settings that contradict each other fit nothing
+        problems.append(_does_not_fit(plan, smallest))
+    if problems:
+        return problems
+    choice = Choice(precision, quantization, checkpointing, path, tuple(reasons), plan=plan)
+    if not plan or not plan.chosen:
+        return choice
+    accumulation = plan.chosen.gradient_accumulation_steps
+    return replace(
+        choice,
+        micro_batch_size=plan.chosen.layout.micro_batch_size,
+        gradient_accumulation_steps=accumulation,
+    )
+
+
+def _request(
+    shape: ModelShape,
+    ranks: int,
+    asked: Asked,
+    precision: Precision,
+    ds_config: Path | None,
+    gpu: Gpu,
+    under_deepspeed: bool,
+) -> Request:
+    """What the planner is asked: with `--fit off` as given, checkpointing on, ZeRO by the number of ranks."""
+    is_off = asked.fit == "off"
+    zero = None
+    if ds_config:
+        zero = _zero_of(ds_config)
+    elif is_off:
+        zero = (0 if ranks == 1 or not under_deepspeed else 2, False)
+    checkpointing = True if is_off else None
+    return Request(
+        shape=shape,
+        layout=Layout(
+            precision,
+            tuner=asked.tuner,
+            lora_rank=asked.lora_rank,
+            targets=asked.targets,
+            lora_dropout=asked.lora_dropout,
+            ranks=ranks,
+            length=asked.length,
+            under_deepspeed=under_deepspeed,
+        ),
+        rows=asked.batch_size * asked.gradient_accumulation_steps,
+        gpu_bytes=gpu.memory_bytes,
+        speed=speed_of(gpu.name),
+        four_bit=None if asked.quantization == "auto" else asked.quantization == "4bit",
+        checkpointing=checkpointing
+        if asked.gradient_checkpointing == "auto"
+        else asked.gradient_checkpointing,
+        micro_batch_size=asked.batch_size if asked.batch_size_is_fixed or is_off else None,
+        zero=zero,
+    )
+
+
+def _plan_reasons(plan: Plan, asked: Asked, gpu: Gpu) -> list[str]:
+    """Why the planner's setting is what it is; one phrase for each decision."""
+    chosen = plan.chosen
+    assert chosen
+    layout, reasons = chosen.layout, []
+    if layout.four_bit and asked.quantization == "auto":
+        sixteen = min(
+            (
+                one.bytes.total
+                for one in plan.considered
+                if not one.layout.four_bit and not one.layout.offload
+            ),
+            default=0,
         )
-        problems += _check_fit(shape, needed, chosen_quantization, smallest)
-    return problems or Choice(chosen_precision, chosen_quantization, checkpointing, path, tuple(reasons))
+        reasons.append(
+            f"4-bit base weights, because 16-bit ones need about {sixteen / 2**30:.0f} GiB of "
+            f"{gpu.memory_bytes / 2**30:.0f} (this changes the numerics)"
+        )
+    rows = (layout.micro_batch_size, chosen.gradient_accumulation_steps)
+    if rows != (asked.batch_size, asked.gradient_accumulation_steps):
+        reasons.append(f"{rows[0]} rows at a time and {rows[1]} accumulated, the fastest that fit")
+    if asked.gradient_checkpointing == "auto" and asked.fit == "auto":
+        reasons.append(
+            "checkpointing, which it needs" if layout.checkpointing else "no checkpointing, as it fits"
+        )
+    if layout.offload and asked.ds_config == "auto":
+        on_host = host_bytes(plan.request.shape, layout) / 2**30
+        reasons.append(f"offload to CPU memory ({on_host:.1f} GiB a rank), because nothing faster fits")
+    if plan.is_tight:
+        reasons.append("a tight fit: it may run out of memory")
+    return reasons
 
 
 def _choose_precision(
@@ -266,44 +394,44 @@ def _check_plain_python(ds_config: str, precision: Precision, quantization: Quan
     return problems
 
 
-def _check_fit(
-    shape: ModelShape, needed_bytes: int, quantization: Quantization, gpu: Gpu | None
-) -> list[Problem]:
-    """A model that no CPU trains in reasonable time, or a run that exceeds the GPU's memory."""
-    if gpu is None:
-        if shape.parameters <= LARGEST_ON_CPU_PARAMETERS:
-            return []
-        return [
-            Problem(
-                "--base_model",
-                f"has {shape.parameters / 1e9:.1f}e9 parameters, and there is no GPU{no_gpu_reason()}.",
-                "Run it on a GPU machine, or check it for one with --dry_run --gpu NAME.",
-            )
-        ]
-    if needed_bytes <= gpu.memory_bytes:
-        return []
-    weights = weight_bytes(shape, quantization == "4bit") / 2**30
-    four_bit = ", --quantization 4bit" if quantization == "none" else ""
-    return [
-        Problem(
-            "--base_model",
-            f"needs about {needed_bytes / 2**30:.1f} GiB ({weights:.1f} of them weights), and {gpu.name} has "
-            f"{gpu.memory_bytes / 2**30:.1f}.",
-            f"Use a smaller --batch_size or --max_length{four_bit}, a smaller model or a larger GPU.",
-        )
-    ]
+def _no_gpu(shape: ModelShape) -> Problem:
+    """A model that no CPU trains in reasonable time."""
+    return Problem(
+        "--base_model",
+        f"has {shape.parameters / 1e9:.1f}e9 parameters, and there is no GPU{no_gpu_reason()}.",
+        "Run it on a GPU machine, or check it for one with --plan --gpu NAME.",
+    )
 
 
-def _zero_stage(path: Path) -> int:
-    """The ZeRO stage of a readable DeepSpeed file, 0 where it names none."""
+def _does_not_fit(plan: Plan, gpu: Gpu) -> Problem:
+    """No setting that the user left open fits; the way out is what the planner finds to fit."""
+    smallest = plan.smallest
+    weights = smallest.bytes.weights / 2**30
+    ways = planner.ways_out(plan.request)
+    way_out = f"What would fit: {', or '.join(ways)}." if ways else "Use a smaller model or several GPUs."
+    return Problem(
+        "--base_model",
+        f"needs about {smallest.bytes.total / 2**30:.1f} GiB ({weights:.1f} of them weights) on each GPU, "
+        f"even with {smallest.describe()}, and {gpu.name} has {gpu.memory_bytes / 2**30:.1f}.",
+        way_out,
+    )
+
+
+def _zero_of(path: Path) -> tuple[int, bool]:
+    """ZeRO stage of a readable DeepSpeed file, 0 where it names none, and whether it offloads."""
     try:
-        return int(json.loads(path.read_text()).get("zero_optimization", {}).get("stage", 0))
+        section = json.loads(path.read_text()).get("zero_optimization", {})
+        return int(section.get("stage", 0)), "offload_optimizer" in section
     except (OSError, ValueError, AttributeError, TypeError):
-        return 0
+        return 0, False
 
 
-def locate_ds_config(name: str, precision: Precision, ranks: int) -> tuple[Path, str] | Problem:
-    """Path of a DeepSpeed configuration given by path, name or `auto`, and why it was taken."""
+def locate_ds_config(name: str, precision: Precision, ranks: int, method: str) -> tuple[Path, str] | Problem:
+    """Path of a DeepSpeed configuration given by path, name or `auto`, and why it was taken.
+
+    Args:
+        method: What follows the precision in the names of ds_configs/, for `auto`.
+    """
     if named := named_ds_config(name):
         return named, f"ds_config {named.name} as asked"
     note = ""
@@ -315,10 +443,7 @@ def locate_ds_config(name: str, precision: Precision, ranks: int) -> tuple[Path,
                 f"Use auto, a path, or one of {', '.join(sorted(path.stem for path in ds_config_files()))}.",
             )
         note = f" (no file {name} here, so auto)"
-    # Partitioning optimizer state over one rank only costs time; LoRA's state is small, so stage 3 is never
-    # needed.
-    stage = 0 if ranks == 1 else 2
-    path = DS_CONFIG_FOLDER / f"{precision}_zero{stage}.json"
+    path = DS_CONFIG_FOLDER / f"{precision}_{method}.json"
     return path, f"ds_config {path.name} for {ranks} rank{'s' if ranks > 1 else ''}{note}"
 
 

@@ -185,9 +185,9 @@ class BaseModel:
     """None: a folder, or a hub id that is not listed. Its knowledge cutoff is then not known."""
 
 
-def resolve(base_model: str) -> BaseModel | Problem:
+def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem:
     """Resolve an alias, hub id or folder without network access; a folder wins over a hub id of the same
-    name."""
+    name. Without `weights_needed` a folder needs no more than its config.json."""
     path = Path(base_model)
     if path.is_dir():
         try:
@@ -201,6 +201,8 @@ def resolve(base_model: str) -> BaseModel | Problem:
                 f"the folder {base_model} has no readable config.json.",
                 "Give a folder made by save_pretrained (model and tokenizer).",
             )
+        if not weights_needed:
+            return BaseModel(base_model, True, shape, config.get("max_position_embeddings"), None)
         if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
             return Problem(
                 "--base_model",

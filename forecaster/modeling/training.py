@@ -22,13 +22,17 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
 from trl import SFTConfig
 
+from forecaster.errors import RunOutOfMemoryError
 from forecaster.modeling import adapters
 from forecaster.modeling.attention import Attention, choose_attention
 from forecaster.modeling.callbacks import EvaluatedPart, ProgressLines
+from forecaster.modeling.checkpoints import newest_complete
 from forecaster.modeling.config import as_flags, resolve_scheduler
 from forecaster.modeling.durable import DurableTrainer
+from forecaster.modeling.planner import out_of_memory_message
 from forecaster.modeling.rows import RowReport, tokenise
 from forecaster.modeling.run import (
     DATASET_FILE,
@@ -40,7 +44,7 @@ from forecaster.modeling.run import (
     Run,
 )
 from forecaster.modeling.stopping import StopWatch
-from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
+from forecaster.modeling.trainer import ForecasterTrainer, RowCollator, peak_memory_bytes
 
 LONGEST_TOKENISING = timedelta(hours=12)
 FEWEST_MEASURED_ROWS = 4
@@ -62,9 +66,9 @@ def sft_config(run: Run) -> SFTConfig:
         bf16=choice.precision == "bf16",
         deepspeed=str(choice.ds_config) if choice.ds_config else None,
         activation_checkpointing=choice.gradient_checkpointing,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=max(config.batch_size, FEWEST_MEASURED_ROWS),
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        per_device_train_batch_size=choice.micro_batch_size or config.batch_size,
+        per_device_eval_batch_size=max(choice.micro_batch_size or config.batch_size, FEWEST_MEASURED_ROWS),
+        gradient_accumulation_steps=choice.gradient_accumulation_steps or config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         num_train_epochs=config.num_epochs,
@@ -188,6 +192,21 @@ def make_trainer(
     return trainer
 
 
+def run_training(run: Run, trainer: ForecasterTrainer) -> TrainOutput:
+    """Train to the end.
+
+    Raises:
+        RunOutOfMemoryError: with the setting to go on with.
+    """
+    try:
+        return trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+    except torch.OutOfMemoryError as error:
+        smallest = min((gpu.memory_bytes for gpu in run.gpus), default=None)
+        saved, _ = newest_complete(run.output_dir)
+        message = out_of_memory_message(run.choice.plan, peak_memory_bytes(), smallest, saved is not None)
+        raise RunOutOfMemoryError(message) from error
+
+
 def save_run(
     run: Run,
     trainer: ForecasterTrainer,
@@ -245,7 +264,11 @@ def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[
             "ds_config": run.choice.ds_config.name if run.choice.ds_config else None,
             "scheduler": resolve_scheduler(run.config).name,
             "rows_per_optimizer_step": effective_batch,
+            "micro_batch_size": run.choice.micro_batch_size or run.config.batch_size,
             "reasons": [*run.choice.reasons, attention_of(run).reason],
+            "planned_bytes_per_gpu": planned.bytes.parts() | {"total": planned.bytes.total}
+            if (planned := run.choice.plan and run.choice.plan.chosen)
+            else None,
         },
         "versions": dict(versions),
     }

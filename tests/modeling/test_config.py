@@ -294,11 +294,12 @@ def test_every_bad_value_is_listed_at_once() -> None:
         ),
         (
             ["--gpu", "t5", "--dry_run"],
-            "--gpu: is 't5'. Use one of t4, v100, l4, a10, rtx3090, rtx4090, a100-40, a100-80, h100, h200.",
+            "--gpu: is 't5'. Use one of t4, v100, l4, a10, rtx3090, rtx4090, a100-40, a100-80, h100, "
+            "h200, or a size such as 24GiB; 8xa100-80 is eight of them.",
         ),
         (
             ["--gpu", "t4"],
-            "--gpu: is 't4'. It goes with --dry_run only; a run takes the machine's GPUs.",
+            "--gpu: is 't4'. It goes with --plan and --dry_run only; a run takes the machine's GPUs.",
         ),
         (
             ["--scheduler", "sawtooth"],

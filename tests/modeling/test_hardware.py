@@ -14,6 +14,7 @@ from forecaster.modeling import hardware
 from forecaster.modeling.hardware import (
     DS_CONFIG_FOLDER,
     KNOWN_GPUS,
+    Asked,
     Choice,
     Gpu,
     GpuSelectionError,
@@ -24,6 +25,7 @@ from forecaster.modeling.hardware import (
     detect_gpus,
     locate_ds_config,
     parse_gpu_listing,
+    parse_gpus,
     select_gpus,
     torch_mismatch,
 )
@@ -49,7 +51,9 @@ def ask(
     gpus: list[Gpu], ranks: int = 1, alias: str | None = "llama3.1-8b", **flags: Any
 ) -> Choice | list[Problem]:
     shape = SHAPES[alias] if alias and gpus else None  # no model of the registry trains on a CPU
-    return choose(gpus, ranks, shape=shape, lora_rank=8, tokens=flags.pop("tokens", 2048), **flags)
+    under_deepspeed = flags.pop("under_deepspeed", True)
+    asked = Asked(**{"length": 2048, "gradient_accumulation_steps": 16} | flags)
+    return choose(gpus, ranks, shape=shape, asked=asked, under_deepspeed=under_deepspeed)
 
 
 def chosen(gpus: list[Gpu], ranks: int = 1, **flags: Any) -> Choice:
@@ -154,16 +158,23 @@ def test_an_8b_on_a_t4_runs_in_fp16_on_four_bit_weights() -> None:
     assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero0.json"
     assert choice.reasons[0] == "fp16 for compute capability 7.5"
     assert choice.reasons[1].startswith("4-bit base weights, because 16-bit ones need about 18 GiB of 15")
-    assert choice.reasons[2] == "ds_config fp16_zero0.json for 1 rank"
+    assert choice.reasons[2:] == (
+        "4 rows at a time and 4 accumulated, the fastest that fit",
+        "checkpointing, which it needs",
+        "ds_config fp16_zero0.json for 1 rank",
+    )
+    assert (choice.micro_batch_size, choice.gradient_accumulation_steps) == (4, 4)
 
 
 def test_a_small_model_on_a_t4_stays_unquantised() -> None:
-    assert chosen([T4], alias="qwen2.5-1.5b", tokens=4096).quantization == "none"
+    assert chosen([T4], alias="qwen2.5-1.5b", length=4096).quantization == "none"
 
 
-def test_an_8b_on_an_a100_of_40_gib_runs_in_bf16_unquantised() -> None:
-    choice = chosen([A100], tokens=8192)
-    assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("bf16", "none", True)
+@pytest.mark.parametrize(("length", "checkpointing"), [(2048, False), (4096, True)])
+def test_an_8b_on_an_a100_of_40_gib_runs_in_bf16_unquantised(length: int, checkpointing: bool) -> None:
+    choice = chosen([A100], length=length)
+    assert (choice.precision, choice.quantization) == ("bf16", "none")
+    assert choice.gradient_checkpointing is checkpointing
     assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
 
 
@@ -175,22 +186,31 @@ def test_a_cpu_runs_in_fp32_without_checkpointing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "name"), [([], "fp32_zero2"), ([T4, T4], "fp16_zero2"), ([A100, A100], "bf16_zero2")]
+    ("gpus", "alias", "name"),
+    [
+        ([], None, "fp32_zero2"),
+        ([A100, A100], None, "bf16_zero2"),
+        ([A100, A100], "llama3.1-8b", "bf16_zero0"),
+        ([T4, T4], "llama3.1-8b", "fp16_zero3"),
+    ],
 )
-def test_two_ranks_run_zero_stage_2(gpus: list[Gpu], name: str) -> None:
-    choice = chosen(gpus, ranks=2)
+def test_two_ranks_divide_the_base_only_where_it_does_not_fit(
+    gpus: list[Gpu], alias: str | None, name: str
+) -> None:
+    """LoRA's gradients are sent once a step at stage 0, once a micro step at stage 2."""
+    choice = chosen(gpus, ranks=2, alias=alias)
     assert choice.ds_config == DS_CONFIG_FOLDER / f"{name}.json"
     assert choice.reasons[-1] == f"ds_config {name}.json for 2 ranks"
 
 
 def test_of_unequal_gpus_the_older_one_decides_the_precision() -> None:
-    choice = chosen([A100, T4], ranks=2)
+    choice = chosen([A100, T4], ranks=2, ds_config="fp16_zero2")
     assert (choice.precision, choice.quantization) == ("fp16", "4bit")
 
 
 def test_of_unequal_gpus_the_smaller_one_decides_what_fits() -> None:
     small_but_newer = Gpu(2, "GPU-3", "NVIDIA GeForce RTX 3060", 12 * 2**30, (8, 6), "550.54.15")
-    choice = chosen([A100, small_but_newer], ranks=2)
+    choice = chosen([A100, small_but_newer], ranks=2, ds_config="bf16_zero2")
     assert (choice.precision, choice.quantization) == ("bf16", "4bit")
 
 
@@ -250,7 +270,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
 
 
 def test_a_folder_is_no_file() -> None:
-    assert isinstance(locate_ds_config(str(DS_CONFIG_FOLDER), "fp32", 1), Problem)
+    assert isinstance(locate_ds_config(str(DS_CONFIG_FOLDER), "fp32", 1, "zero0"), Problem)
 
 
 def test_a_file_under_plain_python_is_refused_with_the_launch_command() -> None:
@@ -310,17 +330,19 @@ def test_an_optimizer_that_sends_single_bits_is_refused_at_stage_0_as_deepspeed_
 
 
 def test_a_model_that_no_cpu_trains_is_refused_without_a_gpu() -> None:
-    problems = choose([], 1, shape=SHAPES["qwen2.5-1.5b"], lora_rank=8, tokens=2048)
+    problems = choose([], 1, shape=SHAPES["qwen2.5-1.5b"], asked=Asked(2048))
     assert [str(problem) for problem in problems] == [  # type: ignore[union-attr]
         "--base_model: has 1.5e9 parameters, and there is no GPU. Run it on a GPU machine, or check it for "
-        "one with --dry_run --gpu NAME."
+        "one with --plan --gpu NAME."
     ]
 
 
 def test_rows_that_exceed_the_gpu_beside_four_bit_weights_are_refused() -> None:
-    (problem,) = refused([T4], tokens=8 * 4096)
-    assert problem.startswith("--base_model: needs about 31.6 GiB (5.3 of them weights)")
-    assert "Use a smaller --batch_size or --max_length, a smaller model or a larger GPU." in problem
+    assert refused([T4], length=8 * 4096, ds_config="fp16_zero0") == [
+        "--base_model: needs about 25.2 GiB (5.3 of them weights) on each GPU, even with 4-bit, 1 x 16 rows, "
+        "checkpointing on, ZeRO-0, and Tesla T4 has 15.0. What would fit: "
+        "--base_model qwen2.5-1.5b, or --max_length 8192, or a 40 GB card."
+    ]
 
 
 def test_fp16_with_four_bit_weights_is_refused_under_plain_python() -> None:
@@ -394,29 +416,97 @@ def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
     assert problem.found == "mine.json names no ZeRO stage from 0 to 3."
 
 
-def test_weights_that_are_larger_than_the_gpu_are_refused() -> None:
-    (problem,) = refused([T4], alias="llama2-13b", quantization="none")
-    assert problem.startswith(
-        "--base_model: needs about 27.2 GiB (24.2 of them weights), and Tesla T4 has 15"
+def test_weights_that_are_larger_than_the_gpu_are_refused_with_what_would_fit() -> None:
+    assert refused([T4], alias="llama2-13b", quantization="none", ds_config="fp16_zero0") == [
+        "--base_model: needs about 27.2 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
+        "rows, checkpointing on, ZeRO-0, and Tesla T4 has 15.0. What would fit: --quantization 4bit, or "
+        "--base_model qwen2.5-1.5b, or a 40 GB card."
+    ]
+
+
+def test_each_way_out_of_a_refusal_fits_by_itself() -> None:
+    fixed = {"quantization": "none", "ds_config": "fp16_zero0", "batch_size": 16}
+    fixed |= {"gradient_accumulation_steps": 1, "batch_size_is_fixed": True, "alias": "qwen2.5-1.5b"}
+    (problem,) = refused([T4], length=4096, **fixed)
+    ways = (
+        "What would fit: --batch_size 8 --gradient_accumulation_steps 2, or --max_length 2048, or a 24 GB "
+        "card."
     )
-    assert "Use a smaller --batch_size or --max_length, --quantization 4bit, a smaller model" in problem
+    assert problem.endswith(ways), problem
+    assert chosen([T4], length=2048, **fixed)
+    assert chosen([T4], length=4096, **fixed | {"batch_size": 8, "gradient_accumulation_steps": 2})
 
 
-def test_weights_that_leave_no_room_on_the_gpu_are_refused_with_and_without_deepspeed() -> None:
+def test_weights_that_leave_no_room_on_the_gpu_go_to_cpu_memory_but_not_under_plain_python() -> None:
     # 14.96 GiB of weights would go into the 15 GiB of a T4, and nothing else.
-    for under_deepspeed in (True, False):
-        (problem,) = refused([T4], quantization="none", under_deepspeed=under_deepspeed)
-        assert problem.startswith("--base_model: needs about 17.8 GiB (15.0 of them weights)")
+    choice = chosen([T4], quantization="none")
+    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero3_offload.json"
+    assert "offload to CPU memory (15.3 GiB a rank), because nothing faster fits" in choice.reasons
+    (problem,) = refused([T4], quantization="none", under_deepspeed=False)
+    assert problem.startswith("--base_model: needs about 17.7 GiB (15.0 of them weights) on each GPU")
 
 
 def test_weights_that_zero_stage_3_divides_may_be_larger_than_one_gpu() -> None:
-    assert chosen([T4, T4], ranks=2, alias="llama2-13b", quantization="none", ds_config="fp16_zero3")
+    assert chosen([T4] * 4, ranks=4, alias="llama2-13b", quantization="none", ds_config="fp16_zero3")
 
 
 def test_the_way_out_of_too_large_four_bit_weights_is_not_four_bit_weights() -> None:
     tiny = Gpu(0, "GPU-0", "Small", 2 * 2**30, (8, 0), "550.54.15")
-    (problem,) = refused([tiny])
-    assert problem.endswith("Use a smaller --batch_size or --max_length, a smaller model or a larger GPU.")
+    (problem,) = refused([tiny], quantization="4bit")
+    assert problem.endswith("What would fit: a 12 GB card."), problem
+
+
+# --- --fit --------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_a_step_are_kept_whatever_fits() -> None:
+    for gpu in (T4, A100):
+        choice = chosen([gpu], batch_size=2, gradient_accumulation_steps=9)
+        assert (choice.micro_batch_size or 0) * (choice.gradient_accumulation_steps or 0) == 18
+
+
+def test_a_micro_batch_that_is_fixed_stays() -> None:
+    choice = chosen([T4], batch_size=2, gradient_accumulation_steps=8, batch_size_is_fixed=True)
+    assert (choice.micro_batch_size, choice.gradient_accumulation_steps) == (2, 8)
+    assert not any("rows at a time" in reason for reason in choice.reasons)
+
+
+def test_with_fit_off_everything_is_as_given() -> None:
+    choice = chosen([A100, A100], ranks=2, batch_size=2, gradient_accumulation_steps=8, fit="off")
+    assert (choice.micro_batch_size, choice.gradient_accumulation_steps) == (2, 8)
+    assert (choice.gradient_checkpointing, choice.quantization) == (True, "none")
+    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero2.json"
+
+
+def test_full_fine_tuning_divides_or_offloads_what_does_not_fit() -> None:
+    assert (
+        chosen([A100], alias="qwen2.5-1.5b", tuner="full").ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
+    )
+    eight = chosen([A100] * 8, ranks=8, tuner="full")
+    assert eight.ds_config == DS_CONFIG_FOLDER / "bf16_zero3.json"
+    assert chosen([A100], tuner="full").ds_config == DS_CONFIG_FOLDER / "bf16_zero2_offload.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "gib", "has_bf16"),
+    [
+        ("t4", None, 15, False),
+        ("8xa100-80", 8, 80, True),
+        ("24GiB", None, 24, True),
+        ("2x11.5GiB", 2, 11.5, True),
+    ],
+)
+def test_gpus_are_named_by_kind_or_size_and_number(
+    text: str, count: int | None, gib: float, has_bf16: bool
+) -> None:
+    parsed = parse_gpus(text)
+    assert parsed is not None
+    assert (parsed[0], parsed[1].memory_bytes / 2**30, parsed[1].has_bf16) == (count, gib, has_bf16)
+
+
+@pytest.mark.parametrize("text", ["", "t5", "0xt4", "24", "0GiB", "xt4", "8x", "24gib"])
+def test_what_names_no_gpu_is_none(text: str) -> None:
+    assert parse_gpus(text) is None
 
 
 def test_several_problems_are_found_at_once() -> None:

@@ -1,0 +1,246 @@
+"""Which settings fit a GPU, how long their steps take, and which one to run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from forecaster.modeling.memory import USABLE_SHARE, GpuBytes, Layout, training_bytes
+from forecaster.modeling.registry import MODELS, ModelShape
+from forecaster.modeling.step_time import Speed, step_time
+
+CARD_GIB = (8, 12, 16, 24, 40, 48, 80, 141)
+"""Sizes of cards that are sold and rented."""
+LENGTHS = (16384, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512, 256)
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is to be, and what of it is open."""
+
+    shape: ModelShape
+    layout: Layout
+    """Precision, tuner, length, ranks and so on as fixed; what the fields below leave open is overwritten."""
+    rows: int
+    """Rows of an optimizer step on each rank: the user's micro batch times accumulation."""
+    gpu_bytes: int
+    """Memory of the smallest GPU."""
+    speed: Speed
+    four_bit: bool | None = None
+    checkpointing: bool | None = None
+    micro_batch_size: int | None = None
+    zero: tuple[int, bool] | None = None
+    """Stage, and whether it offloads."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run a request."""
+
+    layout: Layout
+    gradient_accumulation_steps: int
+    bytes: GpuBytes
+    step_s: float
+
+    def describe(self) -> str:
+        layout = self.layout
+        bits = "4-bit" if layout.four_bit else {"fp32": "32-bit"}.get(layout.precision, "16-bit")
+        zero = f", ZeRO-{layout.zero_stage}" if layout.under_deepspeed else ""
+        return (
+            f"{bits}, {layout.micro_batch_size} x {self.gradient_accumulation_steps} rows, "
+            f"checkpointing {'on' if layout.checkpointing else 'off'}{zero}{' offload' * layout.offload}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every setting considered, fastest first, and the one to run."""
+
+    request: Request
+    considered: tuple[Setting, ...]
+    chosen: Setting | None
+    """None: nothing fits."""
+    is_tight: bool = False
+    """It fits into all of the memory, but not into the share that usually can be used."""
+
+    def fits(self, setting: Setting) -> bool:
+        return setting.bytes.total <= (1.0 if self.is_tight else USABLE_SHARE) * self.request.gpu_bytes
+
+    @property
+    def smallest(self) -> Setting:
+        return min(self.considered, key=lambda setting: setting.bytes.total)
+
+
+def plan(request: Request) -> Plan:
+    """The fastest setting that fits; in 4 bit only where nothing else does, with offload only after that."""
+    considered = tuple(sorted(settings(request), key=lambda one: (one.step_s, one.bytes.total)))
+    for is_tight in (False, True):
+        whole = Plan(request, considered, None, is_tight)
+        fitting = [setting for setting in considered if whole.fits(setting)]
+        on_gpu = [one for one in fitting if not one.layout.offload]
+        plain = [one for one in on_gpu if not one.layout.four_bit]
+        for group in (plain, on_gpu, fitting):
+            if group:
+                return replace(whole, chosen=group[0])
+    return replace(whole, is_tight=False)
+
+
+def settings(request: Request) -> list[Setting]:
+    """Every combination of what the request leaves open."""
+    micro_batch_sizes = [request.micro_batch_size] if request.micro_batch_size else divisors(request.rows)
+    found = []
+    for four_bit in _open(request.four_bit, (False, True) if request.layout.tuner != "full" else (False,)):
+        for stage, offload in [request.zero] if request.zero else _zero_settings(request.layout):
+            if four_bit and stage == 3 and not (request.four_bit and request.zero):
+                continue  # PEFT's documentation excludes it; where both are asked for, hardware.py says so
+            for checkpointing in _open(request.checkpointing, (False, True)):
+                for micro_batch_size in micro_batch_sizes:
+                    layout = replace(
+                        request.layout,
+                        four_bit=four_bit,
+                        zero_stage=stage,
+                        offload=offload,
+                        checkpointing=checkpointing,
+                        micro_batch_size=micro_batch_size,
+                    )
+                    found.append(_setting(request, layout))
+    return found
+
+
+def _setting(request: Request, layout: Layout) -> Setting:
+    accumulation = request.rows // layout.micro_batch_size
+    step_s = step_time(request.shape, layout, accumulation, request.speed).total_s
+    return Setting(layout, accumulation, training_bytes(request.shape, layout), step_s)
+
+
+def _open(fixed: bool | None, choices: tuple[bool, ...]) -> tuple[bool, ...]:
+    return choices if fixed is None else (fixed,)
+
+
+def _zero_settings(layout: Layout) -> list[tuple[int, bool]]:
+    """Stages and offload that a file of ds_configs/ stands for. Dividing over one rank only costs time."""
+    if not layout.under_deepspeed:
+        return [(0, False)]
+    divided = [(2, False), (3, False)] if layout.ranks > 1 else []
+    offloaded = [(2, True), (3, True)] if layout.precision != "fp32" else []
+    return [(0, False), *divided, *offloaded]
+
+
+def divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+# --- what would fit instead ---------------------------------------------------------------------------------
+
+
+def ways_out(request: Request) -> list[str]:
+    """The nearest changes with which a request that does not fit would fit, each by itself."""
+    found = []
+    tuner = request.layout.tuner
+    if request.four_bit is False and tuner != "full" and _would_fit(replace(request, four_bit=True)):
+        found.append("--quantization 4bit")
+    if tuner in ("full", "dora") and _would_fit(_with(request, tuner="lora")):
+        found.append("--tuner lora")
+    if request.checkpointing is False and _would_fit(replace(request, checkpointing=True)):
+        found.append("--gradient_checkpointing true")
+    if request.micro_batch_size:
+        smaller = [size for size in divisors(request.rows) if size < request.micro_batch_size]
+        for size in reversed(smaller):
+            if _would_fit(replace(request, micro_batch_size=size)):
+                found.append(f"--batch_size {size} --gradient_accumulation_steps {request.rows // size}")
+                break
+    models = sorted(MODELS, key=lambda model: -model.shape.parameters)
+    smaller_models = [model for model in models if model.shape.parameters < request.shape.parameters]
+    for model in smaller_models:
+        if _would_fit(replace(request, shape=model.shape)):
+            found.append(f"--base_model {model.alias}")
+            break
+    for length in LENGTHS:
+        if length < request.layout.length and _would_fit(_with(request, length=length)):
+            found.append(f"--max_length {length}")
+            break
+    for gib in CARD_GIB:
+        if gib * GIB > request.gpu_bytes and _would_fit(replace(request, gpu_bytes=gib * GIB)):
+            found.append(f"a {gib} GB card")
+            break
+    return found
+
+
+def _with(request: Request, **layout: Any) -> Request:
+    return replace(request, layout=replace(request.layout, **layout))
+
+
+def _would_fit(request: Request) -> bool:
+    made = plan(request)
+    return made.chosen is not None and not made.is_tight
+
+
+# --- after a run that ran out of memory ---------------------------------------------------------------------
+
+
+def next_smaller(made: Plan, used: Setting) -> Setting | None:
+    """The fastest setting that needs less than `used` and with which a checkpoint of it can go on.
+
+    That is one with weights of the same kind and the same ZeRO stage, but fewer rows at a time, or
+    checkpointing.
+    """
+    same = ("four_bit", "zero_stage", "offload")
+    for setting in made.considered:
+        smaller = setting.layout.micro_batch_size <= used.layout.micro_batch_size
+        frugal = setting.layout.checkpointing >= used.layout.checkpointing
+        if (
+            smaller
+            and frugal
+            and setting.bytes.total < used.bytes.total
+            and all(getattr(setting.layout, name) == getattr(used.layout, name) for name in same)
+        ):
+            return setting
+    return None
+
+
+def resume_flags(setting: Setting) -> str:
+    """A setting as flags of train_lora.py that fix it."""
+    return (
+        f"--batch_size {setting.layout.micro_batch_size} "
+        f"--gradient_accumulation_steps {setting.gradient_accumulation_steps} "
+        f"--gradient_checkpointing {str(setting.layout.checkpointing).lower()}"
+    )
+
+
+def out_of_memory_message(
+    made: Plan | None, measured_bytes: int, gpu_bytes: int | None, has_checkpoint: bool
+) -> str:
+    """What was planned, what was measured, and with which flags to go on."""
+    room = f" of {gpu_bytes / GIB:.1f}" if gpu_bytes else ""
+    if not made or not made.chosen:
+        return (
+            f"Out of memory: {measured_bytes / GIB:.1f}{room} GiB were in use, nothing was planned. "
+            "Use a smaller --batch_size with more --gradient_accumulation_steps, or a smaller --max_length."
+        )
+    used = made.chosen
+    message = (
+        f"Out of memory: {used.bytes.total / GIB:.1f} GiB were planned ({used.describe()}), "
+        f"{measured_bytes / GIB:.1f}{room} GiB were in use."
+    )
+    smaller = next_smaller(made, used)
+    if smaller is None:
+        length = next((length for length in LENGTHS if length < used.layout.length), None)
+        change = f"--max_length {length}" if length else "a larger GPU"
+        return f"{message} No smaller setting can go on from a checkpoint: start anew with {change}."
+    flags = resume_flags(smaller) + (" --resume" if has_checkpoint else "")
+    return (
+        f"{message} The next smaller setting needs {smaller.bytes.total / GIB:.1f}: "
+        f"{'go on' if has_checkpoint else 'start again'} with\n  {flags}"
+    )
+
+
+def longest(request: Request, lengths: Sequence[int], four_bit: bool) -> int | None:
+    """The longest of some lengths at which a request fits without offload in this kind of weights."""
+    for length in sorted(lengths, reverse=True):
+        made = plan(replace(_with(request, length=length), four_bit=four_bit))
+        if made.chosen and not made.is_tight and not made.chosen.layout.offload:
+            return length
+    return None
