@@ -85,7 +85,7 @@ def test_a_plan_needs_a_folders_config_and_no_weights(
 def test_what_cannot_be_planned_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "--base_model", "someone/model", "--gpu", "t4")
     assert "--base_model: someone/model's sizes are not known here. Give an alias, or a folder" in message
-    message = refused(capsys, "--base_model", "llama3.1-8b", "--gpu", "8GiB", "--tuner", "full")
+    message = refused(capsys, "--base_model", "llama3.1-8b", "--gpu", "4GiB", "--tuner", "full")
     assert "What would fit: " in message
     message = refused(capsys, "--base_model", "llama3.1-8b")
     assert "--plan: finds no GPU" in message

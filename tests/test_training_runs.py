@@ -299,6 +299,33 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
     assert [str(problem) for problem in caught.value.problems] == [f"{message} Give the former value."]
 
 
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        ({"batch_size": 1, "gradient_accumulation_steps": 16, "gradient_checkpointing": "true"}, None),
+        (
+            {"batch_size": 1},
+            "--batch_size: x --gradient_accumulation_steps is 1 x 8; the run began with 2 x 8.",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_fewer_rows_at_a_time_where_a_step_has_as_many(
+    tmp_path: Path, now: dict[str, Any], message: str | None
+) -> None:
+    began = TrainConfig(base_model="m", dataset="d", batch_size=2, gradient_accumulation_steps=8)
+    config = TrainConfig(**as_flags(began) | now)
+    (tmp_path / "run_config.json").write_text(json.dumps({"flags": as_flags(began)}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
+    going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
+    corpus = Corpus(None, None, None, "f")  # type: ignore[arg-type]
+    if message is None:
+        train_lora.check_same_run(going_on, corpus)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        train_lora.check_same_run(going_on, corpus)
+    assert str(caught.value).startswith(message)
+
+
 # --- tuners whose weights a ZeRO stage could lose -----------------------------------------------------------
 
 TUNED = ("--learning_rate", "1e-3", "--max_steps", "2", "--eval_steps", "1", "--warmup_ratio", "0")

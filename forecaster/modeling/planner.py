@@ -164,7 +164,7 @@ def ways_out(request: Request) -> list[str]:
             break
     for gib in CARD_GIB:
         if gib * GIB > request.gpu_bytes and _would_fit(replace(request, gpu_bytes=gib * GIB)):
-            found.append(f"a {gib} GB card")
+            found.append(f"{'an' if gib in (8, 80) else 'a'} {gib} GB card")
             break
     return found
 
