@@ -6,7 +6,7 @@ Eight layers, hidden size 256, shared key and value heads; the vocabulary sets t
 parameters. The rows are the published training rows (forecaster_dow30/train_244.jsonl), else the sample's.
 All sides take the rows of a round in turn, right behind the trainer's own step, but for the random batches,
 which are drawn from all rows. Seconds per real token are compared, and the median of the rounds' ratios
-counts: a machine's speed changes by the minute. Processor time is given beside wall time. About ten minutes on
+counts: a machine's speed changes by the minute. Processor time is given beside wall time. Ten minutes on
 two idle cores.
 """
 
