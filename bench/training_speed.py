@@ -4,8 +4,10 @@
 
 Eight layers, hidden size 256, shared key and value heads; the vocabulary sets the head's share of the
 parameters. The rows are the published training rows (forecaster_dow30/train_244.jsonl), else the sample's.
-All sides take the same rows of a round in turn, right behind the trainer's own steps, and the median of the
-rounds' ratios counts: a machine's speed changes by the minute. Processor time is given beside wall time.
+All sides take the rows of a round in turn, right behind the trainer's own step, but for the random batches,
+which are drawn from all rows. Seconds per real token are compared, and the median of the rounds' ratios
+counts: a machine's speed changes by the minute. Processor time is given beside wall time. Ten minutes on
+two idle cores.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.modeling.rows import IGNORED, load_tokenizer, tokenise_row
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
 
-MICRO_BATCH_SIZE, ACCUMULATION, STEPS_PER_ROUND, SEED = 4, 4, 1, 42
+MICRO_BATCH_SIZE, ACCUMULATION, SEED = 4, 2, 42
 HIDDEN, LAYERS, INTERMEDIATE, HEADS, KV_HEADS = 256, 8, 688, 8, 2
 DROPOUT = 0.1
 """The recipe's."""
@@ -56,7 +58,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a round took."""
+    """What 1,000 real tokens of a round took."""
 
     wall_s: float
     processor_s: float
@@ -90,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"Speeds: rows cut to {args.length_share:g} of their length: {min(tokens)} to {max(tokens)} tokens, "
         f"{sum(map(answer_tokens, short)) / sum(tokens):.0%} of them answers; {args.rounds} rounds of "
-        f"{STEPS_PER_ROUND * MICRO_BATCH_SIZE * ACCUMULATION} rows, {torch.get_num_threads()} threads."
+        f"{MICRO_BATCH_SIZE * ACCUMULATION} rows, {torch.get_num_threads()} threads."
     )
     for head_share in (0.07, 0.15):
         table += speeds(short, head_share, args.rounds)
@@ -242,7 +244,7 @@ def make_model(head_share: float, dropout: float, checkpointing: bool = False) -
         )
     )
     if checkpointing:
-        base.gradient_checkpointing_enable()
+        base.activation_checkpointing_enable()
     model = attach_lora(
         base,
         rank=8,
@@ -254,6 +256,18 @@ def make_model(head_share: float, dropout: float, checkpointing: bool = False) -
     return model.train()
 
 
+class Clock:
+    """Runs from its making."""
+
+    def __init__(self) -> None:
+        self._wall_s, self._processor_s = time.perf_counter(), time.process_time()
+
+    def per_thousand(self, rows: Iterable[Row]) -> Seconds:
+        thousands = sum(row["tokens"] for row in rows) / 1000
+        wall_s, processor_s = time.perf_counter() - self._wall_s, time.process_time() - self._processor_s
+        return Seconds(wall_s / thousands, processor_s / thousands)
+
+
 class Loop:
     """A plain PyTorch loop: batches of given rows, AdamW, clipped gradients."""
 
@@ -262,23 +276,18 @@ class Loop:
         self._weights = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._weights, lr=1e-5, weight_decay=0.01, fused=True)
         self.seconds: list[Seconds] = []
-        self.last_losses: list[float] = []
 
     def run(self, steps: Sequence[Sequence[Sequence[Row]]]) -> None:
-        wall_s, processor_s = time.perf_counter(), time.process_time()
-        self.last_losses = []
+        clock = Clock()
         for step in steps:
             answers = sum(answer_tokens(row) for batch in step for row in batch)
-            total = 0.0
             for batch in step:
                 loss = self._loss_of(self._model, batch) / answers
                 loss.backward()
-                total += loss.item()
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
             self._optimizer.step()
             self._optimizer.zero_grad()
-            self.last_losses.append(total)
-        self.seconds.append(Seconds(time.perf_counter() - wall_s, time.process_time() - processor_s))
+        self.seconds.append(clock.per_thousand(row for step in steps for batch in step for row in batch))
 
 
 COLLATE = RowCollator(pad_token_id=0)
@@ -311,44 +320,38 @@ class Rounds(TrainerCallback):
 
     def __init__(self, rows: Sequence[Row], sides: dict[str, tuple[Loop, str]]) -> None:
         self.seconds: list[Seconds] = []
+        self._rows, self._sides, self._clock = rows, sides, Clock()
         lengths = np.asarray([row["tokens"] for row in rows])
         order = epoch_order(lengths, MICRO_BATCH_SIZE, SEED, 0)
-        grouped = list(micro_batches(order, lengths, Batching(MICRO_BATCH_SIZE, ACCUMULATION, 1), 0))
-        self._batches = [[rows[i] for i in batch] for batch in grouped]
-        self._sides = sides
-        self._began_s = self._began_processor_s = 0.0
+        grouped = micro_batches(order, lengths, Batching(MICRO_BATCH_SIZE, ACCUMULATION, 1), 0)
+        self._grouped = [[rows[i] for i in batch] for batch in grouped]
+        at_random = np.random.default_rng(SEED).permutation(len(rows))
+        self._random = [
+            [rows[i] for i in at_random[start : start + MICRO_BATCH_SIZE]]
+            for start in range(0, len(rows), MICRO_BATCH_SIZE)
+        ]
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._began_s, self._began_processor_s = time.perf_counter(), time.process_time()
+        self._clock = Clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        number, left = divmod(state.global_step, STEPS_PER_ROUND)
-        if left:
-            return
-        wall_s = time.perf_counter() - self._began_s
-        self.seconds.append(Seconds(wall_s, time.process_time() - self._began_processor_s))
-        count = STEPS_PER_ROUND * ACCUMULATION
-        batches = self._batches[(number - 1) * count : number * count]
-        for loop, kind in self._sides.values():
-            loop.run(divided(batches, kind, number))
-        taken = {"trainer": self.seconds[-1]} | {
-            name: loop.seconds[-1] for name, (loop, _) in self._sides.items()
+        part = slice((state.global_step - 1) * ACCUMULATION, state.global_step * ACCUMULATION)
+        batches = self._grouped[part]
+        self.seconds.append(self._clock.per_thousand(row for batch in batches for row in batch))
+        kinds = {
+            "grouped": batches,
+            "single": [[row] for batch in batches for row in batch],
+            "random": self._random[part],
         }
-        times = "  ".join(f"{name} {t.wall_s:.1f} ({t.processor_s:.1f})" for name, t in taken.items())
-        print(f"round {number - 1}, wall (processor) seconds: {times}", flush=True)
-        self.on_train_begin()
-
-
-def divided(batches: Sequence[Sequence[Row]], kind: str, number: int) -> list[Sequence[Sequence[Row]]]:
-    """The rows of a round as steps: `grouped` as the trainer has them, `single`, or `random` batches."""
-    if kind == "single":
-        batches = [[row] for batch in batches for row in batch]
-    elif kind == "random":
-        rows = [row for batch in batches for row in batch]
-        order = np.random.default_rng(number).permutation(len(rows))
-        batches = [[rows[i] for i in part] for part in np.array_split(order, len(batches))]
-    each = len(batches) // STEPS_PER_ROUND
-    return [batches[i : i + each] for i in range(0, len(batches), each)]
+        for loop, kind in self._sides.values():
+            loop.run([kinds[kind]])
+        taken = {"trainer": self.seconds} | {name: loop.seconds for name, (loop, _) in self._sides.items()}
+        times = ", ".join(
+            f"{name} {of[-1].wall_s:.2f} ({of[-1].processor_s:.2f})" for name, of in taken.items()
+        )
+        warm_up = "" if state.global_step > 1 else " (not counted)"
+        print(f"Wall (processor) seconds for 1,000 tokens: {times}{warm_up}", flush=True)
+        self._clock = Clock()
 
 
 def speeds(rows: Sequence[Row], head_share: float, rounds: int) -> list[Wanted]:
@@ -379,7 +382,7 @@ def speeds(rows: Sequence[Row], head_share: float, rounds: int) -> list[Wanted]:
         processor = statistics.median(b.processor_s / a.processor_s for a, b in pairs)
         fast_s = statistics.median(t.wall_s for t in taken[fast])
         slow_s = statistics.median(t.wall_s for t in taken[slow])
-        note = f"{slow_s:.2f} s / {fast_s:.2f} s; processor time: {processor:.2f}"
+        note = f"{slow_s:.2f} / {fast_s:.2f} s for 1,000 tokens; by processor time: {processor:.2f}"
         return Wanted(f"head {head_share:.0%}: {what}", wall, limit, at_least, note)
 
     return [
@@ -400,7 +403,7 @@ def run_trainer(model: Any, rows: Sequence[Row], rounds: int, clock: Rounds, fol
         gradient_accumulation_steps=ACCUMULATION,
         activation_checkpointing=False,
         bf16=False,
-        max_steps=rounds * STEPS_PER_ROUND,
+        max_steps=rounds,
         learning_rate=1e-5,
         weight_decay=0.01,
         logging_steps=10,
