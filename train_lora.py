@@ -296,6 +296,7 @@ def train(
     corpus = sources.load(train_sources, test_sources, run.config.validation_share)
     if run.resume_from:
         check_same_run(run, corpus)
+    grouped = rows_per_group(run)  # before the record of the former session is written over
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
     # checked.
@@ -315,9 +316,8 @@ def train(
     check_rows_fit(run.config, reports)
 
     model = training.build_model(run)
-    record = training.run_record(
-        run, template, args.train_batch_size * args.gradient_accumulation_steps * args.world_size, versions()
-    )
+    effective_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    record = training.run_record(run, template, effective_batch, versions(), grouped)
     data_record = training.dataset_record(
         corpus.fingerprint,
         corpus.counts,
@@ -335,7 +335,7 @@ def train(
     # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
     evaluated: training.EvaluatedPart = "test" if corpus.validation is None else "validation"
     trainer = training.make_trainer(
-        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch
+        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch, grouped
     )
     trainable, total = adapters.count_parameters(model)
     if is_main:
@@ -380,6 +380,15 @@ MAY_CHANGE_ON_RESUME = frozenset(
     | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval", "save_total_limit"}
     | {"grace_seconds", "max_skipped_steps", "keep_best"}
 )
+
+
+def rows_per_group(run: Run) -> int:
+    """How many rows of like length stay together in the order of an epoch: the micro batch that the run began
+    with. One that goes on with another, because memory ran out, keeps its order."""
+    if not run.resume_from:
+        return run.micro_batch_size
+    resolved = json.loads((run.output_dir / RUN_CONFIG).read_text())["resolved"]
+    return int(resolved.get("rows_per_group", run.micro_batch_size))
 
 
 def check_same_run(run: Run, corpus: sources.Corpus) -> None:

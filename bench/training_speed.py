@@ -423,6 +423,7 @@ def run_trainer(model: Any, rows: Sequence[Row], rounds: int, clock: Rounds, fol
         processing_class=load_tokenizer(base, trust_remote_code=False)[0],
         data_collator=COLLATE,
         callbacks=[clock],
+        rows_per_group=args.train_batch_size,
         row_order_file=folder / "rows.jsonl",
     )
     trainer.remove_callback(PrinterCallback)

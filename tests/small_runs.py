@@ -56,7 +56,7 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     _save_trained(folder, run, seed)
     tokenizer.save_pretrained(folder)
     training.write_json(folder / LOG_HISTORY, history)
-    training.write_json(folder / RUN_CONFIG, training.run_record(run, template, 4, versions()))
+    training.write_json(folder / RUN_CONFIG, training.run_record(run, template, 4, versions(), 1))
     training.write_json(
         folder / DATASET_FILE,
         training.dataset_record(

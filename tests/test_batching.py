@@ -86,7 +86,7 @@ def test_every_rank_has_as_many_batches_and_one_may_be_empty() -> None:
 
 
 def test_single_rows_are_shuffled_whatever_their_length() -> None:
-    order = epoch_order(np.asarray([10] * 50 + [1000] * 50), micro_batch_size=1, seed=42, epoch=0)
+    order = epoch_order(np.asarray([10] * 50 + [1000] * 50), rows_per_group=1, seed=42, epoch=0)
     assert 15 <= sum(row < 50 for row in order[:50]) <= 35
 
 

@@ -77,6 +77,7 @@ def trainer(folder: Path, gradients: Gradients) -> ForecasterTrainer:
         processing_class=load_tokenizer(BaseModel(str(BASE), True), trust_remote_code=False)[0],
         data_collator=RowCollator(0),
         callbacks=[gradients],
+        rows_per_group=args.train_batch_size,
         row_order_file=folder / "rows.jsonl",
     )
 

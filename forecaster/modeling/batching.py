@@ -37,21 +37,21 @@ class Batching:
         return full * self.accumulation + -(-left // (self.micro_batch_size * self.ranks))
 
 
-def epoch_order(lengths: Lengths, micro_batch_size: int, seed: int, epoch: int) -> Lengths:
-    """Every row once: groups of `micro_batch_size` rows of similar length, the groups in random order.
+def epoch_order(lengths: Lengths, rows_per_group: int, seed: int, epoch: int) -> Lengths:
+    """Every row once: groups of `rows_per_group` rows of similar length, the groups in random order.
 
     Groups of one row are a plain shuffle. The order knows nothing of ranks or accumulation: a step that takes
     the next rows takes the same ones however they are divided. A group that is not full comes last.
     """
     generator = np.random.default_rng([seed, epoch])
-    if micro_batch_size == 1:
+    if rows_per_group == 1:
         return generator.permutation(len(lengths))
     jittered = lengths * (1 + JITTER * generator.uniform(-1, 1, len(lengths)))
     by_length = np.argsort(jittered, kind="stable")
-    full, left = divmod(len(lengths), micro_batch_size)
+    full, left = divmod(len(lengths), rows_per_group)
     # Were it always the shortest or the longest rows that are left, they would always be the last step.
-    start = int(generator.integers(full + 1)) * micro_batch_size
-    groups = np.delete(by_length, np.s_[start : start + left]).reshape(full, micro_batch_size)
+    start = int(generator.integers(full + 1)) * rows_per_group
+    groups = np.delete(by_length, np.s_[start : start + left]).reshape(full, rows_per_group)
     generator.shuffle(groups)
     return np.concatenate([groups.ravel(), by_length[start : start + left]])
 

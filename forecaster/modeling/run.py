@@ -36,6 +36,10 @@ class Run:
     resume_from: Path | None
 
     @property
+    def micro_batch_size(self) -> int:
+        return self.choice.micro_batch_size or self.config.batch_size
+
+    @property
     def tuner(self) -> Tuner:
         """`--tuner`; LoRA over 4-bit weights is QLoRA, whether it was asked for or is what fits."""
         is_qlora = self.config.tuner == "lora" and self.choice.quantization == "4bit"

@@ -68,10 +68,15 @@ class ForecasterTrainer(SFTTrainer):
     """TRL's trainer with batches of rows of similar length, and the token-mean loss over answers.
 
     It records which rows made each step.
+
+    Args:
+        rows_per_group: Rows of like length that stay together in the order of an epoch.
+        row_order_file: Where each step's rows are written down.
     """
 
-    def __init__(self, *args: Any, row_order_file: Path, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, rows_per_group: int, row_order_file: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._rows_per_group = rows_per_group
         add_answer_loss(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
         self._row_order_file = row_order_file
         self._row_order: TextIO | None = None
@@ -88,13 +93,12 @@ class ForecasterTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> RankBatches:
         lengths = row_lengths(self.train_dataset if train_dataset is None else train_dataset)
-        micro_batch_size = self.args.train_batch_size
-        shape = self._batching(micro_batch_size, self.args.gradient_accumulation_steps)
+        shape = self._batching(self.args.train_batch_size, self.args.gradient_accumulation_steps)
 
         def epoch() -> Iterator[list[int]]:
             # From the steps done, which a checkpoint holds: a resumed epoch has the order it began with.
             number = self.state.global_step // shape.steps(len(lengths))
-            order = batching.epoch_order(lengths, micro_batch_size, self.args.seed, number)
+            order = batching.epoch_order(lengths, self._rows_per_group, self.args.seed, number)
             return batching.micro_batches(order, lengths, shape, self.args.process_index)
 
         return RankBatches(epoch, shape.micro_steps(len(lengths)))

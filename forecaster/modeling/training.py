@@ -66,8 +66,8 @@ def sft_config(run: Run) -> SFTConfig:
         bf16=choice.precision == "bf16",
         deepspeed=str(choice.ds_config) if choice.ds_config else None,
         activation_checkpointing=choice.gradient_checkpointing,
-        per_device_train_batch_size=choice.micro_batch_size or config.batch_size,
-        per_device_eval_batch_size=max(choice.micro_batch_size or config.batch_size, FEWEST_MEASURED_ROWS),
+        per_device_train_batch_size=run.micro_batch_size,
+        per_device_eval_batch_size=max(run.micro_batch_size, FEWEST_MEASURED_ROWS),
         gradient_accumulation_steps=choice.gradient_accumulation_steps or config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -173,6 +173,7 @@ def make_trainer(
     evaluated_rows: datasets.Dataset,
     evaluated: EvaluatedPart,
     watch: StopWatch,
+    rows_per_group: int,
 ) -> DurableTrainer:
     """The trainer of a run; `evaluated` says which part the `evaluated_rows` are."""
     trainer = DurableTrainer(
@@ -183,6 +184,7 @@ def make_trainer(
         processing_class=tokenizer,
         data_collator=RowCollator(tokenizer.pad_token_id, attention_of(run).padding_free),
         callbacks=[ProgressLines(evaluated)],
+        rows_per_group=rows_per_group,
         row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",
         watch=watch,
         keep_best=run.config.keep_best,
@@ -248,7 +250,9 @@ def save_run(
     return tensors
 
 
-def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[str, str]) -> dict[str, Any]:
+def run_record(
+    run: Run, template: str, effective_batch: int, versions: Mapping[str, str], rows_per_group: int
+) -> dict[str, Any]:
     """What run_config.json holds: flags, what they resolved to, and what ran."""
     # A relative folder would mean another one to a benchmark that is started elsewhere.
     location = str(Path(run.model.location).resolve()) if run.model.is_local else run.model.location
@@ -264,7 +268,8 @@ def run_record(run: Run, template: str, effective_batch: int, versions: Mapping[
             "ds_config": run.choice.ds_config.name if run.choice.ds_config else None,
             "scheduler": resolve_scheduler(run.config).name,
             "rows_per_optimizer_step": effective_batch,
-            "micro_batch_size": run.choice.micro_batch_size or run.config.batch_size,
+            "micro_batch_size": run.micro_batch_size,
+            "rows_per_group": rows_per_group,
             "reasons": [*run.choice.reasons, attention_of(run).reason],
             "planned_bytes_per_gpu": planned.bytes.parts() | {"total": planned.bytes.total}
             if (planned := run.choice.plan and run.choice.plan.chosen)
