@@ -42,7 +42,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
-from forecaster.modeling.adapters import attach_lora
+from forecaster.modeling.adapters import attach
 from forecaster.modeling.batching import Batching, epoch_order, micro_batches, padding_efficiency
 from forecaster.modeling.loss import TokenLosses, add_answer_loss
 from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
@@ -245,8 +245,9 @@ def make_model(head_share: float, dropout: float, checkpointing: bool = False) -
     )
     if checkpointing:
         base.activation_checkpointing_enable()
-    model = attach_lora(
+    model = attach(
         base,
+        "lora",
         rank=8,
         alpha=16,
         dropout=dropout,

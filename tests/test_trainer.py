@@ -14,7 +14,7 @@ from processes import ROOT
 from transformers import TrainerCallback
 from trl import SFTConfig
 
-from forecaster.modeling.adapters import attach_lora, load_base
+from forecaster.modeling.adapters import attach, load_base
 from forecaster.modeling.registry import BaseModel
 from forecaster.modeling.rows import load_tokenizer
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
@@ -37,7 +37,7 @@ def rows() -> list[dict[str, Any]]:
 def model() -> Any:
     torch.manual_seed(0)
     base = load_base(str(BASE), "fp32")
-    return attach_lora(base, rank=8, alpha=16, dropout=0.0, target_modules=("q_proj", "down_proj"))
+    return attach(base, "lora", rank=8, alpha=16, dropout=0.0, target_modules=("q_proj", "down_proj"))
 
 
 class Gradients(TrainerCallback):
