@@ -32,12 +32,18 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.modeling import checkpoints, config, hardware, plan_tables
 from forecaster.modeling.run import LOG_HISTORY, RunFolder, find_run_folder
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
-from forecaster.supervision import SAVED_UNFINISHED, StopSignals, remove_dead_build_locks, supervise
+from forecaster.supervision import (
+    SAVED_UNFINISHED,
+    WOULD_FAIL_AGAIN,
+    StopSignals,
+    remove_dead_build_locks,
+    supervise,
+)
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED = "configs/embedded.yaml"
 REFUSED = ConfigurationError.exit_status
-NOT_WORTH_A_RESTART = (0, REFUSED, SAVED_UNFINISHED)
+NOT_WORTH_A_RESTART = (0, REFUSED, SAVED_UNFINISHED, WOULD_FAIL_AGAIN)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 
 
@@ -137,8 +143,9 @@ class Job:
         elif self.signals.received:
             print(f"\nStopped by {self.signals.received.name}. {self._way_on()}", file=sys.stderr)
         elif status:
-            way_out = "Mend what is listed above." if status == REFUSED else self._way_on()
-            print(f"\nTraining stopped with status {status}. {way_out}", file=sys.stderr)
+            listed = "Mend what is listed above. " if status in (REFUSED, WOULD_FAIL_AGAIN) else ""
+            way_on = "" if status == REFUSED else self._way_on()
+            print(f"\nTraining stopped with status {status}. {listed}{way_on}", file=sys.stderr)
         return status
 
     def benchmark(self, command: Sequence[str]) -> int:

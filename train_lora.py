@@ -36,7 +36,7 @@ from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, 
 from forecaster.modeling.tuner import parameter_counts
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
-from forecaster.supervision import SAVED_UNFINISHED
+from forecaster.supervision import SAVED_UNFINISHED, WOULD_FAIL_AGAIN
 
 if TYPE_CHECKING:
     from forecaster.modeling.rows import RowReport
@@ -75,10 +75,10 @@ def main(argv: Sequence[str]) -> int:
     except (AdapterNotTrainedError, TrainingFailedError) as error:
         if settings.rank == 0:
             print(f"\n{error}", file=sys.stderr, flush=True)
-        return 1
+        return WOULD_FAIL_AGAIN
     except RunOutOfMemoryError as error:  # of whichever rank
         print(f"\n{error}", file=sys.stderr, flush=True)
-        return 1
+        return WOULD_FAIL_AGAIN
     return 0
 
 
@@ -169,8 +169,6 @@ def resolve(
         folder = RunFolder(config.OUTPUT_FOLDER)
     if not flags.gpu:
         problems += config.find_disk_problems(flags, model, folder.path)
-    if folder.resume_from:
-        problems += find_rank_problems(folder.resume_from, settings.world_size)
     if problems or isinstance(choice, list):
         raise ConfigurationError(problems)
 
@@ -179,15 +177,6 @@ def resolve(
         train_sources,
         test_sources,
     )
-
-
-def find_rank_problems(checkpoint: Path, ranks: int) -> list[Problem]:
-    """Another number of ranks would take other rows in other steps, and ZeRO's shards would not fit."""
-    saved = checkpoints.ranks_of(checkpoint)
-    if saved == ranks:
-        return []
-    found = f"goes on from {checkpoint}, which {saved} rank(s) saved; this run has {ranks}."
-    return [Problem("--resume", found, f"Use {saved} GPU(s) (--gpus), or start anew without --resume.")]
 
 
 def find_gpus(
@@ -295,7 +284,7 @@ def train(
     """Data, model, run, save."""
     corpus = sources.load(train_sources, test_sources, run.config.validation_share)
     if run.resume_from:
-        check_same_run(run, corpus)
+        check_same_run(run, corpus, settings.world_size)
     grouped = rows_per_group(run)  # before the record of the former session is written over
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
@@ -391,8 +380,9 @@ def rows_per_group(run: Run) -> int:
     return int(resolved.get("rows_per_group", run.micro_batch_size))
 
 
-def check_same_run(run: Run, corpus: sources.Corpus) -> None:
-    """A resumed run has to see the rows and settings that it began with, and must not have ended."""
+def check_same_run(run: Run, corpus: sources.Corpus, ranks: int) -> None:
+    """A resumed run has to see the rows and settings that it began with, on as many ranks, and must not have
+    ended."""
     record = json.loads((run.output_dir / RUN_CONFIG).read_text())
     known = json.loads((run.output_dir / DATASET_FILE).read_text())
     # Runs older than these flags held nothing out, and had LoRA.
@@ -422,6 +412,12 @@ def check_same_run(run: Run, corpus: sources.Corpus) -> None:
                 "Give the same --dataset and --test_dataset, or start anew without --resume.",
             )
         )
+    # ZeRO's shards would not fit another number of ranks.
+    saved = checkpoints.ranks_of(run.resume_from) if run.resume_from else ranks
+    if saved != ranks:
+        found = f"goes on from {run.resume_from}, which {saved} rank(s) saved; this run has {ranks}."
+        way_out = f"Use {saved} GPU(s) (--gpus), or start anew without --resume."
+        problems.append(Problem("--resume", found, way_out))
     length = ("num_epochs", "max_steps")
     if (run.output_dir / LOG_HISTORY).exists() and all(before[name] == now[name] for name in length):
         problems.append(

@@ -31,9 +31,9 @@ from forecaster.modeling import generation
 from forecaster.modeling.finished import FinishedRun, read_finished
 
 ROUNDS = 5
-BATCHED_ROWS, MERGED_ROWS = 32, 8
-"""Enough rows that batches of eight hold prompts of similar length, as in a benchmark; fewer where each goes
-alone."""
+BATCHED_ROWS, MERGED_ROWS = 64, 8
+"""All test rows, so that batches of eight hold prompts of similar length, as in a benchmark; a few where each
+row goes alone."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -44,7 +44,7 @@ def _name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-SOURCES = {_name(path): path for path in [*(ROOT / "forecaster").rglob("*.py"), *ROOT.glob("*.py")]}
+SOURCES = {_name(path): path for path in sorted([*(ROOT / "forecaster").rglob("*.py"), *ROOT.glob("*.py")])}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 
@@ -181,7 +181,7 @@ def test_data_and_evaluation_know_no_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"forecaster.modeling.{module}" for module in LIGHT_MODELING), *ENTRY_POINTS]
+    "name", [*(f"forecaster.modeling.{module}" for module in LIGHT_MODELING), *sorted(ENTRY_POINTS)]
 )
 def test_light_modules_do_not_name_torch_at_their_top(name: str) -> None:
     assert not _packages(_import_time_imports(TREES[name])) & HEAVY

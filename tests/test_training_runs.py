@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from processes import ROOT, run, run_entry
 from safetensors.torch import load_file
 
@@ -242,8 +241,9 @@ def test_a_run_goes_on_from_its_newest_complete_checkpoint(data: Path, zero2: Pa
     [
         (["--lora_alpha", "99"], "--lora_alpha: is 99; the run began with 16. Give the former value."),
         ([], "has ended. Give more --num_epochs to train on"),
+        (["--lora_alpha", "99"], "which 2 rank(s) saved; this run has 1. Use 2 GPU(s) (--gpus)"),
     ],
-    ids=["other settings", "nothing left to do"],
+    ids=["other settings", "nothing left to do", "other ranks"],
 )
 def test_a_resume_that_would_spoil_the_run_changes_nothing(
     data: Path, zero2: Path, flags: list[str], message: str
@@ -292,10 +292,10 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
     fingerprint = "g" if message and "validation_share" in message else "f"
     corpus = Corpus(None, None, None, fingerprint)  # type: ignore[arg-type]
     if message is None:
-        train_lora.check_same_run(going_on, corpus)
+        train_lora.check_same_run(going_on, corpus, ranks=1)
         return
     with pytest.raises(ConfigurationError) as caught:
-        train_lora.check_same_run(going_on, corpus)
+        train_lora.check_same_run(going_on, corpus, ranks=1)
     assert [str(problem) for problem in caught.value.problems] == [f"{message} Give the former value."]
 
 
@@ -319,10 +319,10 @@ def test_a_run_goes_on_with_fewer_rows_at_a_time_where_a_step_has_as_many(
     going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
     corpus = Corpus(None, None, None, "f")  # type: ignore[arg-type]
     if message is None:
-        train_lora.check_same_run(going_on, corpus)
+        train_lora.check_same_run(going_on, corpus, ranks=1)
         return
     with pytest.raises(ConfigurationError) as caught:
-        train_lora.check_same_run(going_on, corpus)
+        train_lora.check_same_run(going_on, corpus, ranks=1)
     assert str(caught.value).startswith(message)
 
 
@@ -346,8 +346,10 @@ def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
     base, two, three = models
     assert base.keys() == two.keys() == three.keys()
     for name, tensor in two.items():
-        assert not torch.equal(tensor, base[name]), name
-        assert (tensor - three[name]).abs().max() < 1e-5, name
+        moved = (tensor - base[name]).norm()
+        assert moved > 0, name
+        # Adam steps by a gradient's sign where it is all but zero: a few entries differ, the whole does not.
+        assert (tensor - three[name]).norm() < 1e-2 * moved, name
     for folder in (full_zero2, zero3):
         assert not (folder / "adapter_config.json").exists()
         last = folder / "checkpoint-2" / "model.safetensors"
@@ -377,12 +379,12 @@ def test_dora_under_zero_3_learns_as_a_plain_loop_does(data: Path, tmp_path: Pat
         "train_lora.py",
         data,
         *("--base_model", str(BASE), "--dataset", "train.jsonl", "--test_dataset", "test.jsonl"),
-        *("--max_length", "1024", "--batch_size", "4", "--gradient_accumulation_steps", "1"),
+        *("--max_length", "1024", "--batch_size", "2", "--gradient_accumulation_steps", "2"),
         *("--log_interval", "1", "--report_to", "none", "--output_dir", str(alone), *flags),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    # The test losses between them are means over batches of other sizes.
-    assert losses(zero3)[::2] == pytest.approx(losses(alone)[::2], abs=1e-5)
+    assert rows_by_step(alone, 1) == rows_by_step(zero3, 2)
+    assert losses(zero3) == pytest.approx(losses(alone), abs=1e-5)
     saved = [load_file(folder / "adapter_model.safetensors") for folder in (zero3, alone)]
     assert saved[0].keys() == saved[1].keys()
     assert read_finished(zero3).tuner == "dora"

@@ -19,7 +19,7 @@ from forecaster.modeling import adapters, checkpoints
 from forecaster.modeling.run import ADAPTER_CONFIG
 from forecaster.modeling.stopping import StopWatch
 from forecaster.modeling.trainer import ForecasterTrainer
-from forecaster.supervision import SAVED_UNFINISHED
+from forecaster.supervision import SAVED_UNFINISHED, WOULD_FAIL_AGAIN
 
 _PENDING = "evaluation_pending"
 """A file of this name in a checkpoint: it was saved at a step whose evaluation was broken off."""
@@ -149,7 +149,7 @@ class DurableTrainer(ForecasterTrainer):
         if self.args.world_size > 1:
             rows = [[]] * self.args.world_size
             dist.all_gather_object(rows, own_rows)
-        self._watch.leave(1)
+        self._watch.leave(WOULD_FAIL_AGAIN)
         if self._row_order is not None:
             self._row_order.flush()
         way_out = "Look at these rows, lower --learning_rate"
@@ -205,7 +205,7 @@ class DurableTrainer(ForecasterTrainer):
             raise self._disk_full(needed_bytes)
 
     def _disk_full(self, needed_bytes: int) -> TrainingFailedError:
-        self._watch.leave(1)
+        self._watch.leave(WOULD_FAIL_AGAIN)
         free_bytes = shutil.disk_usage(self._output_dir).free
         return TrainingFailedError(
             f"The disk of {self._output_dir} is full: checkpoint-{self.state.global_step} needs about "
