@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from forecaster.supervision import (
     WOULD_FAIL_AGAIN,
     StopSignals,
     remove_dead_build_locks,
+    say,
     supervise,
 )
 
@@ -44,6 +46,8 @@ ROOT = Path(__file__).resolve().parent
 EMBEDDED = "configs/embedded.yaml"
 REFUSED = ConfigurationError.exit_status
 NOT_WORTH_A_RESTART = (0, REFUSED, SAVED_UNFINISHED, WOULD_FAIL_AGAIN)
+LAUNCHER_LOST = 128 + signal.SIGKILL
+"""`deepspeed` itself ends with 0 when its launch.py was killed."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 
 
@@ -56,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     own, train_flags = split_flags(argv)
     try:
         flags = config.parse_flags(train_flags)
-        indices = gpu_indices(own.gpus, settings)
+        indices = gpu_indices(own.gpus, settings, of_hosts=bool(own.hostfile) and not own.no_ssh)
         cluster = nodes.find_cluster(
             *(own.hostfile, own.no_ssh, own.ssh_port, indices, own.gpus is not None),
             settings.cuda_visible_devices,
@@ -82,12 +86,13 @@ def main(argv: Sequence[str]) -> int:
     if output_dir and not flags.output_dir:
         train_flags += ["--output_dir", str(output_dir)]
     env = nodes.environment(None, rank_environment(indices))
+    visible = {} if cluster and cluster.node_rank is None else cuda_visible(indices)
 
     with StopSignals() as signals:
         # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
         check = subprocess.run(
             [sys.executable, str(ROOT / "train_lora.py"), *train_flags, "--dry_run"],
-            env=env | {"WORLD_SIZE": str(ranks)} | cuda_visible(indices),
+            env=env | {"WORLD_SIZE": str(ranks)} | visible,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -137,52 +142,61 @@ class Job:
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else 1,
         )
         status: int = attempts(self._train_once)
-        if self.signals.received and self._has_ended():
-            print(f"\nTraining had ended when {self.signals.received.name} came.", file=sys.stderr)
-            print("The benchmark was left out: benchmark.py --adapter makes it.", file=sys.stderr)
-        elif self.signals.received:
-            print(f"\nStopped by {self.signals.received.name}. {self._way_on()}", file=sys.stderr)
+        if status in (REFUSED, WOULD_FAIL_AGAIN):
+            say(f"\nTraining stopped with status {status}. Mend what is listed above.", sys.stderr)
+        elif self.signals.received and status:
+            say(f"\nStopped by {self.signals.received.name}. {self._way_on()}", sys.stderr)
         elif status:
-            listed = "Mend what is listed above. " if status in (REFUSED, WOULD_FAIL_AGAIN) else ""
-            way_on = "" if status == REFUSED else self._way_on()
-            print(f"\nTraining stopped with status {status}. {listed}{way_on}", file=sys.stderr)
+            say(f"\nTraining stopped with status {status}. {self._way_on()}", sys.stderr)
         return status
 
     def benchmark(self, command: Sequence[str]) -> int:
+        if self.signals.received:
+            say(
+                f"\nTraining had ended when {self.signals.received.name} came, before the benchmark.",
+                sys.stderr,
+            )
+            say(f"Make it with:\n  {shlex.join(command)}", sys.stderr)
+            return SAVED_UNFINISHED
         print(f"$ {shlex.join(command)}", flush=True)
         env = {**self.env, **cuda_visible(self.indices)}
         status = supervise(command, env, self.signals, self.grace_s)
         if status:
-            way_out = "Mend what is listed above." if status == REFUSED else "The same command goes on."
+            mend = "Mend what is listed above. " if status == REFUSED else ""
             found = f"The adapter is complete, but the benchmark stopped with status {status}."
-            print(f"\n{found} {way_out}", file=sys.stderr)
+            say(f"\n{found} {mend}Go on with:\n  {shlex.join(command)}", sys.stderr)
         return status
 
     def _train_once(self) -> int:
         if self.signals.received:
             return SAVED_UNFINISHED
-        for lock in remove_dead_build_locks(torch_extensions_folder()):
-            print(f"Removed {lock}, which a killed build left.")
+        if self.cluster is None:  # on a shared disk it may be another machine's
+            for lock in remove_dead_build_locks(torch_extensions_folder()):
+                print(f"Removed {lock}, which a killed build left.")
         flags = list(self.train_flags)
         if "--resume" not in flags and self._has_checkpoint():
             flags.append("--resume")
         command = deepspeed_command(self.indices, flags, self.cluster)
         print(f"$ {shlex.join(command)}", flush=True)
         env = nodes.environment(self.cluster, self.env)
+        ended_before = self._ended_at_ns()
         status = supervise(command, env, self.signals, self.grace_s)
+        if self.cluster and not self.cluster.keeps_results:  # the run's folder is on another machine
+            return SAVED_UNFINISHED if self.signals.received else status
+        if self._ended_at_ns() not in (None, ended_before):
+            return 0 if self.signals.received else status
         if self.signals.received:
-            return SAVED_UNFINISHED
-        if self.cluster and not self.cluster.keeps_results:
-            return status  # the run's folder is on another machine
-        # `deepspeed` ends with 0 also when its launch.py was killed.
-        return status if status or self._has_ended() else SAVED_UNFINISHED
+            return status if status in (REFUSED, WOULD_FAIL_AGAIN) else SAVED_UNFINISHED
+        return status or LAUNCHER_LOST
 
     def _pause(self, seconds: float) -> None:
         print(f"\nTraining stopped; it starts again in {seconds:.0f} s.", file=sys.stderr, flush=True)
         self.signals.wait(seconds)
 
-    def _has_ended(self) -> bool:
-        return (self.output_dir / LOG_HISTORY).exists()
+    def _ended_at_ns(self) -> int | None:
+        """When the run's last file was written; None: it has not ended."""
+        last = self.output_dir / LOG_HISTORY
+        return last.stat().st_mtime_ns if last.exists() else None
 
     def _has_checkpoint(self) -> bool:
         return checkpoints.newest_complete(self.output_dir)[0] is not None
@@ -256,10 +270,13 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return own, rest
 
 
-def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
+def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -> list[int]:
     """Indices for `--include`: what --gpus names, else what CUDA_VISIBLE_DEVICES shows, else all.
 
     Without a GPU these are CPU ranks.
+
+    Args:
+        of_hosts: whether --gpus chooses on the hosts of a hostfile, and this machine's GPUs do not matter.
     """
     gpus = hardware.detect_gpus()
     flag = "--gpus" if asked is not None else "CUDA_VISIBLE_DEVICES"
@@ -267,6 +284,8 @@ def gpu_indices(asked: str | None, settings: Settings) -> list[int]:
         raise ConfigurationError(
             [Problem(flag, f"is {asked!r}.", "Give a comma list of indices, such as 0,1.")]
         )
+    if asked and of_hosts and re.fullmatch(r"\d+(,\d+)*", asked):
+        return sorted({int(index) for index in asked.split(",")})
     try:
         if not gpus:
             ranks = [int(part) for part in asked.split(",")] if asked else [0]

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecaster import tracking
 from forecaster.data import sources
@@ -36,7 +36,7 @@ from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, 
 from forecaster.modeling.tuner import parameter_counts
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
-from forecaster.supervision import SAVED_UNFINISHED, WOULD_FAIL_AGAIN
+from forecaster.supervision import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
 
 if TYPE_CHECKING:
     from forecaster.modeling.rows import RowReport
@@ -69,15 +69,15 @@ def main(argv: Sequence[str]) -> int:
         return report_problems("train_lora.py", error) if settings.rank == 0 else error.exit_status
     except TrainingStoppedError as stopped:
         if settings.rank == 0:
-            print(f"\n{stopped} --resume goes on.", flush=True)
+            say(f"\n{stopped} --resume goes on.")
             tracking.finish()
         return SAVED_UNFINISHED
     except (AdapterNotTrainedError, TrainingFailedError) as error:
         if settings.rank == 0:
-            print(f"\n{error}", file=sys.stderr, flush=True)
+            say(f"\n{error}", sys.stderr)
         return WOULD_FAIL_AGAIN
     except RunOutOfMemoryError as error:  # of whichever rank
-        print(f"\n{error}", file=sys.stderr, flush=True)
+        say(f"\n{error}", sys.stderr)
         return WOULD_FAIL_AGAIN
     return 0
 
@@ -292,7 +292,7 @@ def train(
     from forecaster.modeling import adapters, rows, training
 
     args = training.sft_config(run)
-    run = replace(run, output_dir=training.agree_on_output_dir(args, run.output_dir))
+    run = replace(run, output_dir=training.agree_on_output_dir(args, run.output_dir, run.resume_from))
     is_main = args.process_index == 0
 
     tokenizer, template = rows.load_tokenizer(run.model, run.config.trust_remote_code)
@@ -412,6 +412,7 @@ def check_same_run(run: Run, corpus: sources.Corpus, ranks: int) -> None:
                 "Give the same --dataset and --test_dataset, or start anew without --resume.",
             )
         )
+    problems += find_changed_choices(run, record["resolved"])
     # ZeRO's shards would not fit another number of ranks.
     saved = checkpoints.ranks_of(run.resume_from) if run.resume_from else ranks
     if saved != ranks:
@@ -429,6 +430,23 @@ def check_same_run(run: Run, corpus: sources.Corpus, ranks: int) -> None:
         )
     if problems:
         raise ConfigurationError(problems)
+
+
+def find_changed_choices(run: Run, began: Mapping[str, Any]) -> list[Problem]:
+    """What `auto` resolves to by the GPU, and cannot change under an adapter or a checkpoint."""
+    ds_config = run.choice.ds_config.name if run.choice.ds_config else None
+    now = {"precision": run.choice.precision, "quantization": run.choice.quantization, "ds_config": ds_config}
+    return [
+        Problem(
+            f"--{name}",
+            f"comes out as {value} here; the run began with {began[name]}.",
+            f"Give --{name} {began[name]}, or go on where it began."
+            if began[name]
+            else "Start it without `deepspeed`, as before.",
+        )
+        for name, value in now.items()
+        if began.get(name, value) != value
+    ]
 
 
 def model_card(

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -154,16 +154,19 @@ def ask_over_ssh(node: Node, cluster: Cluster, folder: Path) -> Answer:
 # --- judge --------------------------------------------------------------------------------------------------
 
 
-def judge(answers: Sequence[Answer], port: int, master_addr: str | None) -> list[Finding]:
-    """Every check of every node, in order; the first node is node 0. Pure.
+def judge(
+    answers: Sequence[Answer], port: int, master_addr: str | None, first_rank: int = 0
+) -> list[Finding]:
+    """Every check of every node, in order. Pure.
 
     Args:
         master_addr: None: one machine, which needs no network.
+        first_rank: which node the first answer is.
     """
     reports = [answer.report for answer in answers if answer.report]
     some_gpus = any(report.gpus for report in reports)
     found = []
-    for answer in answers:
+    for node_rank, answer in enumerate(answers, first_rank):
         name, report = answer.node.name, answer.report
         if report is None:
             remedy = "Mend `ssh` to it without a password (ssh-copy-id), and put the project and its Python "
@@ -172,11 +175,11 @@ def judge(answers: Sequence[Answer], port: int, master_addr: str | None) -> list
         found.append(_judge_versions(name, report, reports[0]))
         found.append(_judge_gpus(answer.node, report, some_gpus))
         if master_addr is not None:
-            if answer is answers[0]:
+            if node_rank == 0:
                 remedy = "Stop what listens there, or set another MASTER_PORT."
                 state, way_out = ("free", None) if report.port_free else ("in use", remedy)
                 found.append(Finding(name, "port", f"{port} is {state}", way_out))
-            found.append(_judge_interface(name, report, master_addr))
+            found.append(_judge_interface(name, report, master_addr, node_rank))
             found.append(_judge_clock(name, answer, report))
         full = report.free_bytes < LEAST_FREE_BYTES
         text = f"{report.free_bytes / 1e9:.1f} GB free"
@@ -209,16 +212,18 @@ def _judge_gpus(node: Node, report: Report, some_gpus: bool) -> Finding:
     return Finding(node.name, "GPUs", found, "Correct the slots or --gpus, or mend `nvidia-smi` there.")
 
 
-def _judge_interface(name: str, report: Report, master_addr: str) -> Finding:
+def _judge_interface(name: str, report: Report, master_addr: str, node_rank: int) -> Finding:
+    way_out = "Set MASTER_ADDR to an address of node 0 that every node reaches."
+    if report.route_interface == "lo" and node_rank > 0:
+        return Finding(name, "network", f"{master_addr} is this node itself, and not node 0", way_out)
     asked = report.asked_interface
     if asked is not None:
         found = f"{IFNAME}={asked}"
         if any(nccl_takes(interface, asked) for interface in report.interfaces):
             return Finding(name, "network", found)
-        way_out = f"Name one of {', '.join(report.interfaces)}, or unset it."
-        return Finding(name, "network", f"{found}, which is none of its interfaces", way_out)
+        rename = f"Name one of {', '.join(report.interfaces)}, or unset it."
+        return Finding(name, "network", f"{found}, which is none of its interfaces", rename)
     if report.route_interface is None:
-        way_out = "Set MASTER_ADDR to an address of node 0 that every node reaches."
         return Finding(name, "network", f"no way to {master_addr}", way_out)
     return Finding(name, "network", f"{report.route_interface} leads to {master_addr}")
 
@@ -254,15 +259,20 @@ def run(cluster: Cluster | None, indices: Sequence[int]) -> int:
     if cluster is not None and cluster.node_rank is None:
         with ThreadPoolExecutor(max_workers=len(cluster.nodes)) as pool:
             answers = list(pool.map(lambda node: ask_over_ssh(node, cluster, folder), cluster.nodes))
+        if asked := named_variables([IFNAME]).get(IFNAME):  # the launcher hands it to all nodes
+            answers = [
+                replace(answer, report=replace(answer.report, asked_interface=asked))
+                if answer.report
+                else answer
+                for answer in answers
+            ]
         master: str | None = cluster.master_addr or cluster.nodes[0].name
     else:
         master = cluster.master_addr if cluster else None
         node = Node(socket.gethostname(), tuple(indices))
         asked_s = time.time()
         answers = [Answer(node, examine_this_machine(folder, master, port), "", asked_s, time.time())]
-    findings = judge(answers, port, master)
-    if cluster is not None and cluster.node_rank:
-        findings = [finding for finding in findings if finding.check != "port"]  # node 0 listens
+    findings = judge(answers, port, master, cluster.node_rank or 0 if cluster else 0)
     print(table(findings))
     to_mend = [finding for finding in findings if finding.way_out]
     for finding in to_mend:

@@ -270,14 +270,24 @@ def first_host(node_list: str) -> str:
 
 
 def find_start_problems(cluster: Cluster) -> list[Problem]:
-    """What would stop the launcher on this machine: no pdsh, a port in use, keys that would be copied."""
+    """What would stop the launcher: no pdsh, a port in use, keys that would be copied, an address that leads
+    nowhere."""
     problems = []
     if cluster.node_rank is None:
+        address = cluster.master_addr or ""
+        if address == "localhost" or address.startswith("127."):
+            way_out = "Set an address of the first host that the others reach, or unset it."
+            problems.append(
+                Problem("MASTER_ADDR", f"is {address}, which each host takes for itself.", way_out)
+            )
         if shutil.which("pdsh") is None:
             way_out = "Install it (`apt-get install pdsh`), or start each node with --no_ssh."
             problems.append(Problem("--hostfile", "needs pdsh, which is not installed.", way_out))
         for path in deepspeed_env_files():
-            names = [line.partition("=")[0].strip() for line in path.read_text().splitlines()]
+            names = [
+                line.partition("=")[0].strip()
+                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+            ]
             if secrets := sorted(filter(is_secret, names)):
                 found = f"holds {', '.join(secrets)}, which would be readable in every node's process list."
                 problems.append(Problem(str(path), found, "Keys belong into .env; take them out."))

@@ -11,11 +11,12 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Self, TextIO
 
 JOB = "FORECASTER_JOB"
 """The word's name; its value begins with the process id of the supervisor, which the ranks watch."""
@@ -28,6 +29,17 @@ ORPHAN_GRACE_S = 25.0
 """Time for ranks whose launcher is gone: DeepSpeed's, when it is signalled, kills them after 30 s."""
 _POLL_S = 0.2
 _PROC = Path("/proc")
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print, and go on where nobody reads any more: Ctrl-C also ends the `tee` behind a pipe, and a terminal
+    that is gone gives errors."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # Python would write what is left when it ends, fail again, and change the exit status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class StopSignals:
@@ -153,8 +165,9 @@ def remove_dead_build_locks(folder: Path) -> list[Path]:
     held = {_link_target(link) for pid in _pids() for link in _open_files(pid)}
     dead = [lock for lock in locks if str(lock.resolve()) not in held]
     for lock in dead:
-        lock.unlink(missing_ok=True)
-    return dead
+        with contextlib.suppress(OSError):  # another user's
+            lock.unlink()
+    return [lock for lock in dead if not lock.exists()]
 
 
 def _open_files(pid: int) -> list[Path]:

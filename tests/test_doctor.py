@@ -158,11 +158,12 @@ def test_planted_faults_are_found_over_ssh(ssh: Path) -> None:
     assert done.returncode == 1, done.stderr
     marks = [line.split()[:3] for line in done.stdout.splitlines()[1:]]
     assert [words[:2] for words in marks if words[2] == "MEND"] == [
-        *(["fine", "port"], ["differs", "versions"], ["differs", "clock"], ["differs", "disk"]),
-        ["refuses", "ssh"],
+        *(["fine", "port"], ["differs", "versions"], ["differs", "network"], ["differs", "clock"]),
+        *(["differs", "disk"], ["refuses", "ssh"]),
     ]
     assert f"fine, port: {port} is in use. Stop what listens there" in done.stdout
     assert "differs, versions: torch 2.6.0 instead of " in done.stdout
+    assert "differs, network: 127.0.0.1 is this node itself, and not node 0. Set MASTER_ADDR" in done.stdout
     assert (
         "refuses, ssh: ssh: connect to host refuses port 2222: Connection refused. Mend `ssh` to it without "
         "a password (ssh-copy-id), and put the project and its Python environment at the same paths."

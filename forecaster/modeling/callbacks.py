@@ -10,6 +10,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from forecaster.supervision import say
+
 EvaluatedPart = Literal["validation", "test"]
 """The part whose loss is computed in the course of training, as `eval_loss`."""
 
@@ -71,6 +73,5 @@ class ProgressLines(TrainerCallback):
 
     def _write(self, line: str) -> None:
         if self._bar is not None and not self._bar.disable:
-            self._bar.write(line)
-        else:
-            print(line, flush=True)
+            self._bar.clear()
+        say(line)

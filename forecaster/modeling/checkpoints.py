@@ -67,7 +67,7 @@ def commit(output_dir: Path, step: int) -> Path:
 
 def prune(output_dir: Path, newest_step: int, limit: int, best_step: int | None = None) -> None:
     """Remove all but the `limit` newest checkpoints up to `newest_step`, and the one of `best_step`."""
-    steps = [step for folder in _folders(output_dir) if (step := step_of(folder)) <= newest_step]
+    steps = [step for folder in folders(output_dir) if (step := step_of(folder)) <= newest_step]
     for step in steps[:-limit]:
         if step != best_step:
             # Renamed first: a kill while files go leaves no checkpoint that lacks some.
@@ -120,7 +120,7 @@ def fault(folder: Path) -> str | None:
 def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
     """The newest complete checkpoint of a run, and the newer ones that were passed over."""
     skipped: list[Skipped] = []
-    for folder in reversed(_folders(output_dir)):
+    for folder in reversed(folders(output_dir)):
         reason = fault(folder)
         if reason is None:
             return folder, skipped
@@ -130,7 +130,7 @@ def newest_complete(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
 
 def complete(output_dir: Path) -> dict[int, Path]:
     """Every complete checkpoint of a run by its step, oldest first."""
-    return {step_of(folder): folder for folder in _folders(output_dir) if fault(folder) is None}
+    return {step_of(folder): folder for folder in folders(output_dir) if fault(folder) is None}
 
 
 def step_of(folder: Path) -> int:
@@ -153,8 +153,8 @@ def size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in _files(folder))
 
 
-def _folders(output_dir: Path) -> list[Path]:
-    """Folders that are named like checkpoints, oldest first."""
+def folders(output_dir: Path) -> list[Path]:
+    """Folders that are named like checkpoints, complete or not, oldest first."""
     found = (
         path
         for path in output_dir.glob(f"{_PREFIX}*")

@@ -18,6 +18,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from transformers import HfArgumentParser
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.modeling import checkpoints
 from forecaster.modeling.hardware import GPU_SYNTAX, Asked, parse_gpus
 from forecaster.modeling.memory import weight_bytes
 from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
@@ -342,7 +343,8 @@ def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) 
 
     A checkpoint holds the trained weights twice (as a model or adapter, and as DeepSpeed's), their fp32 copy
     and two Adam moments: 16 bytes a parameter in 16 bit. One more than stay is written before the oldest
-    goes. What training leaves counts as another; a whole model has up to 4 bytes a parameter.
+    goes. What training leaves counts as another; a whole model has up to 4 bytes a parameter. Those that are
+    there already, of a run that goes on, are not needed again.
     """
     trainable = 0
     if model.shape:
@@ -351,7 +353,9 @@ def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) 
     kept = config.save_total_limit
     if config.evaluation_strategy == "steps" and config.eval_steps < 1:
         kept = min(kept, math.ceil(1 / config.eval_steps))  # no more are made
-    problems = disk_problem("--output_dir", output_dir, 50_000_000 + trainable * (16 * (kept + 1) + result))
+    present = sum(checkpoints.size_bytes(folder) for folder in checkpoints.folders(output_dir))
+    needed = max(trainable * (16 * (kept + 1) + result) - present, trainable * (16 + result))
+    problems = disk_problem("--output_dir", output_dir, 50_000_000 + needed)
     if not model.is_local and model.shape and not is_cached(model.location):
         problems += disk_problem("HF_HOME", Path(HF_HUB_CACHE), weight_bytes(model.shape, four_bit=False))
     return problems

@@ -3,6 +3,7 @@ had happened."""
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from forecaster.errors import TrainingFailedError, TrainingStoppedError
 from forecaster.modeling import adapters, checkpoints
 from forecaster.modeling.run import ADAPTER_CONFIG
-from forecaster.modeling.stopping import StopWatch
+from forecaster.modeling.stopping import StopWatch, ignore_stop_signals
 from forecaster.modeling.trainer import ForecasterTrainer
 from forecaster.supervision import SAVED_UNFINISHED, WOULD_FAIL_AGAIN
 
@@ -45,6 +46,12 @@ class DurableTrainer(ForecasterTrainer):
     def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)
+        inner.worker_init_fn = functools.partial(ignore_stop_signals, inner.worker_init_fn)
+        return loader
 
     # --- the course of a training ---------------------------------------------------------------------------
 
@@ -155,7 +162,8 @@ class DurableTrainer(ForecasterTrainer):
         way_out = "Look at these rows, lower --learning_rate"
         way_out += ", or use --precision bf16" if self.args.fp16 else ", or lengthen --warmup_ratio"
         names = ", ".join(row for part in rows for row in part)
-        raise TrainingFailedError(f"{found}; its rows: {names}. {way_out}. Earlier checkpoints stay.")
+        way_out += "; then start anew, as a run goes on with the settings that it began with."
+        raise TrainingFailedError(f"{found}; its rows: {names}. {way_out}")
 
     # --- saving ---------------------------------------------------------------------------------------------
 
@@ -198,6 +206,9 @@ class DurableTrainer(ForecasterTrainer):
         finally:
             self._saving_into = None
         self._barrier()
+        if self.args.local_process_index == 0:
+            # On a machine without rank 0's disk: parts of checkpoints that nobody else has.
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _check_room(self, needed_bytes: int) -> None:
         free = torch.tensor([float(shutil.disk_usage(self._output_dir).free < needed_bytes)])
@@ -218,7 +229,7 @@ class DurableTrainer(ForecasterTrainer):
 
         Adapter, fp32 copy and two Adam moments are 16 bytes a parameter; the tokenizer is beside them.
         """
-        earlier = [checkpoints.size_bytes(path) for path in self._output_dir.glob("checkpoint-*")]
+        earlier = [checkpoints.size_bytes(path) for path in checkpoints.folders(self._output_dir)]
         trainable = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters() if p.requires_grad)
         return max([16 * trainable + 2_000_000, *earlier])
 

@@ -6,6 +6,7 @@ no signal handler.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum
 from types import FrameType
 from typing import NoReturn
@@ -24,6 +26,7 @@ from forecaster.supervision import (
     command_line,
     is_alive,
     parent_of,
+    say,
     siblings_with_rank,
 )
 
@@ -115,7 +118,7 @@ class StopWatch:
                     os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread
             # DeepSpeed tells the others of a rank's death by SIGTERM; they may wait for it without end.
             if self.reason and self._phase is _Phase.STEPS and not all(map(is_alive, self._others)):
-                print("This rank leaves, because another one died; what it said is above.", file=sys.stderr)
+                say("This rank leaves, because another one died; what it said is above.", sys.stderr)
                 _end(1)
             if time.monotonic() > self._deadline_s:
                 if self._phase is _Phase.STEPS:
@@ -127,7 +130,7 @@ class StopWatch:
 
     def _say(self, text: str) -> None:
         if self._is_main:
-            print(f"\n{text}", file=sys.stderr, flush=True)
+            say(f"\n{text}", sys.stderr)
 
 
 def find_launchers(supervisor_pid: int | None) -> dict[int, str]:
@@ -154,7 +157,17 @@ def _as_before() -> None:
         signal.signal(each, signal.SIG_DFL)
 
 
+def ignore_stop_signals(then: Callable[[int], None] | None, worker: int) -> None:
+    """For a data loading process, once torch has put its own handlers there: DeepSpeed's launcher tells every
+    process below it to stop, and a rank whose data are gone cannot save. It ends with its rank."""
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    if then is not None:
+        then(worker)
+
+
 def _end(status: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)

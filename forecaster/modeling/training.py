@@ -25,7 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 from trl import SFTConfig
 
-from forecaster.errors import RunOutOfMemoryError
+from forecaster.errors import ConfigurationError, Problem, RunOutOfMemoryError
 from forecaster.modeling import adapters
 from forecaster.modeling.attention import Attention, choose_attention
 from forecaster.modeling.callbacks import EvaluatedPart, ProgressLines
@@ -96,11 +96,22 @@ def sft_config(run: Run) -> SFTConfig:
     return args
 
 
-def agree_on_output_dir(args: SFTConfig, output_dir: Path) -> Path:
-    """Rank 0's folder for all: the default name holds the time, which ranks read a moment apart."""
+def agree_on_output_dir(args: SFTConfig, output_dir: Path, resume_from: Path | None) -> Path:
+    """Rank 0's folder for all: the default name holds the time, which ranks read a moment apart.
+
+    Raises:
+        ConfigurationError: on all ranks, where one would start from another checkpoint than the others.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return output_dir
     shared = [str(output_dir)]
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast_object_list(shared, src=0)
+    dist.broadcast_object_list(shared, src=0)
+    starts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(starts, resume_from.name if resume_from else "no checkpoint")
+    if len(set(starts)) > 1:
+        found = f"machines see different things to go on from: {', '.join(sorted(set(starts)))}."
+        way_out = "--output_dir has to be on a disk that all of them share."
+        raise ConfigurationError([Problem("--resume", found, way_out)])
     args.output_dir = shared[0]
     return Path(shared[0])
 
