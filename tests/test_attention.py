@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from forecaster.modeling.adapters import load_base
 from forecaster.modeling.attention import choose_attention
 from forecaster.modeling.hardware import KNOWN_GPUS, Precision
 from forecaster.modeling.loss import add_answer_loss
 from forecaster.modeling.trainer import RowCollator
+
+
+def tiny_model() -> Any:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=99,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -23,14 +38,14 @@ from forecaster.modeling.trainer import RowCollator
             ["a100-40"],
             "fp32",
             True,
-            "sdpa",
+            "sdpa_repeated",
             "SDPA attention, because FlashAttention 2 computes in 16 bit only",
         ),
         (
             ["a100-40", "t4"],
             "fp16",
             True,
-            "sdpa",
+            "sdpa_repeated",
             "SDPA attention, because Tesla T4 is too old for FlashAttention 2",
         ),
         ([], "fp32", True, "sdpa", "SDPA attention, because there is no GPU"),
@@ -44,19 +59,37 @@ def test_flash_attention_is_taken_where_it_can_run(
     assert chosen.padding_free == (implementation == "flash_attention_2")
 
 
+def test_repeated_heads_attend_as_shared_ones_without_asking_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's fused kernels for older GPUs and fp32 do not know shared heads."""
+    torch.manual_seed(0)
+    tiny_model().save_pretrained(tmp_path)
+    ids = torch.randint(99, (2, 9))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    asked: list[bool] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(*args: Any, enable_gqa: bool = False, **kwargs: Any) -> torch.Tensor:
+        asked.append(enable_gqa)
+        return attend(*args, enable_gqa=enable_gqa, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    logits = []
+    for name in ("sdpa", "sdpa_repeated"):
+        model = load_base(str(tmp_path), "fp32", attention=name).eval()  # type: ignore[arg-type]
+        with torch.no_grad():
+            logits.append([model(ids).logits, model(ids, attention_mask=mask).logits[0, 3:]])
+    assert asked == [True, True, False, False, False, False, False, False]
+    for shared, repeated in zip(*logits, strict=True):
+        torch.testing.assert_close(shared, repeated)
+
+
 def test_rows_laid_end_to_end_lose_what_they_lose_padded() -> None:
     """SDPA can keep such rows apart as well, at the price of a mask: the sums are then the same."""
     torch.manual_seed(0)
-    model: Any = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=99,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        )
-    )
+    model = tiny_model()
     add_answer_loss(model)
     rows = [
         {"row_id": "short", "input_ids": list(range(10, 30)), "labels": [-100] * 15 + list(range(25, 30))},

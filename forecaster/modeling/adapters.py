@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError
+from forecaster.modeling.attention import AttentionName
 from forecaster.modeling.hardware import Precision, Quantization
 from forecaster.modeling.registry import cannot_load
 from forecaster.modeling.run import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, MODEL_WEIGHTS
@@ -22,13 +33,37 @@ from forecaster.modeling.tuner import Tuner
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def repeated_sdpa(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *args: Any,
+    **kw: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' SDPA attention of a module whose key and value heads are no longer shared.
+
+    Shapes: query (batch, heads, tokens, size), key and value (batch, key-value heads, tokens, size); returns
+    (batch, tokens, heads, size).
+    """
+    groups = getattr(module, "num_key_value_groups", 1)
+    without_groups: Any = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
+    return sdpa_attention_forward(
+        without_groups, query, repeat_kv(key, groups), repeat_kv(value, groups), *args, **kw
+    )
+
+
+AttentionInterface.register("sdpa_repeated", repeated_sdpa)
+AttentionMaskInterface.register("sdpa_repeated", sdpa_mask)
+
+
 def load_base(
     location: str,
     precision: Precision,
     quantization: Quantization = "none",
     trust_remote_code: bool = False,
     device_map: dict[str, int] | str | None = None,
-    attention: Literal["sdpa", "flash_attention_2"] = "sdpa",
+    attention: AttentionName = "sdpa",
 ) -> PreTrainedModel:
     """Load base weights in the precision of the run, or in 4 bit (NF4, double quantisation) computing in it.
 
@@ -95,7 +130,9 @@ def attach(
         use_dora=tuner == "dora",
         use_rslora=tuner == "rslora",
     )
-    return get_peft_model(model, config)
+    # PEFT makes 16-bit factors fp32. DeepSpeed casts them back and keeps fp32 copies, but not under ZeRO-3:
+    # their fp32 would be taken for the precision of the run, and fp16 left without loss scaling.
+    return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
 
 
 def count_parameters(model: PreTrainedModel | PeftModel) -> tuple[int, int]:

@@ -9,14 +9,18 @@ from typing import Literal
 from forecaster.modeling.hardware import Gpu, Precision
 
 FLASH_CAPABILITY = (8, 0)
-"""FlashAttention 2 has no kernels for older GPUs (its README)."""
+"""FlashAttention 2 has no kernels for older GPUs (its README), nor has torch's own of that kind."""
+
+
+AttentionName = Literal["sdpa", "sdpa_repeated", "flash_attention_2"]
+"""`sdpa_repeated` is this project's (see adapters.py): SDPA with the shared key and value heads repeated."""
 
 
 @dataclass(frozen=True)
 class Attention:
     """transformers' name of the kernels, and why they were taken."""
 
-    implementation: Literal["sdpa", "flash_attention_2"]
+    implementation: AttentionName
     reason: str
 
     @property
@@ -39,4 +43,15 @@ def choose_attention(gpus: Sequence[Gpu], precision: Precision, flash_installed:
         why_not = "flash_attn is not installed"
     else:
         return Attention("flash_attention_2", "FlashAttention 2, batches without padding")
-    return Attention("sdpa", f"SDPA attention, because {why_not}")
+    oldest = min((gpu.compute_capability for gpu in gpus), default=None)
+    return Attention(sdpa_for(oldest, precision), f"SDPA attention, because {why_not}")
+
+
+def sdpa_for(compute_capability: tuple[int, int] | None, precision: Precision) -> AttentionName:
+    """The kind of SDPA that has a fused kernel, which keeps no scores of every token to every other one.
+
+    Torch's flash kernel knows shared heads, needs 16 bit and a GPU of 8.0; its memory-efficient one, all that
+    older GPUs and fp32 have, does not know them (transformers#48633). None: the CPU, whose kernel knows them.
+    """
+    has_flash = compute_capability is None or (compute_capability >= FLASH_CAPABILITY and precision != "fp32")
+    return "sdpa" if has_flash else "sdpa_repeated"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.modeling.adapters import load_base
+from forecaster.modeling.attention import sdpa_for
 from forecaster.modeling.hardware import Precision, Quantization
 from forecaster.modeling.memory import RESERVE_BYTES, USABLE_SHARE, generation_batch_size, weight_bytes
 from forecaster.modeling.registry import BaseModel
@@ -78,7 +79,8 @@ def load_for_generation(
         on_one = gpu is not None or weights + RESERVE_BYTES < USABLE_SHARE * memory
         device_map = {"": gpu or 0} if on_one else "auto"
     chosen = precision if torch.cuda.is_available() else "fp32"
-    return load_base(base.location, chosen, quantization, trust_remote_code, device_map).eval()
+    attention = sdpa_for(torch.cuda.get_device_capability() if torch.cuda.is_available() else None, chosen)
+    return load_base(base.location, chosen, quantization, trust_remote_code, device_map, attention).eval()
 
 
 def largest_batch_size(

@@ -61,19 +61,20 @@ def add_answer_loss(model: PreTrainedModel) -> None:
             return former(*args, **kwargs)
         kwargs["use_cache"] = False
         next_ids = answer_labels[:, 1:]
-        is_answer = next_ids != IGNORED
-        targets = next_ids[is_answer]
+        # Found once, and before the layers are queued: this waits for a GPU.
+        rows, columns = (next_ids != IGNORED).nonzero(as_tuple=True)
+        targets = next_ids[rows, columns]
         if plain:
-            hidden = model.base_model(*args, **kwargs).last_hidden_state[:, :-1][is_answer]
+            hidden = model.base_model(*args, **kwargs).last_hidden_state[rows, columns]
             head = model.get_output_embeddings()
             # ZeRO-3 gathers the head for a call of the layer, which this is not.
             with maybe_gather_lm_head_ctx(head.weight, head.bias):
                 nll = TokenLosses.apply(hidden, head.weight, head.bias, targets)  # type: ignore[no-untyped-call]
             nll_sum = nll.sum()
         else:
-            logits = former(*args, **kwargs).logits[:, :-1][is_answer]
+            logits = former(*args, **kwargs).logits[rows, columns]
             nll_sum = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        return AnswerLoss(nll_sum, is_answer.sum())
+        return AnswerLoss(nll_sum, torch.tensor(len(targets), device=targets.device))
 
     model.forward = forward
 
@@ -90,7 +91,9 @@ class TokenLosses(torch.autograd.Function):
     (tokens); returns (tokens).
     """
 
+    # As in the forward pass under autocast, so in the backward pass, which runs outside of it.
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
         hidden: torch.Tensor,
@@ -114,11 +117,13 @@ class TokenLosses(torch.autograd.Function):
         return nll
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *outputs: torch.Tensor) -> Any:
         (scale,) = outputs
         if not ctx.head_is_trained:
             (gradient,) = ctx.saved_tensors
-            return gradient * scale[:, None].to(gradient.dtype), None, None, None
+            # The scale stays fp32: rounded, it would be off for all tokens alike, or infinite in fp16.
+            return (gradient * scale[:, None]).to(gradient.dtype), None, None, None
         hidden, weight, bias, targets = ctx.saved_tensors
         with maybe_gather_lm_head_ctx(weight, bias):
             gradient = torch.empty_like(hidden)
@@ -130,7 +135,7 @@ class TokenLosses(torch.autograd.Function):
                 residual.scatter_add_(1, targets[part, None], residual.new_full((len(residual), 1), -1))
                 residual *= scale[part, None]
                 gradient[part] = residual.to(weight.dtype) @ weight
-                of_weight.addmm_(residual.T, hidden[part].float())
+                of_weight += residual.to(weight.dtype).T @ hidden[part].to(weight.dtype)
                 if of_bias is not None:
                     of_bias += residual.sum(0)
         return gradient, of_weight.to(weight.dtype), None if of_bias is None else of_bias.to(bias.dtype), None

@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from forecaster.modeling import batching
 from forecaster.modeling.batching import Batching
-from forecaster.modeling.loss import AnswerLoss, add_answer_loss
+from forecaster.modeling.loss import AnswerLoss, add_answer_loss, has_plain_head
 from forecaster.modeling.rows import IGNORED
 
 
@@ -77,7 +77,15 @@ class ForecasterTrainer(SFTTrainer):
     def __init__(self, *args: Any, rows_per_group: int, row_order_file: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._rows_per_group = rows_per_group
-        add_answer_loss(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
+        if not self.is_deepspeed_enabled:
+            # TRL makes the factors of a 4-bit model bf16, in which small updates are lost.
+            for weight in self.model.parameters():
+                if weight.requires_grad:
+                    weight.data = weight.data.float()
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        if not has_plain_head(base):  # all logits of every row: as few rows as in training
+            self.args.per_device_eval_batch_size = self.args.per_device_train_batch_size
+        add_answer_loss(base)
         self._row_order_file = row_order_file
         self._row_order: TextIO | None = None
         self._started_s = 0.0
