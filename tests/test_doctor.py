@@ -81,10 +81,24 @@ def test_two_healthy_nodes_have_nothing_to_mend() -> None:
             {"route_interface": None},
             "b, network: no way to a. Set MASTER_ADDR to an address of node 0 that every node reaches.",
         ),
+        (
+            {"route_interface": "lo"},
+            "b, network: a is this node itself, and not node 0. Set MASTER_ADDR to an address of node 0 that "
+            "every node reaches.",
+        ),
     ],
 )
 def test_each_fault_is_told_with_its_remedy(changed: dict[str, object], message: str) -> None:
     assert to_mend(answer("b", dataclasses.replace(HEALTHY, **changed))) == [message]  # type: ignore[arg-type]
+
+
+def test_a_node_that_examines_itself_knows_which_one_it_is() -> None:
+    alone = dataclasses.replace(HEALTHY, route_interface="lo", port_free=False)
+    found = {
+        rank: [f.check for f in doctor.judge([answer("a", alone)], 29500, "a", rank) if f.way_out]
+        for rank in (0, 1)
+    }
+    assert found == {0: ["port"], 1: ["network"]}
 
 
 def test_only_node_0_needs_the_port() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ROOT, run
 
 from forecaster.modeling.hardware import DS_CONFIG_FOLDER, Precision, check_ds_config, ds_config_files
 
@@ -46,6 +49,33 @@ def _precision(name: str) -> Precision:
     match = NAME.fullmatch(name)
     assert match
     return match["precision"]  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, dict[str, Any]]:
+    """What three steps under each 16-bit file without offload did, and three in a plain loop in fp32."""
+    names = sorted(name for name in FILES if not name.startswith("fp32") and not name.endswith("offload"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = ROOT / "tests" / "sixteen_bit.py"
+    done = run([sys.executable, str(script), str(port), *names], ROOT, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    assert result.keys() == {"fp32", *names}
+    return result
+
+
+def test_16_bit_files_learn_as_a_plain_loop_in_fp32_does(trained: dict[str, dict[str, Any]]) -> None:
+    """Factors in the precision of the file, whose fp32 copies DeepSpeed keeps; in fp16 with a loss scale that
+    adapts itself."""
+    assert trained["fp32"]["losses"][-1] < trained["fp32"]["losses"][0] - 1
+    for name, of in trained.items():
+        assert of["losses"] == pytest.approx(trained["fp32"]["losses"], abs=0.04), name
+        if name != "fp32":
+            precision = _precision(name)
+            assert of["dtype"] == {"fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision], name
+            assert (of["scaler"] == "DynamicLossScaler") == (precision == "fp16"), name
 
 
 def test_the_files_are_these() -> None:

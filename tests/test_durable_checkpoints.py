@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 
 import launch
 from forecaster.modeling import checkpoints
-from forecaster.modeling.config import TrainConfig, find_value_problems
-from forecaster.supervision import remove_dead_build_locks
+from forecaster.modeling.config import TrainConfig, find_disk_problems, find_value_problems
+from forecaster.modeling.registry import BaseModel, ModelShape
+from forecaster.modeling.run import LOG_HISTORY
+from forecaster.supervision import StopSignals, remove_dead_build_locks
 
 
 def write(output_dir: Path, step: int, content: str = "weights") -> Path:
@@ -153,3 +157,88 @@ def test_flags_out_of_range_are_refused(flags: dict[str, object], message: str) 
 def test_fewer_than_no_restarts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch.main(["--restarts", "-1"]) == 2
     assert "--restarts: is -1. It has to be 0 or more." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("signalled", "wrote_last_file", "launchers_status", "status"),
+    [
+        (False, True, 0, 0),
+        (False, False, 0, 137),  # its launch.py was killed
+        (False, False, 1, 1),
+        (False, False, 70, 70),
+        (True, False, 1, 75),
+        (True, False, 2, 2),
+        (True, False, 70, 70),  # the disk was too full for the last checkpoint
+        (True, True, 143, 0),
+    ],
+)
+def test_a_training_ends_with_the_status_that_says_how_it_ended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signalled: bool,
+    wrote_last_file: bool,
+    launchers_status: int,
+    status: int,
+) -> None:
+    signals = StopSignals()
+    (tmp_path / LOG_HISTORY).write_text("of an earlier end, before more epochs were asked for")
+    os.utime(tmp_path / LOG_HISTORY, (0, 0))
+
+    def supervised(*_: object) -> int:
+        signals.received = signal.SIGTERM if signalled else None
+        if wrote_last_file:
+            (tmp_path / LOG_HISTORY).write_text("[]")
+        return launchers_status
+
+    monkeypatch.setattr(launch, "supervise", supervised)
+    own, flags = launch.split_flags(["--base_model", "m"])
+    job = launch.Job(own, flags, [0], None, {}, tmp_path, 60, signals)
+    assert job.train() == status
+
+
+def test_a_signal_between_training_and_benchmark_leaves_the_benchmark_to_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signals = StopSignals()
+    signals.received = signal.SIGTERM
+    own, flags = launch.split_flags(["--base_model", "m"])
+    job = launch.Job(own, flags, [0], None, {}, tmp_path, 60, signals)
+    assert job.benchmark(["python", "benchmark.py", "--adapter", "run"]) == 75
+    assert "Make it with:\n  python benchmark.py --adapter run" in capsys.readouterr().err
+
+
+def test_nobody_reading_any_more_changes_neither_course_nor_status() -> None:
+    program = (
+        "import sys; from forecaster.supervision import say; sys.stdin.readline(); say('lost'); say('lost'); "
+        "say('heard', sys.stderr); sys.exit(75)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, heard = process.communicate(b"\n")
+    assert (process.returncode, heard) == (75, b"heard\n")
+
+
+def test_checkpoints_that_are_there_need_no_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BaseModel("m", is_local=True, shape=ModelShape(1024, 24, 14, 2, 64, 4864, 151936))
+    config = TrainConfig(base_model="m", dataset="d", target_modules="q_proj,o_proj", save_total_limit=2)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "forecaster.modeling.config.disk_problem", lambda _, __, needed: asked.append(needed) or []
+    )
+    find_disk_problems(config, model, tmp_path)
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "weights").write_bytes(bytes(10_000_000))
+    find_disk_problems(config, model, tmp_path)
+    assert asked[0] - asked[1] == 20_000_000
+    assert asked[1] > 50_000_000 + 20_000_000  # the next one, and what training leaves

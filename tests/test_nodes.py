@@ -18,6 +18,7 @@ from processes import ROOT, run_entry
 from forecaster import nodes
 from forecaster.errors import ConfigurationError
 from forecaster.modeling import hardware
+from forecaster.settings import Settings
 
 launch = importlib.import_module("launch")
 
@@ -271,6 +272,22 @@ def test_over_ssh_pdsh_is_needed_and_a_file_of_keys_is_refused(
     )
     assert "holds MY_TOKEN, WANDB_API_KEY, which would be readable in every node's process list" in keys
     assert "abcdef123456" not in keys
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+def test_over_ssh_an_address_that_each_host_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", address)
+    problems = list(map(str, nodes.find_start_problems(over_ssh(hostfile(tmp_path)))))
+    assert problems[0] == (
+        f"MASTER_ADDR: is {address}, which each host takes for itself. Set an address of the first host that "
+        "the others reach, or unset it."
+    )
+
+
+def test_over_ssh_gpus_are_those_of_the_hosts() -> None:
+    assert launch.gpu_indices("0,7", Settings(), of_hosts=True) == [0, 7]
 
 
 RECORD = """#!/bin/sh

@@ -81,7 +81,9 @@ def test_a_training_that_was_stopped_twice_ends_as_undisturbed(
 
 
 def test_a_rank_saves_and_leaves_when_deepspeed_alone_is_signalled(data: Path) -> None:
-    training = UnderDeepspeed(data, data / "orphan", "fp32_zero0", "--max_steps", "30", "--eval_steps", "30")
+    """Its launch.py then tells every process below it to stop, those that load data among them."""
+    long = ("--max_steps", "30", "--eval_steps", "30")
+    training = UnderDeepspeed(data, data / "orphan", "fp32_zero0", *long, "--num_workers", "1")
     training.when(stepping).send(signal.SIGTERM, "deepspeed")
     assert training.process.wait() == -signal.SIGTERM
     training.wait_until_alone()

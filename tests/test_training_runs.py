@@ -285,7 +285,7 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
         for k, v in as_flags(config).items()
         if k not in ("validation_share", "save_total_limit", "tuner")
     }
-    (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former}))
+    (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former, "resolved": {}}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
     going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
     # Other parts mean another fingerprint: that is not told a second time.
@@ -297,6 +297,37 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
     with pytest.raises(ConfigurationError) as caught:
         train_lora.check_same_run(going_on, corpus, ranks=1)
     assert [str(problem) for problem in caught.value.problems] == [f"{message} Give the former value."]
+
+
+@pytest.mark.parametrize(
+    ("began", "message"),
+    [
+        ({}, None),
+        ({"precision": "fp32", "quantization": "none", "ds_config": None}, None),
+        (
+            {"precision": "bf16", "quantization": "none", "ds_config": None},
+            "--precision: comes out as fp32 here; the run began with bf16. Give --precision bf16, or go on "
+            "where it began.",
+        ),
+        (
+            {"precision": "fp32", "quantization": "4bit", "ds_config": None},
+            "--quantization: comes out as none here; the run began with 4bit. Give --quantization 4bit, or go "
+            "on where it began.",
+        ),
+        (
+            {"ds_config": "fp32_zero2.json"},
+            "--ds_config: comes out as None here; the run began with fp32_zero2.json. Give --ds_config "
+            "fp32_zero2.json, or go on where it began.",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_what_auto_chose_when_it_began(
+    tmp_path: Path, began: dict[str, Any], message: str | None
+) -> None:
+    config = TrainConfig(base_model="m", dataset="d")
+    going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
+    problems = [str(problem) for problem in train_lora.find_changed_choices(going_on, began)]
+    assert problems == ([message] if message else [])
 
 
 @pytest.mark.parametrize(
@@ -314,7 +345,7 @@ def test_a_run_goes_on_with_fewer_rows_at_a_time_where_a_step_has_as_many(
 ) -> None:
     began = TrainConfig(base_model="m", dataset="d", batch_size=2, gradient_accumulation_steps=8)
     config = TrainConfig(**as_flags(began) | now)
-    (tmp_path / "run_config.json").write_text(json.dumps({"flags": as_flags(began)}))
+    (tmp_path / "run_config.json").write_text(json.dumps({"flags": as_flags(began), "resolved": {}}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
     going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
     corpus = Corpus(None, None, None, "f")  # type: ignore[arg-type]
