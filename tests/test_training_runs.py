@@ -311,8 +311,8 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
         ),
         (
             {"precision": "fp32", "quantization": "4bit", "ds_config": None},
-            "--quantization: comes out as none here; the run began with 4bit. Give --quantization 4bit, or go "
-            "on where it began.",
+            "--quantization: comes out as none here; the run began with 4bit. Give --quantization 4bit, or "
+            "go on where it began.",
         ),
         (
             {"ds_config": "fp32_zero2.json"},
