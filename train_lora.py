@@ -99,11 +99,13 @@ def plan_of(flags: config.TrainConfig, settings: Settings, given: Collection[str
         found = f"{flags.base_model}'s sizes are not known here."
         way_out = "Give an alias, or a folder with the config.json of a Llama, Qwen2 or Mistral model."
         problems.append(Problem("--base_model", found, way_out))
+    else:
+        problems += config.find_model_problems(flags, model)
     gpus = find_gpus(flags, settings, problems)
-    if not gpus and not problems:
+    if gpus == ():
         found = f"finds no GPU{hardware.no_gpu_reason()}."
         problems.append(Problem("--plan", found, f"Name one: --gpu with {hardware.GPU_SYNTAX}."))
-    if problems or isinstance(model, Problem):
+    if problems or isinstance(model, Problem) or not gpus:
         raise ConfigurationError(problems)
     asked = config.asked_of_hardware(flags, given)
     choice = hardware.choose(gpus, ranks_of(flags, settings), shape=model.shape, asked=asked)
@@ -148,16 +150,19 @@ def resolve(
         problems.append(model)
         model = registry.BaseModel(flags.base_model, is_local=False)
     else:
-        problems += config.find_model_problems(flags, model, settings)
+        problems += config.find_access_problems(model, settings)
+        problems += config.find_model_problems(flags, model)
 
-    gpus = find_gpus(flags, settings, problems)
-    choice = hardware.choose(
-        gpus,
-        ranks_of(flags, settings),
-        shape=model.shape,
-        asked=config.asked_of_hardware(flags, given),
-        under_deepspeed=settings.launched,
-    )
+    gpus, ranks = find_gpus(flags, settings, problems), ranks_of(flags, settings)
+    choice: hardware.Choice | list[Problem] = []
+    if gpus is not None:
+        choice = hardware.choose(
+            gpus,
+            ranks,
+            shape=model.shape,
+            asked=config.asked_of_hardware(flags, given),
+            under_deepspeed=settings.launched or ranks > 1,  # of several ranks, each has a launcher
+        )
     if isinstance(choice, list):
         problems += choice
     elif not flags.gpu:
@@ -169,7 +174,7 @@ def resolve(
         folder = RunFolder(config.OUTPUT_FOLDER)
     if not flags.gpu:
         problems += config.find_disk_problems(flags, model, folder.path)
-    if problems or isinstance(choice, list):
+    if problems or isinstance(choice, list) or gpus is None:
         raise ConfigurationError(problems)
 
     return (
@@ -181,16 +186,20 @@ def resolve(
 
 def find_gpus(
     flags: config.TrainConfig, settings: Settings, problems: list[Problem]
-) -> tuple[hardware.Gpu, ...]:
-    """The GPUs of this run, or those that `--gpu` names; adds to `problems`."""
-    if flags.gpu:
+) -> tuple[hardware.Gpu, ...] | None:
+    """The GPUs of this run, or those that `--gpu` names; adds to `problems`.
+
+    Returns:
+        None where they are not known, because `--gpu` or CUDA_VISIBLE_DEVICES names none that is.
+    """
+    if flags.gpu is not None:
         named = hardware.parse_gpus(flags.gpu)
-        return (named[1],) * ranks_of(flags, settings) if named else ()
+        return (named[1],) * ranks_of(flags, settings) if named else None
     try:
         gpus = hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices)
     except hardware.GpuSelectionError as error:
         problems.append(Problem("CUDA_VISIBLE_DEVICES", f"{error}.", "Name GPUs that `nvidia-smi -L` lists."))
-        return ()
+        return None
     if gpus and not settings.launched:
         # Without a launcher there is one process, and torch would spread it over every GPU that it sees.
         gpus = gpus[:1]

@@ -73,7 +73,8 @@ def test_a_plan_knows_several_gpus_sizes_and_every_tuner(
     assert text.startswith("qwen2.5-1.5b on 4 x GPU of 24GiB (24 GiB). Chose:")
     # 4-bit weights cannot be divided among the GPUs.
     assert ("ZeRO-2" if tuner == "qlora" else "ZeRO-3") in text
-    assert ("4-bit" in text) == (tuner == "qlora")
+    (arrow,) = (line for line in text.splitlines() if line.startswith("->"))
+    assert ("4-bit" in arrow) == (tuner == "qlora")
 
 
 def test_a_plan_needs_a_folders_config_and_no_weights(
@@ -91,6 +92,64 @@ def test_what_cannot_be_planned_is_refused_with_the_way_out(capsys: pytest.Captu
     assert "What would fit: " in message
     message = refused(capsys, "--base_model", "llama3.1-8b")
     assert "--plan: finds no GPU" in message
+
+
+def test_a_plan_refuses_what_the_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "--base_model", "llama2-7b", "--max_length", "8192", "--gpu", "t4")
+    assert "--max_length: is 8192, but llama2-7b reads 4096 tokens." in message
+    message = refused(capsys, "--base_model", "llama2-7b", "--target_modules", "foo", "--gpu", "t4")
+    assert "--target_modules: foo can not be adapted" in message
+
+
+def test_the_table_of_a_plan_adds_up_where_the_optimizer_is_the_peak(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--base_model", "qwen2.5-1.5b", "--tuner", "full", "--max_length", "1024", "--batch_size", "1")
+    lines = planned(capsys, *words, "--gpu", "a100-80").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("on each GPU"))
+    table = dict(line.split() for line in lines[start + 2 : lines.index("", start)])
+    total = float(table.pop("total"))
+    assert sum(map(float, table.values())) == pytest.approx(total, abs=0.05)
+    assert "update" in table
+    assert lines[-1].startswith("update: fp32 copies of gradients")
+
+
+def test_a_tight_plan_says_that_all_of_the_memory_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    fixed = ("--batch_size", "1", "--quantization", "none", "--gradient_checkpointing", "true")
+    words = ("--base_model", "llama3.1-8b", "--max_length", "2048", "--ds_config", "bf16_zero0", *fixed)
+    text = planned(capsys, *words, "--gpu", "18.2GiB")
+    assert "- a tight fit: it may run out of memory" in text
+    assert "GiB on each GPU, of 100% x 18.2 that can be used" in text
+
+
+SAMPLE_ROWS = ("--dataset", str(ROOT / "sample" / "dataset" / "train.jsonl"), "--report_to", "none")
+
+
+@pytest.mark.parametrize("flag", ["batch_size", "gradient_accumulation_steps"])
+def test_rows_out_of_range_are_refused_with_all_other_problems(
+    capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    words = ("--dry_run", "--gpu", "t4", "--base_model", "llama2-13b", f"--{flag}", "0", *SAMPLE_ROWS)
+    assert train_lora.main([*words, "--precision", "bf16"]) == 2
+    message = capsys.readouterr().err
+    assert f"--{flag}: is 0. It has to be 1 or more." in message
+    assert "--precision: is bf16, which Tesla T4" in message
+
+
+def test_a_gpu_of_no_known_name_is_not_also_told_to_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--dry_run", "--gpu", "T4", "--base_model", "qwen2.5-1.5b", *SAMPLE_ROWS)
+    assert train_lora.main(list(words)) == 2
+    message = capsys.readouterr().err
+    assert "1 to mend" in message
+    assert "--gpu: is 'T4'. Use one of t4, " in message
+
+
+def test_a_dry_run_for_several_gpus_is_one_under_deepspeed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--dry_run", "--gpu", "8xa100-80", "--base_model", "qwen2.5-1.5b", *SAMPLE_ROWS)
+    assert train_lora.main(list(words)) == 0
+    printed = capsys.readouterr().out
+    assert "ds_config bf16_zero0.json for 8 ranks" in printed
+    assert "plain python" not in printed
 
 
 def test_train_sh_shows_the_plan_of_many_gpus(empty_folder: Path) -> None:

@@ -26,6 +26,7 @@ from forecaster.modeling.tuner import Tuner, parameter_counts
 from forecaster.settings import Settings
 
 OUTPUT_FOLDER = Path("finetuned_models")
+MIN_LENGTH = 16
 _SCHEDULERS = (
     "linear",
     "cosine",
@@ -65,10 +66,12 @@ class TrainConfig:
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = _flag("auto", "auto: by GPU; fp32 on CPU.")
     quantization: Literal["auto", "none", "4bit"] = _flag(
-        "auto", "auto: 4bit when 16-bit weights do not fit."
+        "auto", "auto: 4bit when weights of the run's precision do not fit."
     )
     gradient_checkpointing: Literal["auto", "true", "false"] = _flag(
-        "auto", "Recompute activations to save memory; auto: on a GPU, where they do not fit."
+        "auto",
+        "Recompute activations to save memory; auto: on a GPU, where nothing fits without, or what does is "
+        "slower.",
     )
     fit: Literal["auto", "off"] = _flag(
         "auto",
@@ -84,7 +87,7 @@ class TrainConfig:
     target_modules: str = _flag(",".join(ALL_PROJECTIONS), "Comma list of linear layers to adapt.")
 
     batch_size: int = _flag(
-        1, "Rows per device and micro step; in a file, only its product with the next is kept."
+        1, "Rows per device and micro step; in a file, of this and the next only the product is kept."
     )
     gradient_accumulation_steps: int = _flag(16, "Micro steps per optimizer step.")
     learning_rate: float = _flag(5e-5, "Peak learning rate.")
@@ -240,9 +243,13 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "keep_best",
         "Without evaluation, no checkpoint is the best: use --evaluation_strategy steps.",
     )
-    need(config.max_length >= 16, "max_length", "It has to be 16 tokens or more.")
+    need(config.max_length >= MIN_LENGTH, "max_length", f"It has to be {MIN_LENGTH} tokens or more.")
     need(config.max_new_tokens >= 1, "max_new_tokens", "It has to be 1 or more.")
-    need(config.max_new_tokens < config.max_length, "max_new_tokens", "It has to be below --max_length.")
+    need(  # a plan is of the training alone
+        config.plan or config.max_new_tokens < config.max_length,
+        "max_new_tokens",
+        "It has to be below --max_length.",
+    )
     need(0 < config.learning_rate < math.inf, "learning_rate", "It has to be above 0, for example 5e-5.")
     need(0 <= config.weight_decay < math.inf, "weight_decay", "It has to be 0 or more.")
     need(0 < config.num_epochs < math.inf, "num_epochs", "It has to be above 0.")
@@ -295,17 +302,22 @@ def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
     return "none" if config.tuner == "full" else config.quantization
 
 
-def find_model_problems(config: TrainConfig, model: BaseModel, settings: Settings) -> list[Problem]:
-    """What cannot work with this model: no access, no such layers, too long a context."""
-    problems = []
+def find_access_problems(model: BaseModel, settings: Settings) -> list[Problem]:
+    """A model that this user cannot download."""
     if model.spec and model.spec.gated and not settings.hf_token and not is_cached(model.location):
-        problems.append(
+        return [
             Problem(
                 "--base_model",
                 f"{model.location} is gated, and there is no HF_TOKEN.",
                 "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder.",
             )
-        )
+        ]
+    return []
+
+
+def find_model_problems(config: TrainConfig, model: BaseModel) -> list[Problem]:
+    """What cannot work with this model, wherever it runs: no such layers, too long a context."""
+    problems = []
     unknown = [name for name in config.target_module_names if name not in ALL_PROJECTIONS]
     if model.shape and unknown:
         problems.append(
@@ -402,18 +414,22 @@ def resolve_scheduler(config: TrainConfig) -> SchedulerChoice:
 def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
     """What the flags say about memory.
 
+    A value out of range, which `find_value_problems` reports, counts as the nearest one allowed, so that
+    what else would fail is reported together with it.
+
     Args:
-        given: Names of the flags on the command line: a micro batch among them is kept.
+        given: Names of the flags on the command line: a micro batch or accumulation among them is kept.
     """
     checkpointing = config.gradient_checkpointing
     return Asked(
-        length=config.max_length,
-        batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        batch_size_is_fixed="batch_size" in given,
+        length=max(MIN_LENGTH, config.max_length),
+        batch_size=max(1, config.batch_size),
+        gradient_accumulation_steps=max(1, config.gradient_accumulation_steps),
+        division_is_fixed=not {"batch_size", "gradient_accumulation_steps"}.isdisjoint(given),
+        max_new_tokens=config.max_new_tokens,
         fit=config.fit,
         tuner=config.tuner,
-        lora_rank=config.lora_r,
+        lora_rank=max(1, config.lora_r),
         targets=config.target_module_names,
         lora_dropout=config.lora_dropout,
         precision=config.precision,

@@ -186,8 +186,10 @@ class Asked:
     """Tokens of a row at most."""
     batch_size: int = 1
     gradient_accumulation_steps: int = 1
-    batch_size_is_fixed: bool = False
-    """Whether the micro batch is kept, and not only its product with accumulation."""
+    division_is_fixed: bool = False
+    """Whether micro batch and accumulation are kept, and not only their product."""
+    max_new_tokens: int = 0
+    """Of the benchmark, which no `--max_length` that is advised may fall below."""
     fit: Literal["auto", "off"] = "auto"
     tuner: Tuner = "lora"
     lora_rank: int = 8
@@ -224,14 +226,14 @@ def choose(
     plan: Plan | None = None
     checkpointing = bool(gpus) if asked.gradient_checkpointing == "auto" else asked.gradient_checkpointing
     # Of several ranks on CPU, and where nothing is planned. Partitioning over one rank only costs time.
-    method = "zero0" if ranks == 1 else "zero2"
+    automatic = f"{precision}_zero{0 if ranks == 1 else 2}"
     four_bit = asked.quantization == "4bit"
     if shape and smallest:
         plan = planner.plan(_request(shape, ranks, asked, precision, named, smallest, under_deepspeed))
         if plan.chosen:
             layout = plan.chosen.layout
             four_bit, checkpointing = layout.four_bit, layout.checkpointing
-            method = f"zero{layout.zero_stage}{'_offload' * layout.offload}"
+            automatic = planner.ds_config_name(layout)
             reasons += _plan_reasons(plan, asked, smallest)
     elif shape and shape.parameters > LARGEST_ON_CPU_PARAMETERS:
         problems.append(_no_gpu(shape))
@@ -239,7 +241,7 @@ def choose(
 
     path: Path | None = None
     if under_deepspeed:
-        located = locate_ds_config(asked.ds_config, precision, ranks, method)
+        located = locate_ds_config(asked.ds_config, ranks, automatic)
         if isinstance(located, Problem):
             problems.append(located)
         else:
@@ -249,10 +251,10 @@ def choose(
     else:
         reasons.append("no DeepSpeed under plain python")
         problems += _check_plain_python(asked.ds_config, precision, quantization)
-    if (
-        plan and smallest and not plan.chosen and not problems
-    ):  # settings that contradict each other fit nothing
-        problems.append(_does_not_fit(plan, smallest))
+    # Settings that contradict each other fit nothing.
+    if shape and smallest and plan and not plan.chosen and not problems:
+        loosened = _loosened(shape, ranks, asked, gpus, smallest, under_deepspeed)
+        problems.append(_does_not_fit(plan, smallest, loosened))
     if problems:
         return problems
     choice = Choice(precision, quantization, checkpointing, path, tuple(reasons), plan=plan)
@@ -277,9 +279,9 @@ def _request(
 ) -> Request:
     """What the planner is asked: with `--fit off` as given, checkpointing on, ZeRO by the number of ranks."""
     is_off = asked.fit == "off"
-    zero = None
+    zero, bucket_elements = None, None
     if ds_config:
-        zero = _zero_of(ds_config)
+        zero, bucket_elements = _zero_of(ds_config), _bucket_elements_of(ds_config, shape)
     elif is_off:
         zero = (0 if ranks == 1 or not under_deepspeed else 2, False)
     checkpointing = True if is_off else None
@@ -294,6 +296,7 @@ def _request(
             ranks=ranks,
             length=asked.length,
             under_deepspeed=under_deepspeed,
+            bucket_elements=bucket_elements,
         ),
         rows=asked.batch_size * asked.gradient_accumulation_steps,
         gpu_bytes=gpu.memory_bytes,
@@ -302,9 +305,27 @@ def _request(
         checkpointing=checkpointing
         if asked.gradient_checkpointing == "auto"
         else asked.gradient_checkpointing,
-        micro_batch_size=asked.batch_size if asked.batch_size_is_fixed or is_off else None,
+        micro_batch_size=asked.batch_size if asked.division_is_fixed or is_off else None,
         zero=zero,
+        max_new_tokens=asked.max_new_tokens,
     )
+
+
+def _loosened(
+    shape: ModelShape, ranks: int, asked: Asked, gpus: Sequence[Gpu], gpu: Gpu, under_deepspeed: bool
+) -> dict[str, Request]:
+    """Requests that leave open what the user fixed as a whole, by the flag that makes each."""
+    looser = {}
+    if asked.ds_config != "auto" and under_deepspeed:
+        looser["--ds_config auto"] = replace(asked, ds_config="auto")
+    if asked.fit == "off":
+        looser["--fit auto"] = replace(asked, fit="auto")
+    requests = {}
+    for flag, one in looser.items():
+        named = named_ds_config(one.ds_config) if under_deepspeed else None
+        precision = _choose_precision(one.precision, gpus, named, [], [])
+        requests[flag] = _request(shape, ranks, one, precision, named, gpu, under_deepspeed)
+    return requests
 
 
 def _plan_reasons(plan: Plan, asked: Asked, gpu: Gpu) -> list[str]:
@@ -313,31 +334,42 @@ def _plan_reasons(plan: Plan, asked: Asked, gpu: Gpu) -> list[str]:
     assert chosen
     layout, reasons = chosen.layout, []
     if layout.four_bit and asked.quantization == "auto":
-        sixteen = min(
-            (
-                one.bytes.total
-                for one in plan.considered
-                if not one.layout.four_bit and not one.layout.offload
-            ),
-            default=0,
+        # Where the user's file offloads, whole weights were considered with offload only.
+        whole = min(
+            one.bytes.total
+            for one in plan.considered
+            if not one.layout.four_bit and (plan.request.zero or not one.layout.offload)
         )
         reasons.append(
-            f"4-bit base weights, because 16-bit ones need about {sixteen / 2**30:.0f} GiB of "
-            f"{gpu.memory_bytes / 2**30:.0f} (this changes the numerics)"
+            f"4-bit base weights, because {planner.whole_bits(layout)} ones need about "
+            f"{whole / 2**30:.0f} GiB of {gpu.memory_bytes / 2**30:.0f} (this changes the numerics)"
         )
     rows = (layout.micro_batch_size, chosen.gradient_accumulation_steps)
     if rows != (asked.batch_size, asked.gradient_accumulation_steps):
         reasons.append(f"{rows[0]} rows at a time and {rows[1]} accumulated, the fastest that fit")
     if asked.gradient_checkpointing == "auto" and asked.fit == "auto":
-        reasons.append(
-            "checkpointing, which it needs" if layout.checkpointing else "no checkpointing, as it fits"
-        )
+        reasons.append(_checkpointing_reason(plan, layout))
     if layout.offload and asked.ds_config == "auto":
         on_host = host_bytes(plan.request.shape, layout) / 2**30
         reasons.append(f"offload to CPU memory ({on_host:.1f} GiB a rank), because nothing faster fits")
     if plan.is_tight:
         reasons.append("a tight fit: it may run out of memory")
     return reasons
+
+
+def _checkpointing_reason(plan: Plan, layout: Layout) -> str:
+    """Why activations are computed anew, or kept."""
+    if not layout.checkpointing:
+        return "no checkpointing, as it fits"
+    kept = (
+        one
+        for one in plan.considered
+        if not one.layout.checkpointing
+        and (one.layout.four_bit, one.layout.offload) == (layout.four_bit, layout.offload)
+    )
+    if any(plan.fits(one) for one in kept):
+        return "checkpointing, as what fits without it is slower"
+    return "checkpointing, which it needs"
 
 
 def _choose_precision(
@@ -403,11 +435,11 @@ def _no_gpu(shape: ModelShape) -> Problem:
     )
 
 
-def _does_not_fit(plan: Plan, gpu: Gpu) -> Problem:
+def _does_not_fit(plan: Plan, gpu: Gpu, loosened: dict[str, Request]) -> Problem:
     """No setting that the user left open fits; the way out is what the planner finds to fit."""
     smallest = plan.smallest
     weights = smallest.bytes.weights / 2**30
-    ways = planner.ways_out(plan.request)
+    ways = planner.ways_out(plan.request, loosened)
     way_out = f"What would fit: {', or '.join(ways)}." if ways else "Use a smaller model or several GPUs."
     return Problem(
         "--base_model",
@@ -418,19 +450,44 @@ def _does_not_fit(plan: Plan, gpu: Gpu) -> Problem:
 
 
 def _zero_of(path: Path) -> tuple[int, bool]:
-    """ZeRO stage of a readable DeepSpeed file, 0 where it names none, and whether it offloads."""
+    """ZeRO stage of a readable DeepSpeed file, 0 where it names none, and whether it offloads all it can.
+
+    A file for stage 3 that leaves the weights on the GPU counts as one without offload: more bytes than it
+    will need, not fewer.
+    """
     try:
-        section = json.loads(path.read_text()).get("zero_optimization", {})
-        return int(section.get("stage", 0)), "offload_optimizer" in section
+        section = _zero_section(path)
+        stage = int(section.get("stage", 0))
+        offloaded = ("offload_optimizer", "offload_param") if stage == 3 else ("offload_optimizer",)
+        return stage, all((section.get(part) or {}).get("device", "none") != "none" for part in offloaded)
     except (OSError, ValueError, AttributeError, TypeError):
         return 0, False
 
 
-def locate_ds_config(name: str, precision: Precision, ranks: int, method: str) -> tuple[Path, str] | Problem:
+def _bucket_elements_of(path: Path, shape: ModelShape) -> int | None:
+    """Elements of a DeepSpeed file's buckets of gradients together; None where it cannot be read.
+
+    Without a size DeepSpeed takes 5e8; for `auto` the Trainer takes the square of the hidden size.
+    `overlap_comm` makes them two, and is stage 3's default.
+    """
+    try:
+        section = _zero_section(path)
+        size = section.get("reduce_bucket_size", 5e8)
+        elements = shape.hidden_size**2 if size == "auto" else int(size)
+        return elements * (2 if section.get("overlap_comm", section.get("stage") == 3) else 1)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+
+
+def _zero_section(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()).get("zero_optimization", {})
+
+
+def locate_ds_config(name: str, ranks: int, automatic: str) -> tuple[Path, str] | Problem:
     """Path of a DeepSpeed configuration given by path, name or `auto`, and why it was taken.
 
     Args:
-        method: What follows the precision in the names of ds_configs/, for `auto`.
+        automatic: The name in ds_configs/ for `auto`.
     """
     if named := named_ds_config(name):
         return named, f"ds_config {named.name} as asked"
@@ -443,7 +500,7 @@ def locate_ds_config(name: str, precision: Precision, ranks: int, method: str) -
                 f"Use auto, a path, or one of {', '.join(sorted(path.stem for path in ds_config_files()))}.",
             )
         note = f" (no file {name} here, so auto)"
-    path = DS_CONFIG_FOLDER / f"{precision}_{method}.json"
+    path = DS_CONFIG_FOLDER / f"{automatic}.json"
     return path, f"ds_config {path.name} for {ranks} rank{'s' if ranks > 1 else ''}{note}"
 
 

@@ -22,7 +22,7 @@ USABLE_SHARE = 0.94
 LOSS_CHUNK_TOKENS = 256
 """Answer tokens whose logits live at the same time."""
 REDUCE_BUCKET_ELEMENTS = 50_000_000
-"""`reduce_bucket_size` of the ZeRO-2 files in ds_configs/."""
+"""`reduce_bucket_size` of the ZeRO-2 files in ds_configs/, which have two such buckets (`overlap_comm`)."""
 MAX_LIVE_ELEMENTS = 1_000_000_000
 """DeepSpeed's default for `stage3_max_live_parameters`: how much of a divided model it keeps gathered."""
 
@@ -54,6 +54,8 @@ class Layout:
     """Share of the tokens whose logits are needed: answers of 450 tokens behind prompts of 1,600."""
     logits_in_chunks: bool = True
     under_deepspeed: bool = True
+    bucket_elements: int | None = None
+    """Of ZeRO's buckets of gradients together; None: as in the files of ds_configs/."""
 
     @property
     def tokens(self) -> int:
@@ -79,6 +81,7 @@ class GpuBytes:
     """fp32 copies of 16-bit parameters, and Adam's two moments."""
     activations: int
     logits: int
+    """And what else the loss needs beside the stored activations: a trained head's gradient."""
     communication: int
     """Buckets of gradients on their way, and weights gathered by ZeRO-3."""
     reserve: int
@@ -87,19 +90,13 @@ class GpuBytes:
 
     @property
     def total(self) -> int:
-        return (
-            self.weights
-            + self.adapters
-            + self.gradients
-            + self.optimizer
-            + max(self.activations + self.logits, self.update)
-            + self.communication
-            + self.reserve
-        )
+        return sum(self.parts().values())
 
     def parts(self) -> dict[str, int]:
-        """The parts by name, in order; without `update`, which counts only where it is the peak."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "update"}
+        """What is there at the peak, by name, in order: `update`, or activations and logits."""
+        is_update = self.update > self.activations + self.logits
+        gone = ("activations", "logits") if is_update else ("update",)
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in gone}
 
 
 def training_bytes(shape: ModelShape, layout: Layout) -> GpuBytes:
@@ -350,36 +347,72 @@ def activation_bytes(shape: ModelShape, layout: Layout) -> int:
     To either come a layer's gradients (of the gated MLP, mostly), and one weight matrix where 4-bit weights
     are unpacked for a product, or three where DoRA computes a weight's norm.
     """
-    per_layer = layer_activation_bytes(shape, layout)
-    each, h, f = layout.bytes_each, shape.hidden_size, shape.intermediate_size
-    per_token = each * h * shape.layers + per_layer if layout.checkpointing else per_layer * shape.layers
-    per_token += each * (2 * h + 2 * f)
+    each = layout.bytes_each
+    per_token = each * shape.hidden_size if layout.checkpointing else layer_activation_bytes(shape, layout)
+    stored = layout.tokens * per_token * shape.layers
     matrices = 3 if layout.tuner == "dora" else int(layout.four_bit)
-    return layout.tokens * per_token + each * matrices * max(projection_tensors(shape))
+    unpacked = each * matrices * max(projection_tensors(shape))
+    return stored + _layer_backward_bytes(shape, layout) + unpacked + _autocast_bytes(shape, layout)
+
+
+def _layer_backward_bytes(shape: ModelShape, layout: Layout) -> int:
+    """What comes and goes with each layer of the backward pass: its gradients, and with checkpointing its
+    activations, computed anew."""
+    per_token = layout.bytes_each * 2 * (shape.hidden_size + shape.intermediate_size)
+    if layout.checkpointing:
+        per_token += layer_activation_bytes(shape, layout)
+    return layout.tokens * per_token
+
+
+def _autocast_bytes(shape: ModelShape, layout: Layout) -> int:
+    """16-bit copies of fp32 weights, which torch's autocast makes where they are trained without DeepSpeed.
+
+    The backward pass needs them; with checkpointing, autocast's cache still holds them until the loss.
+    """
+    is_autocast = layout.tuner == "full" and not layout.under_deepspeed and layout.precision != "fp32"
+    return layout.bytes_each * shape.linear_parameters if is_autocast else 0
 
 
 def logit_bytes(shape: ModelShape, layout: Layout) -> int:
-    """Logits and their gradient: of one chunk of answer tokens, or of all that need them at once."""
+    """Logits and their gradient: of one chunk of answer tokens, or of all that need them at once.
+
+    The gradient of a trained head (loss.py) is there before the first layer's backward pass begins: of the
+    two, what is more counts.
+    """
     needed = ceil(layout.tokens * layout.logits_share)
     if not layout.logits_in_chunks:
         return _FULL_LOGIT_BYTES * shape.vocab_size * needed
     hidden = 2 * layout.bytes_each * shape.hidden_size * needed
-    return hidden + _CHUNK_LOGIT_BYTES * shape.vocab_size * min(needed, LOSS_CHUNK_TOKENS)
+    chunk = _CHUNK_LOGIT_BYTES * shape.vocab_size * min(needed, LOSS_CHUNK_TOKENS)
+    return hidden + chunk + max(0, _head_gradient_bytes(shape, layout) - _layer_backward_bytes(shape, layout))
+
+
+def _head_gradient_bytes(shape: ModelShape, layout: Layout) -> int:
+    """The gradient of a trained head: summed in fp32, then copied into a 16-bit weight's own dtype."""
+    if layout.tuner != "full":
+        return 0
+    each = _trainable_element_bytes(layout)
+    return (4 + (each if each < 4 else 0)) * shape.vocab_size * shape.hidden_size
 
 
 def communication_bytes(shape: ModelShape, layout: Layout) -> int:
-    """Buffers of ZeRO: two buckets of gradients, and with stage 3 the layers that are gathered."""
-    if not layout.under_deepspeed or (layout.zero_stage < 3 and layout.ranks == 1):
+    """Buffers of ZeRO: buckets of gradients, and with stage 3 the layers that are gathered.
+
+    Stages 1 to 3 allocate their buckets whole, however few parameters train and on one rank too
+    (`setup_buckets` in DeepSpeed's stage_1_and_2.py).
+    """
+    if not layout.under_deepspeed:
         return 0
-    bucket = min(trainable_elements(shape, layout), REDUCE_BUCKET_ELEMENTS)
     if layout.zero_stage == 0:
-        return layout.bytes_each * bucket
+        bucket = min(trainable_elements(shape, layout), REDUCE_BUCKET_ELEMENTS)
+        return layout.bytes_each * bucket if layout.ranks > 1 else 0
+    # The files for stage 3 leave the bucket to the Trainer, which takes the square of the hidden size.
+    bucket = shape.hidden_size**2 if layout.zero_stage == 3 else REDUCE_BUCKET_ELEMENTS
+    buckets = 2 * bucket if layout.bucket_elements is None else layout.bucket_elements
     gathered = 0
-    if layout.zero_stage == 3:
-        bucket = min(bucket, shape.hidden_size**2)
-        if layout.ranks > 1 or layout.offload:
-            gathered = min(shape.parameters, MAX_LIVE_ELEMENTS)
-    return layout.bytes_each * (2 * bucket + gathered)
+    if layout.zero_stage == 3 and (layout.ranks > 1 or layout.offload):
+        gathered = min(shape.parameters, MAX_LIVE_ELEMENTS)
+    return layout.bytes_each * (buckets + gathered)
 
 
 # --- generation ---------------------------------------------------------------------------------------------

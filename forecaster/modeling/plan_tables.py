@@ -5,7 +5,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from forecaster.modeling.hardware import Choice
-from forecaster.modeling.memory import USABLE_SHARE, host_bytes
+from forecaster.modeling.memory import host_bytes
 from forecaster.modeling.planner import GIB, Plan, Setting
 
 ONE_LINE = "Plan: "
@@ -38,9 +38,14 @@ def render(title: str, choice: Choice) -> str:
         lines[-1:] = ["WARNING: 4-bit weights change the numerics.", ""]
     lines += [_bytes_table(plan), "", _settings_table(plan), ""]
     lines.append(
-        f"GiB on each GPU, of {USABLE_SHARE:.0%} x {plan.request.gpu_bytes / GIB:.1f} that can be used; "
+        f"GiB on each GPU, of {plan.share:.0%} x {plan.request.gpu_bytes / GIB:.1f} that can be used; "
         "seconds of an optimizer step in which every row has the full length, predicted."
     )
+    if "update" in plan.chosen.bytes.parts():
+        lines.append(
+            "update: fp32 copies of gradients while the optimizer steps, more than activations and logits "
+            "take before."
+        )
     return "\n".join(lines)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isqrt
 from typing import Any
 
 from forecaster.modeling.memory import USABLE_SHARE, GpuBytes, Layout, training_bytes
@@ -34,6 +35,8 @@ class Request:
     micro_batch_size: int | None = None
     zero: tuple[int, bool] | None = None
     """Stage, and whether it offloads."""
+    max_new_tokens: int = 0
+    """Of the benchmark: no `--max_length` that is not longer may be advised."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,17 @@ class Setting:
 
     def describe(self) -> str:
         layout = self.layout
-        bits = "4-bit" if layout.four_bit else {"fp32": "32-bit"}.get(layout.precision, "16-bit")
+        bits = "4-bit" if layout.four_bit else whole_bits(layout)
         zero = f", ZeRO-{layout.zero_stage}" if layout.under_deepspeed else ""
         return (
             f"{bits}, {layout.micro_batch_size} x {self.gradient_accumulation_steps} rows, "
             f"checkpointing {'on' if layout.checkpointing else 'off'}{zero}{' offload' * layout.offload}"
         )
+
+
+def whole_bits(layout: Layout) -> str:
+    """What base weights are in that are not quantised."""
+    return f"{8 * layout.bytes_each}-bit"
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,13 @@ class Plan:
     is_tight: bool = False
     """It fits into all of the memory, but not into the share that usually can be used."""
 
+    @property
+    def share(self) -> float:
+        """The share of the GPU's memory that a setting may take."""
+        return 1.0 if self.is_tight else USABLE_SHARE
+
     def fits(self, setting: Setting) -> bool:
-        return setting.bytes.total <= (1.0 if self.is_tight else USABLE_SHARE) * self.request.gpu_bytes
+        return setting.bytes.total <= self.share * self.request.gpu_bytes
 
     @property
     def smallest(self) -> Setting:
@@ -75,17 +88,24 @@ class Plan:
 
 
 def plan(request: Request) -> Plan:
-    """The fastest setting that fits; in 4 bit only where nothing else does, with offload only after that."""
+    """The fastest setting that fits; in 4 bit only where nothing else does, with offload only after that.
+
+    Offload that the request fixes is no last resort.
+    """
     considered = tuple(sorted(settings(request), key=lambda one: (one.step_s, one.bytes.total)))
     for is_tight in (False, True):
         whole = Plan(request, considered, None, is_tight)
         fitting = [setting for setting in considered if whole.fits(setting)]
-        on_gpu = [one for one in fitting if not one.layout.offload]
-        plain = [one for one in on_gpu if not one.layout.four_bit]
-        for group in (plain, on_gpu, fitting):
+        as_wished = [one for one in fitting if request.zero or not one.layout.offload]
+        for group in (_whole(as_wished), as_wished, _whole(fitting), fitting):
             if group:
                 return replace(whole, chosen=group[0])
     return replace(whole, is_tight=False)
+
+
+def _whole(settings: list[Setting]) -> list[Setting]:
+    """Those whose base weights are not quantised."""
+    return [one for one in settings if not one.layout.four_bit]
 
 
 def settings(request: Request) -> list[Setting]:
@@ -130,20 +150,21 @@ def _zero_settings(layout: Layout) -> list[tuple[int, bool]]:
 
 
 def divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]
+    small = [size for size in range(1, isqrt(number) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})
 
 
 # --- what would fit instead ---------------------------------------------------------------------------------
 
 
-def ways_out(request: Request) -> list[str]:
-    """The nearest changes with which a request that does not fit would fit, each by itself."""
-    found = []
-    tuner = request.layout.tuner
-    if request.four_bit is False and tuner != "full" and _would_fit(replace(request, four_bit=True)):
-        found.append("--quantization 4bit")
-    if tuner in ("full", "dora") and _would_fit(_with(request, tuner="lora")):
-        found.append("--tuner lora")
+def ways_out(request: Request, loosened: Mapping[str, Request]) -> list[str]:
+    """The nearest changes with which a request that does not fit would fit, each by itself.
+
+    Args:
+        loosened: Requests that leave more open, by the flag that makes each of this one.
+    """
+    found = [flag for flag, looser in loosened.items() if _would_fit(looser)]
+    found += _other_tuners(request)
     if request.checkpointing is False and _would_fit(replace(request, checkpointing=True)):
         found.append("--gradient_checkpointing true")
     if request.micro_batch_size:
@@ -152,14 +173,14 @@ def ways_out(request: Request) -> list[str]:
             if _would_fit(replace(request, micro_batch_size=size)):
                 found.append(f"--batch_size {size} --gradient_accumulation_steps {request.rows // size}")
                 break
-    models = sorted(MODELS, key=lambda model: -model.shape.parameters)
-    smaller_models = [model for model in models if model.shape.parameters < request.shape.parameters]
-    for model in smaller_models:
-        if _would_fit(replace(request, shape=model.shape)):
+    for model in sorted(MODELS, key=lambda model: -model.shape.parameters):
+        is_smaller = model.shape.parameters < request.shape.parameters
+        reads_the_rows = model.context_length >= request.layout.length
+        if is_smaller and reads_the_rows and _would_fit(replace(request, shape=model.shape)):
             found.append(f"--base_model {model.alias}")
             break
-    for length in LENGTHS:
-        if length < request.layout.length and _would_fit(_with(request, length=length)):
+    for length in shorter_lengths(request):
+        if _would_fit(_with(request, length=length)):
             found.append(f"--max_length {length}")
             break
     for gib in CARD_GIB:
@@ -167,6 +188,35 @@ def ways_out(request: Request) -> list[str]:
             found.append(f"{'an' if gib in (8, 80) else 'a'} {gib} GB card")
             break
     return found
+
+
+def _other_tuners(request: Request) -> list[str]:
+    """Flags of a tuner, or of base weights, with which a request would fit."""
+    tuner = request.layout.tuner
+    found = []
+    if request.four_bit is False and tuner != "full" and _would_fit_in_four_bit(request):
+        found.append("--quantization 4bit")
+    as_lora = _with(request, tuner="lora")
+    if tuner in ("full", "dora") and _would_fit(as_lora):
+        found.append("--tuner lora")
+    elif tuner == "full" and _would_fit_in_four_bit(as_lora):
+        found.append("--tuner qlora")
+    return found
+
+
+def _would_fit_in_four_bit(request: Request) -> bool:
+    """Whether it would fit, where hardware.py takes 4-bit weights: not with a file for ZeRO stage 3, and with
+    fp16 only under DeepSpeed."""
+    layout = request.layout
+    is_refused = (request.zero and request.zero[0] == 3) or (
+        layout.precision == "fp16" and not layout.under_deepspeed
+    )
+    return not is_refused and _would_fit(replace(request, four_bit=True))
+
+
+def shorter_lengths(request: Request) -> list[int]:
+    """Values of `--max_length` below that of a request, longest first, that leave room for the benchmark."""
+    return [length for length in LENGTHS if request.max_new_tokens < length < request.layout.length]
 
 
 def _with(request: Request, **layout: Any) -> Request:
@@ -201,13 +251,25 @@ def next_smaller(made: Plan, used: Setting) -> Setting | None:
     return None
 
 
-def resume_flags(setting: Setting) -> str:
-    """A setting as flags of train_lora.py that fix it."""
-    return (
-        f"--batch_size {setting.layout.micro_batch_size} "
+def resume_flags(made: Plan, setting: Setting) -> str:
+    """A setting of a plan as flags of train_lora.py that fix it.
+
+    The DeepSpeed file is among them unless the user named it: another stage's checkpoints cannot be read.
+    """
+    layout = setting.layout
+    flags = (
+        f"--batch_size {layout.micro_batch_size} "
         f"--gradient_accumulation_steps {setting.gradient_accumulation_steps} "
-        f"--gradient_checkpointing {str(setting.layout.checkpointing).lower()}"
+        f"--gradient_checkpointing {str(layout.checkpointing).lower()}"
     )
+    if layout.under_deepspeed and made.request.zero is None:
+        flags += f" --ds_config {ds_config_name(layout)}"
+    return flags
+
+
+def ds_config_name(layout: Layout) -> str:
+    """The file of ds_configs/ for a layout, without `.json`."""
+    return f"{layout.precision}_zero{layout.zero_stage}{'_offload' * layout.offload}"
 
 
 def out_of_memory_message(
@@ -227,20 +289,11 @@ def out_of_memory_message(
     )
     smaller = next_smaller(made, used)
     if smaller is None:
-        length = next((length for length in LENGTHS if length < used.layout.length), None)
-        change = f"--max_length {length}" if length else "a larger GPU"
+        shorter = shorter_lengths(made.request)
+        change = f"--max_length {shorter[0]}" if shorter else "a larger GPU"
         return f"{message} No smaller setting can go on from a checkpoint: start anew with {change}."
-    flags = resume_flags(smaller) + (" --resume" if has_checkpoint else "")
+    flags = resume_flags(made, smaller) + (" --resume" if has_checkpoint else "")
     return (
         f"{message} The next smaller setting needs {smaller.bytes.total / GIB:.1f}: "
         f"{'go on' if has_checkpoint else 'start again'} with\n  {flags}"
     )
-
-
-def longest(request: Request, lengths: Sequence[int], four_bit: bool) -> int | None:
-    """The longest of some lengths at which a request fits without offload in this kind of weights."""
-    for length in sorted(lengths, reverse=True):
-        made = plan(replace(_with(request, length=length), four_bit=four_bit))
-        if made.chosen and not made.is_tight and not made.chosen.layout.offload:
-            return length
-    return None

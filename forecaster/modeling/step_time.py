@@ -6,6 +6,7 @@ A model for choosing between settings, not a promise. It knows nothing of row le
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from forecaster.modeling.memory import Layout, trainable_elements
@@ -58,13 +59,13 @@ SPEEDS = {
     "H100": Speed(989e12, 67e12, 3350e9, 450e9, _PCIE5),
     "H200": Speed(989e12, 67e12, 4800e9, 450e9, _PCIE5),
 }
-"""By what a GPU's name holds; the first match counts."""
+"""By what a GPU's name holds, no digit behind it: an RTX A1000 is no A100."""
 UNKNOWN = Speed(100e12, 20e12, 600e9, _PCIE4, _PCIE4)
 """A GPU of which only the size is known: between a T4 and an A100."""
 
 
 def speed_of(gpu_name: str) -> Speed:
-    return next((speed for part, speed in SPEEDS.items() if part in gpu_name), UNKNOWN)
+    return next((speed for part, speed in SPEEDS.items() if re.search(rf"{part}(?!\d)", gpu_name)), UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def step_time(shape: ModelShape, layout: Layout, accumulation: int, speed: Speed
     """Seconds of an optimizer step of `accumulation` micro steps on each rank."""
     compute_s = accumulation * micro_step_s(shape, layout, speed)
     hidden, exposed = bytes_on_the_wire(shape, layout, accumulation)
-    link = speed.link_bytes_per_s if layout.ranks <= GPUS_PER_MACHINE else NETWORK_BYTES_PER_S
+    link = speed.link_bytes_per_s
+    if layout.ranks > GPUS_PER_MACHINE:  # a ring is as fast as its slowest part
+        link = min(link, NETWORK_BYTES_PER_S)
     beside_s = min(HIDDEN_SHARE * hidden / link, compute_s)
     communication_s = hidden / link - beside_s + exposed / link
     return StepTime(compute_s, communication_s, _offload_s(shape, layout, accumulation, speed))

@@ -15,7 +15,9 @@ from forecaster.modeling.config import (
     SchedulerChoice,
     TrainConfig,
     as_flags,
+    asked_of_hardware,
     asked_quantization,
+    find_access_problems,
     find_disk_problems,
     find_model_problems,
     find_quantization_problems,
@@ -399,36 +401,57 @@ def test_the_tuner_decides_what_quantization_leaves_open(words: list[str], quant
     assert asked_quantization(flags) == quantization
 
 
+@pytest.mark.parametrize(
+    ("given", "is_fixed"),
+    [((), False), (("batch_size",), True), (("gradient_accumulation_steps",), True), (("seed",), False)],
+)
+def test_a_micro_batch_or_accumulation_on_the_command_line_fixes_both(
+    given: tuple[str, ...], is_fixed: bool
+) -> None:
+    assert asked_of_hardware(parse_flags(NEEDED), given).division_is_fixed is is_fixed
+
+
+def test_values_out_of_range_are_planned_as_the_nearest_allowed() -> None:
+    words = ["--batch_size=0", "--gradient_accumulation_steps=-3", "--lora_r=0", "--max_length=-1"]
+    asked = asked_of_hardware(parse_flags([*NEEDED, *words]), ())
+    assert (asked.batch_size, asked.gradient_accumulation_steps) == (1, 1)
+    assert (asked.lora_rank, asked.length) == (1, 16)
+
+
+def test_a_plan_does_not_ask_for_room_for_the_benchmarks_answers() -> None:
+    words = [*NEEDED, "--max_length", "512"]
+    assert [problem.where for problem in find_value_problems(parse_flags(words))] == ["--max_new_tokens"]
+    assert find_value_problems(parse_flags([*words, "--plan"])) == []
+
+
 # --- model, quantisation, disk ------------------------------------------------------------------------------
 
 
 def test_a_gated_model_needs_a_token() -> None:
-    flags = parse_flags([*NEEDED, "--base_model", "llama3.1-8b"])
     model = model_of("llama3.1-8b")
-    (problem,) = find_model_problems(flags, model, Settings())
+    (problem,) = find_access_problems(model, Settings())
     assert problem.where == "--base_model"
     assert problem.found == "meta-llama/Llama-3.1-8B-Instruct is gated, and there is no HF_TOKEN."
     assert "put HF_TOKEN into .env" in problem.way_out
-    assert find_model_problems(flags, model, Settings(hf_token=SOME_KEY)) == []
+    assert find_access_problems(model, Settings(hf_token=SOME_KEY)) == []
 
 
 def test_a_model_that_is_not_gated_needs_none() -> None:
-    assert find_model_problems(parse_flags(NEEDED), model_of("qwen2.5-1.5b"), Settings()) == []
+    assert find_access_problems(model_of("qwen2.5-1.5b"), Settings()) == []
 
 
 def test_a_max_length_above_the_context_is_refused_with_the_largest_allowed() -> None:
-    settings = Settings(hf_token=SOME_KEY)
     flags = parse_flags([*NEEDED, "--base_model", "llama2-7b", "--max_length", "4097"])
-    assert [str(problem) for problem in find_model_problems(flags, model_of("llama2-7b"), settings)] == [
+    assert [str(problem) for problem in find_model_problems(flags, model_of("llama2-7b"))] == [
         "--max_length: is 4097, but llama2-7b reads 4096 tokens. Use --max_length 4096 or less."
     ]
     flags = parse_flags([*NEEDED, "--base_model", "llama2-7b", "--max_length", "4096"])
-    assert find_model_problems(flags, model_of("llama2-7b"), settings) == []
+    assert find_model_problems(flags, model_of("llama2-7b")) == []
 
 
 def test_layers_that_the_model_does_not_have_are_named() -> None:
     flags = parse_flags([*NEEDED, "--target_modules", "q_proj,c_attn,W_pack"])
-    (problem,) = find_model_problems(flags, model_of("qwen2.5-1.5b"), Settings())
+    (problem,) = find_model_problems(flags, model_of("qwen2.5-1.5b"))
     assert str(problem).startswith(
         "--target_modules: c_attn, W_pack can not be adapted in this model. It has q_proj"
     )
@@ -436,13 +459,13 @@ def test_layers_that_the_model_does_not_have_are_named() -> None:
 
 def test_of_an_unknown_model_nothing_is_assumed() -> None:
     flags = parse_flags([*NEEDED, "--target_modules", "c_attn", "--max_length", "999999"])
-    assert find_model_problems(flags, model_of("owner/model"), Settings()) == []
+    assert find_model_problems(flags, model_of("owner/model")) == []
 
 
 def test_all_problems_of_a_model_are_found_at_once() -> None:
     flags = parse_flags([*NEEDED, "--target_modules", "c_attn", "--max_length", "999999"])
-    problems = find_model_problems(flags, model_of("llama2-7b"), Settings())
-    assert [problem.where for problem in problems] == ["--base_model", "--target_modules", "--max_length"]
+    problems = find_model_problems(flags, model_of("llama2-7b"))
+    assert [problem.where for problem in problems] == ["--target_modules", "--max_length"]
 
 
 def test_four_bit_weights_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,7 +270,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
 
 
 def test_a_folder_is_no_file() -> None:
-    assert isinstance(locate_ds_config(str(DS_CONFIG_FOLDER), "fp32", 1, "zero0"), Problem)
+    assert isinstance(locate_ds_config(str(DS_CONFIG_FOLDER), 1, "fp32_zero0"), Problem)
 
 
 def test_a_file_under_plain_python_is_refused_with_the_launch_command() -> None:
@@ -419,14 +419,14 @@ def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
 def test_weights_that_are_larger_than_the_gpu_are_refused_with_what_would_fit() -> None:
     assert refused([T4], alias="llama2-13b", quantization="none", ds_config="fp16_zero0") == [
         "--base_model: needs about 27.2 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
-        "rows, checkpointing on, ZeRO-0, and Tesla T4 has 15.0. What would fit: --quantization 4bit, or "
-        "--base_model qwen2.5-1.5b, or a 40 GB card."
+        "rows, checkpointing on, ZeRO-0, and Tesla T4 has 15.0. What would fit: --ds_config auto, or "
+        "--quantization 4bit, or --base_model qwen2.5-1.5b, or a 40 GB card."
     ]
 
 
 def test_each_way_out_of_a_refusal_fits_by_itself() -> None:
     fixed = {"quantization": "none", "ds_config": "fp16_zero0", "batch_size": 16}
-    fixed |= {"gradient_accumulation_steps": 1, "batch_size_is_fixed": True, "alias": "qwen2.5-1.5b"}
+    fixed |= {"gradient_accumulation_steps": 1, "division_is_fixed": True, "alias": "qwen2.5-1.5b"}
     (problem,) = refused([T4], length=4096, **fixed)
     ways = (
         "What would fit: --batch_size 8 --gradient_accumulation_steps 2, or --max_length 2048, or a 24 GB "
@@ -456,6 +456,68 @@ def test_the_way_out_of_too_large_four_bit_weights_is_not_four_bit_weights() -> 
     assert problem.endswith("What would fit: a 12 GB card."), problem
 
 
+@pytest.mark.parametrize(
+    ("section", "offload"),
+    [
+        ({"stage": 2, "offload_optimizer": {"device": "cpu"}}, True),
+        ({"stage": 2, "offload_optimizer": {"device": "none"}}, False),
+        ({"stage": 2, "offload_optimizer": {}}, False),
+        ({"stage": 2, "offload_optimizer": None}, False),
+        ({"stage": 3, "offload_optimizer": {"device": "cpu"}}, False),
+        ({"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}, True),
+    ],
+)
+def test_a_file_offloads_when_it_sends_all_that_its_stage_can_to_the_cpu(
+    section: dict[str, Any], offload: bool
+) -> None:
+    name = ds_file("mine.json", bf16={"enabled": True}, zero_optimization=section)
+    plan = chosen([A100] * 2, ranks=2, alias="qwen2.5-1.5b", ds_config=name).plan
+    assert plan is not None
+    assert plan.request.zero == (section["stage"], offload)
+
+
+@pytest.mark.parametrize(
+    ("section", "elements"),
+    [
+        ({"stage": 2}, 500_000_000),
+        ({"stage": 2, "overlap_comm": True}, 1_000_000_000),
+        ({"stage": 2, "overlap_comm": True, "reduce_bucket_size": 5e7}, 100_000_000),
+        ({"stage": 2, "reduce_bucket_size": "auto"}, 1536**2),
+        ({"stage": 3, "reduce_bucket_size": "auto"}, 2 * 1536**2),
+    ],
+)
+def test_the_buckets_of_a_file_are_counted_as_it_sizes_them(section: dict[str, Any], elements: int) -> None:
+    name = ds_file("mine.json", bf16={"enabled": True}, zero_optimization=section)
+    plan = chosen([A100] * 2, ranks=2, alias="qwen2.5-1.5b", ds_config=name).plan
+    assert plan is not None
+    assert plan.request.layout.bucket_elements == elements
+
+
+def test_16_bit_weights_that_fit_beside_an_offload_that_was_asked_for_are_kept() -> None:
+    gpu = Gpu(0, "", "GPU of 20GiB", 20 * 2**30, (8, 0), "")
+    assert chosen([gpu], ds_config="bf16_zero2_offload").quantization == "none"
+    smaller = Gpu(0, "", "GPU of 12GiB", 12 * 2**30, (8, 0), "")
+    reasons = chosen([smaller], ds_config="bf16_zero2_offload").reasons
+    assert (
+        "4-bit base weights, because 16-bit ones need about 18 GiB of 12 (this changes the numerics)"
+        in reasons
+    )
+
+
+def test_the_reason_for_four_bit_names_the_precision_that_does_not_fit() -> None:
+    reasons = chosen([T4], alias="qwen2.5-7b", length=4096, precision="fp32").reasons
+    assert any(
+        reason.startswith("4-bit base weights, because 32-bit ones need about 3") for reason in reasons
+    )
+
+
+def test_checkpointing_is_needed_only_where_nothing_of_its_kind_fits_without() -> None:
+    assert (
+        "checkpointing, as what fits without it is slower" in chosen([T4] * 8, ranks=8, length=1024).reasons
+    )
+    assert "checkpointing, which it needs" in chosen([A100], length=4096).reasons
+
+
 # --- --fit --------------------------------------------------------------------------------------------------
 
 
@@ -466,7 +528,7 @@ def test_the_rows_of_a_step_are_kept_whatever_fits() -> None:
 
 
 def test_a_micro_batch_that_is_fixed_stays() -> None:
-    choice = chosen([T4], batch_size=2, gradient_accumulation_steps=8, batch_size_is_fixed=True)
+    choice = chosen([T4], batch_size=2, gradient_accumulation_steps=8, division_is_fixed=True)
     assert (choice.micro_batch_size, choice.gradient_accumulation_steps) == (2, 8)
     assert not any("rows at a time" in reason for reason in choice.reasons)
 
@@ -476,6 +538,15 @@ def test_with_fit_off_everything_is_as_given() -> None:
     assert (choice.micro_batch_size, choice.gradient_accumulation_steps) == (2, 8)
     assert (choice.gradient_checkpointing, choice.quantization) == (True, "none")
     assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero2.json"
+
+
+def test_what_was_fixed_as_a_whole_is_named_as_a_way_out() -> None:
+    (problem,) = refused([A100], tuner="full", fit="off")
+    assert "What would fit: --fit auto, or " in problem
+    assert "--ds_config auto" not in problem
+    (problem,) = refused([A100], tuner="full", ds_config="bf16_zero0")
+    assert "What would fit: --ds_config auto, or " in problem
+    assert "--fit auto" not in problem
 
 
 def test_full_fine_tuning_divides_or_offloads_what_does_not_fit() -> None:

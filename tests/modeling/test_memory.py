@@ -82,9 +82,47 @@ def test_logits_in_chunks_stop_growing_with_the_answer() -> None:
 
 def test_the_optimizers_copies_of_gradients_count_only_where_they_are_the_peak() -> None:
     needed = training_bytes(SHAPES["qwen2.5-1.5b"], bf16(tuner="full", length=64))
-    parts = needed.parts()
-    assert needed.update == 4 * SHAPES["qwen2.5-1.5b"].parameters > parts["activations"] + parts["logits"]
-    assert needed.total == sum(parts.values()) - parts["activations"] - parts["logits"] + needed.update
+    assert needed.update == 4 * SHAPES["qwen2.5-1.5b"].parameters > needed.activations + needed.logits
+    longer = training_bytes(SHAPES["qwen2.5-1.5b"], bf16(tuner="full", length=65536))
+    assert longer.update < longer.activations + longer.logits
+    assert needed.total - longer.total == needed.update - longer.activations - longer.logits
+
+
+@pytest.mark.parametrize("length", [64, 65536])
+def test_the_parts_add_up_to_the_total_whatever_is_the_peak(length: int) -> None:
+    needed = training_bytes(SHAPES["qwen2.5-1.5b"], bf16(tuner="full", length=length))
+    assert sum(needed.parts().values()) == needed.total
+    assert ("update" in needed.parts()) == ("logits" not in needed.parts()) == (length == 64)
+
+
+def test_a_trained_heads_gradient_is_there_beside_all_stored_activations() -> None:
+    # Of 10 x 4 weights: summed in fp32, copied to bf16. A layer's gradients, 2*(2*4+2*8) a token, come later.
+    full = bf16(tuner="full", length=2, logits_share=0.5, checkpointing=False)
+    chunk = 1 * (2 * 2 * 4 + 12 * 10)
+    assert memory.logit_bytes(TINY, full) == chunk + 6 * 40 - 2 * 48
+    assert memory.logit_bytes(TINY, bf16(length=2, logits_share=0.5, checkpointing=False)) == chunk
+    # With many tokens, a layer that is computed anew needs more than the head.
+    many = bf16(tuner="full", length=100, logits_share=0.01)
+    assert memory.logit_bytes(TINY, many) == chunk
+    # A gradient of fp32 weights is not copied.
+    plain = bf16(tuner="full", length=2, logits_share=0.5, checkpointing=False, under_deepspeed=False)
+    assert memory.logit_bytes(TINY, plain) == chunk + 4 * 40 - 2 * 48
+
+
+def test_full_fine_tuning_without_deepspeed_keeps_autocasts_copies_of_the_weights() -> None:
+    under, plain = (bf16(tuner="full", under_deepspeed=under) for under in (True, False))
+    more = memory.activation_bytes(TINY, plain) - memory.activation_bytes(TINY, under)
+    assert more == 2 * TINY.linear_parameters
+    fp32 = Layout("fp32", tuner="full", under_deepspeed=False)
+    assert memory.activation_bytes(TINY, fp32) == memory.activation_bytes(
+        TINY, Layout("fp32", tuner="full", under_deepspeed=True)
+    )
+
+
+def test_zeros_buckets_are_allocated_whole_on_one_rank_too() -> None:
+    assert training_bytes(TINY, bf16(zero_stage=2)).communication == 2 * 2 * 50_000_000
+    assert training_bytes(TINY, bf16(zero_stage=2, bucket_elements=7)).communication == 2 * 7
+    assert training_bytes(TINY, bf16(zero_stage=3)).communication == 2 * 2 * 4**2
 
 
 def test_offload_leaves_the_optimizer_to_the_cpu() -> None:

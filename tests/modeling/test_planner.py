@@ -18,6 +18,7 @@ from forecaster.modeling.step_time import (
     flops_per_token,
     micro_step_s,
     speed_of,
+    step_time,
 )
 
 GIB = 2**30
@@ -55,6 +56,27 @@ def test_the_chosen_setting_is_the_fastest_of_those_that_fit() -> None:
 def test_four_bit_comes_after_16_bit_and_offload_last(gib: float, four_bit: bool, offload: bool) -> None:
     layout = chosen(request(gib, layout={"length": 512})).layout
     assert (layout.four_bit, layout.offload) == (four_bit, offload)
+
+
+def test_with_offload_that_is_fixed_16_bit_that_fits_comes_before_four_bit() -> None:
+    assert not chosen(request(20, zero=(2, True))).layout.four_bit
+    assert chosen(request(12, zero=(2, True))).layout.four_bit
+
+
+def test_where_only_offload_fits_whole_weights_come_first_too() -> None:
+    made = plan(request(6, layout={"length": 1024}))
+    fitting = [one for one in made.considered if made.fits(one)]
+    assert {one.layout.four_bit for one in fitting} == {False}
+    assert made.chosen is not None
+    assert made.chosen.layout.offload
+
+
+@pytest.mark.parametrize("number", [1, 2, 12, 16, 97, 10**12])
+def test_the_divisors_of_a_number_are_all_of_them_in_order(number: int) -> None:
+    found = planner.divisors(number)
+    assert found == sorted(set(found))
+    assert [number // size for size in reversed(found)] == found
+    assert len(found) == {1: 1, 2: 2, 12: 6, 16: 5, 97: 2, 10**12: 169}[number]
 
 
 def test_every_setting_keeps_the_rows_of_a_step() -> None:
@@ -98,7 +120,8 @@ def test_seventy_billion_parameters_in_full_take_thirty_two_80_gib_gpus_without_
 def test_every_way_out_fits_and_the_next_larger_length_and_next_smaller_card_do_not() -> None:
     asked = request(15, "T4", four_bit=True, zero=(0, False), layout={"length": 16384})
     assert plan(asked).chosen is None
-    assert planner.ways_out(asked) == ["--base_model llama2-7b", "--max_length 8192", "a 24 GB card"]
+    # llama2-7b, which is larger, would fit, but reads 4,096 tokens only.
+    assert planner.ways_out(asked, {}) == ["--base_model qwen2.5-1.5b", "--max_length 8192", "a 24 GB card"]
     assert plan(replace(asked, layout=replace(asked.layout, length=8192))).chosen
     assert plan(replace(asked, gpu_bytes=16 * GIB)).chosen is None
 
@@ -107,10 +130,32 @@ def test_what_the_user_fixed_is_named_first() -> None:
     asked = request(15, "T4", four_bit=False, checkpointing=False, micro_batch_size=16, zero=(0, False))
     assert plan(asked).chosen is None
     loose = replace(asked, shape=SHAPES["qwen2.5-1.5b"])
-    assert planner.ways_out(loose)[:2] == [
+    assert planner.ways_out(loose, {})[:2] == [
         "--gradient_checkpointing true",
         "--batch_size 1 --gradient_accumulation_steps 16",
     ]
+
+
+def test_no_length_is_advised_that_the_longest_answer_would_not_fit_into() -> None:
+    asked = request(15, "T4", four_bit=True, zero=(0, False), layout={"length": 16384}, max_new_tokens=8192)
+    assert planner.ways_out(asked, {}) == ["--base_model qwen2.5-1.5b", "a 24 GB card"]
+    assert planner.shorter_lengths(replace(asked, max_new_tokens=3072)) == [8192, 6144, 4096]
+
+
+def test_qlora_is_the_way_out_of_full_where_lora_does_not_fit_either() -> None:
+    full = {"tuner": "full", "length": 1024}
+    asked = {gib: request(gib, four_bit=False, zero=(0, False), layout=full) for gib in (12, 24)}
+    assert [planner.ways_out(one, {})[0] for one in asked.values()] == ["--tuner qlora", "--tuner lora"]
+    # 4-bit weights are refused with a file for stage 3.
+    assert planner.ways_out(replace(asked[12], zero=(3, False)), {}) == []
+
+
+def test_a_flag_that_leaves_more_open_is_named_only_where_that_fits() -> None:
+    asked = request(24, four_bit=False, zero=(0, False), layout={"tuner": "full", "length": 1024})
+    loosened = {"--ds_config auto": replace(asked, zero=None), "--fit auto": asked}
+    ways = planner.ways_out(asked, loosened)
+    assert "--ds_config auto" in ways
+    assert "--fit auto" not in ways
 
 
 # --- memory that ran out ------------------------------------------------------------------------------------
@@ -136,10 +181,25 @@ def test_a_run_out_of_memory_is_told_what_was_planned_and_measured_and_how_to_go
     assert message == (
         "Out of memory: 21.1 GiB were planned (16-bit, 4 x 4 rows, checkpointing on, ZeRO-0), 23.4 of 24.0 "
         "GiB were in use. The next smaller setting needs 18.8: go on with\n"
-        "  --batch_size 2 --gradient_accumulation_steps 8 --gradient_checkpointing true --resume"
+        "  --batch_size 2 --gradient_accumulation_steps 8 --gradient_checkpointing true "
+        "--ds_config bf16_zero0 --resume"
     )
     anew = planner.out_of_memory_message(made, int(23.4 * GIB), 24 * GIB, has_checkpoint=False)
     assert anew.endswith("start again with\n  " + message.split("\n  ")[1].removesuffix(" --resume"))
+
+
+def test_the_flags_to_go_on_with_lead_to_the_same_zero_stage() -> None:
+    asked = request(15, "T4", layout={"ranks": 2})
+    made, used = _ran(asked)
+    smaller = planner.next_smaller(made, used)
+    assert used.layout.zero_stage == 3
+    assert smaller is not None
+    assert planner.resume_flags(made, smaller).endswith(" --ds_config bf16_zero3")
+    fixed = plan(replace(asked, zero=(2, True)))
+    assert "--ds_config" not in planner.resume_flags(fixed, smaller)
+    plain = plan(request(24, layout={"under_deepspeed": False}))
+    assert plain.chosen is not None
+    assert "--ds_config" not in planner.resume_flags(plain, plain.chosen)
 
 
 def test_where_no_setting_is_smaller_the_rows_have_to_be_shorter() -> None:
@@ -184,6 +244,15 @@ def test_tokens_per_second_of_an_8b_are_near_the_published_ones() -> None:
     assert a100 * flops_per_token(EIGHT_B, layout) / 312e12 == pytest.approx(0.32, abs=0.09)
 
 
+def test_between_machines_a_link_is_no_faster_than_within_one() -> None:
+    full = Layout("bf16", tuner="full", ranks=16)
+    within, between = (
+        step_time(EIGHT_B, replace(full, ranks=ranks), 1, SPEEDS["T4"]).communication_s for ranks in (8, 16)
+    )
+    # Stage 0 sends 2 (R - 1) / R of the gradients, at 12.5 GB/s in either case.
+    assert between / within == pytest.approx((15 / 16) / (7 / 8))
+
+
 def test_bytes_on_the_wire_follow_the_zero_stage() -> None:
     adapters = 2 * EIGHT_B.lora_parameters(8)
     sent = {
@@ -206,11 +275,13 @@ def test_bytes_on_the_wire_follow_the_zero_stage() -> None:
         ("NVIDIA A100-SXM4-40GB", "A100"),
         ("NVIDIA A10", "A10"),
         ("NVIDIA H200", "H200"),
+        ("NVIDIA A10G", "A10"),
     ],
 )
 def test_a_gpus_speed_is_found_by_its_name(name: str, known: str) -> None:
     assert speed_of(name) == SPEEDS[known]
 
 
-def test_a_gpu_of_an_unknown_name_is_taken_for_a_middling_one() -> None:
-    assert speed_of("GPU of 24GiB") == UNKNOWN
+@pytest.mark.parametrize("name", ["GPU of 24GiB", "NVIDIA RTX A1000", "NVIDIA T400"])
+def test_a_gpu_of_an_unknown_name_is_taken_for_a_middling_one(name: str) -> None:
+    assert speed_of(name) == UNKNOWN
