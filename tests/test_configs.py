@@ -108,7 +108,7 @@ def test_the_hardware_that_a_run_names_accepts_it(name: str) -> None:
     expected = "fp32" if gpu is None else "bf16" if gpu.has_bf16 else "fp16"
     assert choice.precision == expected
     assert choice.ds_config is not None
-    assert choice.ds_config.name == f"{expected}_zero0.json"
+    assert choice.ds_config.name == ("fp32_zero0.json" if gpu is None else f"{expected}_zero2.json")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "embedded"])

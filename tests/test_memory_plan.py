@@ -55,7 +55,7 @@ def test_a_plan_says_what_it_chose_why_and_the_bytes_of_each_part(
     for part in ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "communication"):
         assert any(line.startswith(f"{part} ") for line in lines), part
     (arrow,) = (line for line in lines if line.startswith("->"))
-    assert "4-bit, 4 x 4 rows, checkpointing on, ZeRO-0" in arrow
+    assert "4-bit, 4 x 4 rows, checkpointing on, ZeRO-2" in arrow
     assert list(empty_folder.iterdir()) == []
 
 
@@ -116,7 +116,7 @@ def test_the_table_of_a_plan_adds_up_where_the_optimizer_is_the_peak(
 
 def test_a_tight_plan_says_that_all_of_the_memory_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     fixed = ("--batch_size", "1", "--quantization", "none", "--gradient_checkpointing", "true")
-    words = ("--base_model", "llama3.1-8b", "--max_length", "2048", "--ds_config", "bf16_zero0", *fixed)
+    words = ("--base_model", "llama3.1-8b", "--max_length", "2048", "--ds_config", "bf16_zero2", *fixed)
     text = planned(capsys, *words, "--gpu", "18.2GiB")
     assert "- a tight fit: it may run out of memory" in text
     assert "GiB on each GPU, of 100% x 18.2 that can be used" in text
@@ -148,7 +148,7 @@ def test_a_dry_run_for_several_gpus_is_one_under_deepspeed(capsys: pytest.Captur
     words = ("--dry_run", "--gpu", "8xa100-80", "--base_model", "qwen2.5-1.5b", *SAMPLE_ROWS)
     assert train_lora.main(list(words)) == 0
     printed = capsys.readouterr().out
-    assert "ds_config bf16_zero0.json for 8 ranks" in printed
+    assert "ds_config bf16_zero2.json for 8 ranks" in printed
     assert "plain python" not in printed
 
 

@@ -113,7 +113,7 @@ def measure(folder: Path, tuner: str, precision: str, stage: int) -> dict[str, A
         lora = LoraConfig(
             task_type="CAUSAL_LM", r=LORA_RANK, use_dora=tuner == "dora", target_modules="all-linear"
         )
-        model = get_peft_model(model, lora)
+        model = get_peft_model(model, lora, autocast_adapter_dtype=stage != 3)  # as adapters.attach does
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-3)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     tokens = torch.arange(8).reshape(1, 8)

@@ -363,7 +363,7 @@ def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) 
         trainable, _ = parameter_counts(model.shape, config.tuner, config.lora_r, config.target_module_names)
     result = 4 if config.tuner == "full" else 16
     kept = config.save_total_limit
-    if config.evaluation_strategy == "steps" and config.eval_steps < 1:
+    if config.evaluation_strategy == "steps" and 0 < config.eval_steps < 1:
         kept = min(kept, math.ceil(1 / config.eval_steps))  # no more are made
     present = sum(checkpoints.size_bytes(folder) for folder in checkpoints.folders(output_dir))
     needed = max(trainable * (16 * (kept + 1) + result) - present, trainable * (16 + result))

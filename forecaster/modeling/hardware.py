@@ -225,8 +225,8 @@ def choose(
 
     plan: Plan | None = None
     checkpointing = bool(gpus) if asked.gradient_checkpointing == "auto" else asked.gradient_checkpointing
-    # Of several ranks on CPU, and where nothing is planned. Partitioning over one rank only costs time.
-    automatic = f"{precision}_zero{0 if ranks == 1 else 2}"
+    # On CPU, and for models of unknown sizes.
+    automatic = f"{precision}_zero{planner.fewest_divided(precision, ranks, under_deepspeed)}"
     four_bit = asked.quantization == "4bit"
     if shape and smallest:
         plan = planner.plan(_request(shape, ranks, asked, precision, named, smallest, under_deepspeed))
@@ -283,7 +283,7 @@ def _request(
     if ds_config:
         zero, bucket_elements = _zero_of(ds_config), _bucket_elements_of(ds_config, shape)
     elif is_off:
-        zero = (0 if ranks == 1 or not under_deepspeed else 2, False)
+        zero = (planner.fewest_divided(precision, ranks, under_deepspeed), False)
     checkpointing = True if is_off else None
     return Request(
         shape=shape,
@@ -566,12 +566,15 @@ def check_ds_config(path: Path, precision: Precision, quantization: Quantization
                 'Add "zero_optimization": {"stage": 0} to it.',
             )
         )
+    if stage == 0 and _written_precision(path) == "fp16":
+        found = f"{path.name} joins fp16 with ZeRO stage 0, where DeepSpeed 0.19 scales gradients wrongly."
+        problems.append(Problem("--ds_config", found, "Use stage 2, such as fp16_zero2, on one GPU too."))
     if stage == 3 and quantization == "4bit":
         problems.append(
             Problem(
                 "--quantization",
                 f"4bit does not work with ZeRO stage 3 ({path.name}).",
-                "Use a stage 0 or 2 configuration, or --quantization none.",
+                "Use a stage 2 configuration, or --quantization none.",
             )
         )
     if (written := _written_precision(path)) and precision != written:

@@ -222,14 +222,9 @@ def weight_bytes(shape: ModelShape, four_bit: bool, element_bytes: int = 2) -> i
 
 
 def _trainable_element_bytes(layout: Layout) -> int:
-    """Bytes of a trainable weight.
-
-    DeepSpeed casts them to the precision of the run, but for adapters under ZeRO-3, which PEFT made fp32
-    before. Under plain python they are fp32: PEFT's adapters, and the weights of a full fine-tuning.
-    """
-    if layout.under_deepspeed:
-        return 4 if layout.zero_stage == 3 and layout.tuner != "full" else layout.bytes_each
-    return 4
+    """Bytes of a trainable weight: in the precision of the run under DeepSpeed, which keeps fp32 copies, and
+    fp32 without it."""
+    return layout.bytes_each if layout.under_deepspeed else 4
 
 
 def base_bytes(shape: ModelShape, layout: Layout) -> int:
@@ -251,17 +246,7 @@ def adapter_bytes(shape: ModelShape, layout: Layout) -> int:
     if layout.zero_stage == 3:
         return _zero3(shape, tensors, layout, _trainable_element_bytes(layout))
     elements = _padded(shape, layout) if layout.zero_stage in (1, 2) else _elements(tensors)
-    if layout.four_bit and not layout.under_deepspeed:
-        # TRL makes the adapters of a 4-bit model bf16, but for DoRA's magnitudes.
-        return 2 * elements + 2 * _magnitudes(shape, layout)
     return _trainable_element_bytes(layout) * elements
-
-
-def _magnitudes(shape: ModelShape, layout: Layout) -> int:
-    if layout.tuner != "dora":
-        return 0
-    sizes = shape.projection_sizes()
-    return shape.layers * sum(sizes[name][1] for name in layout.targets if name in sizes)
 
 
 def _own_trainable(shape: ModelShape, layout: Layout) -> int:

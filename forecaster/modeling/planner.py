@@ -141,12 +141,22 @@ def _open(fixed: bool | None, choices: tuple[bool, ...]) -> tuple[bool, ...]:
 
 
 def _zero_settings(layout: Layout) -> list[tuple[int, bool]]:
-    """Stages and offload that a file of ds_configs/ stands for. Dividing over one rank only costs time."""
+    """Stages and offload that a file of ds_configs/ stands for.
+
+    Stage 0 is for fp32 only. In 16 bit, DeepSpeed 0.19.8 takes an empty step of Adam there before the first,
+    and in fp16 divides gradients by a loss scale that the loss was never multiplied by (DeepSpeed#8393).
+    """
     if not layout.under_deepspeed:
         return [(0, False)]
     divided = [(2, False), (3, False)] if layout.ranks > 1 else []
-    offloaded = [(2, True), (3, True)] if layout.precision != "fp32" else []
-    return [(0, False), *divided, *offloaded]
+    if layout.precision == "fp32":
+        return [(0, False), *divided]
+    return [*(divided or [(2, False)]), (2, True), (3, True)]
+
+
+def fewest_divided(precision: str, ranks: int, under_deepspeed: bool) -> int:
+    """The ZeRO stage where nothing is planned."""
+    return 0 if not under_deepspeed or (precision == "fp32" and ranks == 1) else 2
 
 
 def divisors(number: int) -> list[int]:

@@ -155,13 +155,13 @@ def test_gpus_are_described_by_kind_and_number() -> None:
 def test_an_8b_on_a_t4_runs_in_fp16_on_four_bit_weights() -> None:
     choice = chosen([T4])
     assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("fp16", "4bit", True)
-    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero0.json"
+    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero2.json"
     assert choice.reasons[0] == "fp16 for compute capability 7.5"
     assert choice.reasons[1].startswith("4-bit base weights, because 16-bit ones need about 18 GiB of 15")
     assert choice.reasons[2:] == (
         "4 rows at a time and 4 accumulated, the fastest that fit",
         "checkpointing, which it needs",
-        "ds_config fp16_zero0.json for 1 rank",
+        "ds_config fp16_zero2.json for 1 rank",
     )
     assert (choice.micro_batch_size, choice.gradient_accumulation_steps) == (4, 4)
 
@@ -175,7 +175,7 @@ def test_an_8b_on_an_a100_of_40_gib_runs_in_bf16_unquantised(length: int, checkp
     choice = chosen([A100], length=length)
     assert (choice.precision, choice.quantization) == ("bf16", "none")
     assert choice.gradient_checkpointing is checkpointing
-    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
+    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero2.json"
 
 
 def test_a_cpu_runs_in_fp32_without_checkpointing() -> None:
@@ -190,7 +190,7 @@ def test_a_cpu_runs_in_fp32_without_checkpointing() -> None:
     [
         ([], None, "fp32_zero2"),
         ([A100, A100], None, "bf16_zero2"),
-        ([A100, A100], "llama3.1-8b", "bf16_zero0"),
+        ([A100, A100], "llama3.1-8b", "bf16_zero2"),
         ([T4, T4], "llama3.1-8b", "fp16_zero3"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_model_of_unknown_shape_is_not_quantised_on_a_guess() -> None:
 def test_what_the_user_fixed_is_kept() -> None:
     choice = chosen([A100], precision="fp16", quantization="4bit", gradient_checkpointing=False)
     assert (choice.precision, choice.quantization, choice.gradient_checkpointing) == ("fp16", "4bit", False)
-    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero0.json"
+    assert choice.ds_config == DS_CONFIG_FOLDER / "fp16_zero2.json"
     assert choice.reasons[0] == "fp16 as asked"
 
 
@@ -249,22 +249,32 @@ def test_a_file_of_the_working_folder_wins_over_one_of_the_same_name() -> None:
 @pytest.mark.parametrize("name", ["ds_config.json", "config.json", "config_new.json"])
 def test_field_names_that_do_not_exist_here_mean_auto(name: str) -> None:
     choice = chosen([A100], ds_config=name)
-    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
-    assert choice.reasons[-1] == f"ds_config bf16_zero0.json for 1 rank (no file {name} here, so auto)"
+    assert choice.ds_config == DS_CONFIG_FOLDER / "bf16_zero2.json"
+    assert choice.reasons[-1] == f"ds_config bf16_zero2.json for 1 rank (no file {name} here, so auto)"
     assert chosen([], ds_config=name, under_deepspeed=False).ds_config is None
 
 
 def test_a_field_name_that_exists_here_is_that_file() -> None:
     choice = chosen(
-        [T4], ds_config=ds_file("ds_config.json", fp16={"enabled": True}, zero_optimization={"stage": 0})
+        [T4], ds_config=ds_file("ds_config.json", fp16={"enabled": True}, zero_optimization={"stage": 2})
     )
     assert choice.ds_config == Path("ds_config.json")
+
+
+def test_fp16_without_zero_is_refused() -> None:
+    (problem,) = refused(
+        [T4], ds_config=ds_file("mine.json", fp16={"enabled": True}, zero_optimization={"stage": 0})
+    )
+    assert problem == (
+        "--ds_config: mine.json joins fp16 with ZeRO stage 0, where DeepSpeed 0.19 scales gradients wrongly. "
+        "Use stage 2, such as fp16_zero2, on one GPU too."
+    )
 
 
 def test_an_unknown_name_is_refused_with_the_list() -> None:
     (problem,) = refused([], ds_config="zero9")
     assert problem.startswith(
-        "--ds_config: 'zero9' does not exist. Use auto, a path, or one of bf16_zero0, bf16_zero2, "
+        "--ds_config: 'zero9' does not exist. Use auto, a path, or one of bf16_zero2, bf16_zero2_offload, "
     )
     assert "fp16_zero3_offload, fp32_zero0, fp32_zero2, fp32_zero3" in problem
 
@@ -295,7 +305,7 @@ def test_bf16_on_a_t4_is_refused() -> None:
 
 
 def test_a_file_that_fixes_bf16_is_refused_on_a_t4() -> None:
-    (problem,) = refused([T4], ds_config="bf16_zero0")
+    (problem,) = refused([T4], ds_config="bf16_zero2")
     assert problem.startswith("--precision: is bf16, which Tesla T4")
 
 
@@ -338,9 +348,9 @@ def test_a_model_that_no_cpu_trains_is_refused_without_a_gpu() -> None:
 
 
 def test_rows_that_exceed_the_gpu_beside_four_bit_weights_are_refused() -> None:
-    assert refused([T4], length=8 * 4096, ds_config="fp16_zero0") == [
-        "--base_model: needs about 25.2 GiB (5.3 of them weights) on each GPU, even with 4-bit, 1 x 16 rows, "
-        "checkpointing on, ZeRO-0, and Tesla T4 has 15.0. What would fit: "
+    assert refused([T4], length=8 * 4096, ds_config="fp16_zero2") == [
+        "--base_model: needs about 25.4 GiB (5.3 of them weights) on each GPU, even with 4-bit, 1 x 16 rows, "
+        "checkpointing on, ZeRO-2, and Tesla T4 has 15.0. What would fit: "
         "--base_model qwen2.5-1.5b, or --max_length 8192, or a 40 GB card."
     ]
 
@@ -372,13 +382,13 @@ def test_torch_runs_on_the_architectures_that_it_was_built_for(
 
 def test_four_bit_weights_with_zero_stage_3_are_refused() -> None:
     assert refused([A100], ds_config="bf16_zero3", quantization="4bit") == [
-        "--quantization: 4bit does not work with ZeRO stage 3 (bf16_zero3.json). Use a stage 0 or 2 "
+        "--quantization: 4bit does not work with ZeRO stage 3 (bf16_zero3.json). Use a stage 2 "
         "configuration, or --quantization none."
     ]
 
 
 @pytest.mark.parametrize(
-    ("file", "precision"), [("fp16_zero0", "bf16"), ("bf16_zero2", "fp16"), ("bf16_zero0", "fp32")]
+    ("file", "precision"), [("fp16_zero2", "bf16"), ("bf16_zero2", "fp16"), ("bf16_zero2", "fp32")]
 )
 def test_a_file_and_a_precision_that_disagree_are_refused(file: str, precision: str) -> None:
     (problem,) = refused([A100], ds_config=file, precision=precision)
@@ -417,15 +427,15 @@ def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
 
 
 def test_weights_that_are_larger_than_the_gpu_are_refused_with_what_would_fit() -> None:
-    assert refused([T4], alias="llama2-13b", quantization="none", ds_config="fp16_zero0") == [
-        "--base_model: needs about 27.2 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
-        "rows, checkpointing on, ZeRO-0, and Tesla T4 has 15.0. What would fit: --ds_config auto, or "
+    assert refused([T4], alias="llama2-13b", quantization="none", ds_config="fp16_zero2") == [
+        "--base_model: needs about 27.4 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
+        "rows, checkpointing on, ZeRO-2, and Tesla T4 has 15.0. What would fit: --ds_config auto, or "
         "--quantization 4bit, or --base_model qwen2.5-1.5b, or a 40 GB card."
     ]
 
 
 def test_each_way_out_of_a_refusal_fits_by_itself() -> None:
-    fixed = {"quantization": "none", "ds_config": "fp16_zero0", "batch_size": 16}
+    fixed = {"quantization": "none", "ds_config": "fp16_zero2", "batch_size": 16}
     fixed |= {"gradient_accumulation_steps": 1, "division_is_fixed": True, "alias": "qwen2.5-1.5b"}
     (problem,) = refused([T4], length=4096, **fixed)
     ways = (
@@ -544,14 +554,14 @@ def test_what_was_fixed_as_a_whole_is_named_as_a_way_out() -> None:
     (problem,) = refused([A100], tuner="full", fit="off")
     assert "What would fit: --fit auto, or " in problem
     assert "--ds_config auto" not in problem
-    (problem,) = refused([A100], tuner="full", ds_config="bf16_zero0")
+    (problem,) = refused([A100], tuner="full", ds_config="bf16_zero2")
     assert "What would fit: --ds_config auto, or " in problem
     assert "--fit auto" not in problem
 
 
 def test_full_fine_tuning_divides_or_offloads_what_does_not_fit() -> None:
     assert (
-        chosen([A100], alias="qwen2.5-1.5b", tuner="full").ds_config == DS_CONFIG_FOLDER / "bf16_zero0.json"
+        chosen([A100], alias="qwen2.5-1.5b", tuner="full").ds_config == DS_CONFIG_FOLDER / "bf16_zero2.json"
     )
     eight = chosen([A100] * 8, ranks=8, tuner="full")
     assert eight.ds_config == DS_CONFIG_FOLDER / "bf16_zero3.json"
