@@ -7,7 +7,7 @@ demo: .venv/.runtime  ## the main job on the embedded default
 	env -u VIRTUAL_ENV ./train.sh
 
 test: .venv/.dev  ## every test, offline
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest
 
 style: .venv/.dev  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -15,21 +15,6 @@ JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
 # Before anything imports yfinance: it then talks through requests, which a loopback server can stand behind.
 os.environ["YF_DISABLE_CURL_CFFI"] = "1"
 
-_LONGEST = (
-    "test_survival.py",
-    "test_training_runs.py",
-    "test_readme.py",
-    "test_pipeline_survival.py",
-    "test_main_job.py",
-    "test_two_machines.py",
-)
-"""Of two workers, one would wait for the other if these files came last."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
-
-
 _CLEARED = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",

@@ -303,7 +303,7 @@ def test_a_second_start_is_refused_and_a_ctrl_c_loses_nothing(
     tmp_path: Path, undisturbed: Undisturbed, hasty: None
 ) -> None:
     data_folder = tmp_path / "data"
-    with Market(WORLD, latency_s=0.4) as market:
+    with Market(WORLD, latency_s=1.0) as market:  # it has not ended when the second has loaded
         with started(market, data_folder) as run:
             run.wait_for(lambda: market.counts()["company-news"] >= 1)
             second = run_entry("data_pipeline.py", tmp_path, *flags(data_folder), **market.environment())
