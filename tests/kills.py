@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processes import ROOT
+from processes import ROOT, free_port
 
 BASE = ROOT / "sample" / "base"
 _MARK = "FORECASTER_KILL_TEST"
@@ -142,11 +141,8 @@ class UnderDeepspeed(Training):
     """The same training on one rank, under `deepspeed` itself: nobody looks after the rank."""
 
     def __init__(self, data: Path, output_dir: Path, ds_config: str, *more: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         launcher = str(Path(sys.executable).with_name("deepspeed"))
-        words = (launcher, "--include", "localhost:0", "--master_port", str(port))
+        words = (launcher, "--include", "localhost:0", "--master_port", str(free_port()))
         self.start = (*words, str(ROOT / "train_lora.py"))
         super().__init__(data, output_dir, ds_config, *more)
 

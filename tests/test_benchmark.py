@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import filelock
 import pytest
 from loopback_endpoint import UP, completion, endpoint_on_loopback, error
-from processes import ROOT, run, run_entry
+from processes import ROOT, free_port, run, run_entry
 from small_runs import BASE, finished_run, write_dataset
 
 import benchmark
@@ -292,12 +291,6 @@ def test_a_benchmark_killed_again_and_again_ends_in_the_same_bytes_and_repeats_n
     # Every answer on a journal counts here, so one that was made twice would too.
     speed = read_json(folder / "speed.json")
     assert (speed["base"]["answers"], speed["fine-tuned"]["answers"]) == (12, 12)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_what_two_killed_ranks_have_answered_one_process_does_not_answer_again(

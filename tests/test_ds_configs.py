@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, run
+from processes import ROOT, free_port, run
 
 from forecaster.modeling.hardware import DS_CONFIG_FOLDER, Precision, check_ds_config, ds_config_files
 
@@ -55,11 +54,8 @@ def _precision(name: str) -> Precision:
 def trained() -> dict[str, dict[str, Any]]:
     """What three steps under each 16-bit file without offload did, and three in a plain loop in fp32."""
     names = sorted(name for name in FILES if not name.startswith("fp32") and not name.endswith("offload"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     script = ROOT / "tests" / "sixteen_bit.py"
-    done = run([sys.executable, str(script), str(port), *names], ROOT, OMP_NUM_THREADS="1")
+    done = run([sys.executable, str(script), str(free_port()), *names], ROOT, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     assert result.keys() == {"fp32", *names}

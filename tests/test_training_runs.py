@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, run, run_entry
+from processes import ROOT, free_port, run, run_entry
 from safetensors.torch import load_file
 
 import train_lora
@@ -25,12 +24,6 @@ from forecaster.modeling.run import Run
 
 BASE = ROOT / "sample" / "base"
 LAUNCHER = Path(sys.executable).with_name("deepspeed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def deepspeed(cwd: Path, ranks: int, *flags: str) -> subprocess.CompletedProcess[str]:

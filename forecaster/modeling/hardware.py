@@ -566,7 +566,8 @@ def check_ds_config(path: Path, precision: Precision, quantization: Quantization
                 'Add "zero_optimization": {"stage": 0} to it.',
             )
         )
-    if stage == 0 and _written_precision(path) == "fp16":
+    written = _written_precision(path)
+    if stage == 0 and written == "fp16":
         found = f"{path.name} joins fp16 with ZeRO stage 0, where DeepSpeed 0.19 scales gradients wrongly."
         problems.append(Problem("--ds_config", found, "Use stage 2, such as fp16_zero2, on one GPU too."))
     if stage == 3 and quantization == "4bit":
@@ -577,7 +578,7 @@ def check_ds_config(path: Path, precision: Precision, quantization: Quantization
                 "Use a stage 2 configuration, or --quantization none.",
             )
         )
-    if (written := _written_precision(path)) and precision != written:
+    if written and precision != written:
         problems.append(
             Problem(
                 "--ds_config",
