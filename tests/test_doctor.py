@@ -168,7 +168,7 @@ def test_planted_faults_are_found_over_ssh(ssh: Path) -> None:
         port = busy.getsockname()[1]
         cluster = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_TOKEN": "key-of-hf"}
         flags = ("--doctor", "--hostfile", str(ssh / "hosts"), "--ssh_port", "2222")
-        done = run_entry("train.sh", ROOT, *flags, PATH=os.environ["PATH"], **cluster)
+        done = run_entry("train.sh", ROOT, *flags, **cluster)
     assert done.returncode == 1, done.stderr
     marks = [line.split()[:3] for line in done.stdout.splitlines()[1:]]
     assert [words[:2] for words in marks if words[2] == "MEND"] == [
@@ -186,7 +186,7 @@ def test_planted_faults_are_found_over_ssh(ssh: Path) -> None:
 
 
 def test_a_machine_alone_is_well(ssh: Path) -> None:
-    done = run_entry("train.sh", ROOT, "--doctor", PATH=os.environ["PATH"])
+    done = run_entry("train.sh", ROOT, "--doctor")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "All is well."), done.stdout + done.stderr
 
 
