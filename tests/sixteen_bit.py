@@ -30,9 +30,12 @@ def main(port: str, names: list[str]) -> None:
     import torch
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
+    from forecaster.supervision import unlink_shared_buffers
+
     CPU_Accelerator.is_fp16_supported = lambda _: True  # it computes in fp16, slowly
     torch.set_num_threads(1)
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    unlink_shared_buffers()
     print(json.dumps({"fp32": plain(), **{name: under_deepspeed(name) for name in names}}))
 
 

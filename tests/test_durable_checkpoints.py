@@ -12,6 +12,7 @@ import pytest
 from processes import ROOT
 
 import launch
+from forecaster import supervision
 from forecaster.modeling import checkpoints
 from forecaster.modeling.config import TrainConfig, find_disk_problems, find_value_problems
 from forecaster.modeling.registry import BaseModel, ModelShape
@@ -135,6 +136,18 @@ def test_only_a_build_lock_that_nobody_holds_is_removed(tmp_path: Path) -> None:
         assert remove_dead_build_locks(tmp_path) == [tmp_path / "py311_cpu" / "dead" / "lock"]
         assert held.exists()
         holder.communicate()
+
+
+def test_the_names_of_open_shared_buffers_are_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "SHARED_BUFFERS", tmp_path / "buffer")
+    for name in ("buffer_1", "buffer_2", "another"):
+        (tmp_path / name).write_text("shared")
+    with (tmp_path / "buffer_1").open() as mine, (tmp_path / "another").open():
+        supervision.unlink_shared_buffers()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "buffer_2"]
+        assert mine.read() == "shared"
 
 
 @pytest.mark.parametrize(

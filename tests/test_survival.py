@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -29,6 +30,17 @@ from kills import (
     write_rows,
 )
 from processes import ROOT, run, run_entry
+
+from forecaster.supervision import SHARED_BUFFERS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_shared_memory_is_left() -> Iterator[None]:
+    """However a rank ends."""
+    folder, names = SHARED_BUFFERS.parent, f"{SHARED_BUFFERS.name}_{os.getuid()}_*"
+    before = set(folder.glob(names))
+    yield
+    assert set(folder.glob(names)) <= before
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from peft import LoraConfig, get_peft_model
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from forecaster.modeling import adapters
+from forecaster.supervision import unlink_shared_buffers
 
 LORA_RANK = 3
 PRECISIONS, STAGES = ("fp32", "bf16"), (0, 1, 2, 3)
@@ -133,6 +134,8 @@ def measure(folder: Path, tuner: str, precision: str, stage: int) -> dict[str, A
 
 def main() -> None:
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
+    dist.barrier()
+    unlink_shared_buffers()
     folder = Path(sys.argv[-1])
     results = [measure(folder, *case) for case in CASES]
     (folder / f"rank_{dist.get_rank()}.json").write_text(json.dumps(results))

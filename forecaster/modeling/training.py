@@ -45,6 +45,7 @@ from forecaster.modeling.run import (
 )
 from forecaster.modeling.stopping import StopWatch
 from forecaster.modeling.trainer import ForecasterTrainer, RowCollator, peak_memory_bytes
+from forecaster.supervision import unlink_shared_buffers
 
 LONGEST_TOKENISING = timedelta(hours=12)
 FEWEST_MEASURED_ROWS = 4
@@ -93,6 +94,9 @@ def sft_config(run: Run) -> SFTConfig:
         # The Trainer opens torch's process group only. ZeRO-3 asks DeepSpeed's own for the number of ranks
         # while the model loads, and would count one.
         deepspeed.init_distributed(auto_mpi_discovery=False)
+        if not run.gpus:
+            dist.barrier()  # every rank has opened the others' buffers
+            unlink_shared_buffers()
     return args
 
 
