@@ -158,7 +158,7 @@ class Job:
             )
             say(f"Make it with:\n  {shlex.join(command)}", sys.stderr)
             return SAVED_UNFINISHED
-        print(f"$ {shlex.join(command)}", flush=True)
+        say(f"$ {shlex.join(command)}")
         env = {**self.env, **cuda_visible(self.indices)}
         status = supervise(command, env, self.signals, self.grace_s)
         if status:
@@ -172,12 +172,12 @@ class Job:
             return SAVED_UNFINISHED
         if self.cluster is None:  # on a shared disk it may be another machine's
             for lock in remove_dead_build_locks(torch_extensions_folder()):
-                print(f"Removed {lock}, which a killed build left.")
+                say(f"Removed {lock}, which a killed build left.")
         flags = list(self.train_flags)
         if "--resume" not in flags and self._has_checkpoint():
             flags.append("--resume")
         command = deepspeed_command(self.indices, flags, self.cluster)
-        print(f"$ {shlex.join(command)}", flush=True)
+        say(f"$ {shlex.join(command)}")
         env = nodes.environment(self.cluster, self.env)
         ended_before = self._ended_at_ns()
         status = supervise(command, env, self.signals, self.grace_s)
@@ -190,7 +190,7 @@ class Job:
         return status or LAUNCHER_LOST
 
     def _pause(self, seconds: float) -> None:
-        print(f"\nTraining stopped; it starts again in {seconds:.0f} s.", file=sys.stderr, flush=True)
+        say(f"\nTraining stopped; it starts again in {seconds:.0f} s.", sys.stderr)
         self.signals.wait(seconds)
 
     def _ended_at_ns(self) -> int | None:

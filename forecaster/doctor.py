@@ -272,7 +272,8 @@ def run(cluster: Cluster | None, indices: Sequence[int]) -> int:
         node = Node(socket.gethostname(), tuple(indices))
         asked_s = time.time()
         answers = [Answer(node, examine_this_machine(folder, master, port), "", asked_s, time.time())]
-    findings = judge(answers, port, master, cluster.node_rank or 0 if cluster else 0)
+    first_rank = (cluster.node_rank or 0) if cluster else 0
+    findings = judge(answers, port, master, first_rank)
     print(table(findings))
     to_mend = [finding for finding in findings if finding.way_out]
     for finding in to_mend:
