@@ -31,6 +31,7 @@ from kills import (
 )
 from processes import ROOT, run, run_entry
 
+from forecaster.modeling.run import BEFORE_THE_FIRST_CHECKPOINT
 from forecaster.supervision import SHARED_BUFFERS
 
 
@@ -66,6 +67,8 @@ def stopped(data: Path, undisturbed: Path) -> Training:
 
 def test_a_stopped_training_saves_and_says_how_to_go_on(stopped: Training) -> None:
     (checkpoint,) = complete_checkpoints(stopped.output_dir)
+    # Beside checkpoints, nothing that would keep the run from being started anew.
+    assert {path.name for path in stopped.output_dir.iterdir()} - {checkpoint} <= BEFORE_THE_FIRST_CHECKPOINT
     assert f"of 6: {checkpoint} is complete. --resume goes on." in stopped.output()
     assert "Stopped by SIGTERM. Go on from its newest checkpoint with:" in stopped.output()
     way_on = stopped.output().rstrip().splitlines()[-1]

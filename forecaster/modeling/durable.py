@@ -170,6 +170,10 @@ class DurableTrainer(ForecasterTrainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving_into) if self._saving_into else str(super()._get_output_dir(trial))
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Nothing: TRL would put its card into the run's folder before the first checkpoint is there, and
+        the run's own is written when it ends."""
+
     def _save_checkpoint(self, model: Any, trial: Any, evaluation_pending: bool = False) -> None:
         """Write a checkpoint under another name, on all ranks, and give it its own once it is complete.
 

@@ -21,6 +21,8 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 # A fully fine-tuned model; one of many gigabytes is cut into shards, which the index names.
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
+BEFORE_THE_FIRST_CHECKPOINT = {RUN_CONFIG, DATASET_FILE, ROW_ORDER_FOLDER, "wandb", "wandb_run.json"}
+"""Records that a run leaves when it dies early: it may be started anew in their folder."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,13 @@ def find_run_folder(config: TrainConfig) -> RunFolder | Problem:
     if not config.resume:
         stamp = datetime.now().strftime("%Y%m%d%H%M%S")
         path = Path(config.output_dir or OUTPUT_FOLDER / f"{config.run_name}_{stamp}")
-        # A run that died before its first checkpoint leaves records only: it may be started anew.
-        leftovers = {RUN_CONFIG, DATASET_FILE, ROW_ORDER_FOLDER, "wandb", "wandb_run.json"}
         ours = (checkpoints.UNFINISHED_PREFIX, ".")
         if path.exists() and (
             not path.is_dir()
-            or any(not e.name.startswith(ours) and e.name not in leftovers for e in path.iterdir())
+            or any(
+                not e.name.startswith(ours) and e.name not in BEFORE_THE_FIRST_CHECKPOINT
+                for e in path.iterdir()
+            )
         ):
             return Problem(
                 "--output_dir",
