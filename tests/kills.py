@@ -118,19 +118,20 @@ class Training:
         return self
 
     def kill_everything(self) -> None:
-        while left := self.members():
+        # A process that is becoming another program has no environment for a moment.
+        while (left := self.members()) or self.process.poll() is None:
             for pid in left:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-            self.process.poll()
-        self.process.wait()
 
     def has_written(self, name: str) -> bool:
         """Whether a file of the output folder was written since the start, not by an earlier training."""
-        path = self.output_dir / name
-        return path.exists() and path.stat().st_mtime >= self._started_s
+        try:
+            return (self.output_dir / name).stat().st_mtime >= self._started_s
+        except FileNotFoundError:
+            return False
 
     def resume_command(self) -> str:
         """The last line that train.sh printed: how to go on."""
@@ -169,8 +170,15 @@ def stepping(training: Training) -> bool:
 
 
 def saving(step: int) -> Callable[[Training], bool]:
-    """In the middle of writing the checkpoint of a step."""
-    return lambda training: (training.output_dir / f"tmp-checkpoint-{step}").exists()
+    """In the middle of writing the checkpoint of a step: a first file of it is there, which is not what an
+    earlier training left and this one removes."""
+
+    def is_so(training: Training) -> bool:
+        walk = os.walk(training.output_dir / f"tmp-checkpoint-{step}")
+        files = (Path(folder, name) for folder, _, names in walk for name in names)
+        return any(training.has_written(str(file)) for file in files)
+
+    return is_so
 
 
 def saved(step: int) -> Callable[[Training], bool]:
