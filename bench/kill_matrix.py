@@ -109,7 +109,7 @@ class Matrix:
 
     def _moment(self, in_save: bool, done: int, chance: random.Random) -> Moment:
         if in_save:
-            return saving(done + 2)
+            return saving(chance.choice([step for step in (2, 4, 6) if step > done]))
         return chance.choice([loading, about_to_train, stepping])
 
     def _start(self, name: str, earlier: Training | None = None) -> Training:
