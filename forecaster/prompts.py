@@ -438,8 +438,8 @@ def render_teacher_correction(fault: str, outcome: Label | None) -> str:
 
 # --- answers ------------------------------------------------------------------------------------------------
 
-# Models write anything, at any length: every repeat here is possessive or bounded, so that reading takes time
-# in proportion to the text.
+# Models write anything, at any length: every repeat is possessive, atomic or bounded, so that reading takes
+# time in proportion to the text.
 
 
 def render_answer(answer: Answer) -> str:
@@ -460,7 +460,7 @@ def _header(title: str) -> str:
     # model begins anew in the middle of a line, in brackets with a colon.
     bracketed = rf"\[[\s*_]*+{title}[\s*_]*+\]"
     return (
-        rf"(?:^{_MARKS}(?:\d{{1,2}}[.)][*_ \t]*+)?+"
+        rf"(?:^{_MARKS}(?>(?:\d{{1,2}}[.)][*_ \t]*+)?)"
         rf"(?:{bracketed}[*_]*+[ \t]*+[:：]?+[*_]*+|{title}(?:{_COLON}|[#*_ \t]*+\r?$))"
         rf"|{bracketed}{_COLON})"
     )
@@ -489,7 +489,7 @@ _DOWN = (
 )
 _DIRECTION_WORD = re.compile(rf"\b(?:(?P<up>{_UP})|(?P<down>{_DOWN}))\b", re.IGNORECASE)
 _DENIED = re.compile(
-    r"(?:\b(?:not|no|never|cannot|unlikely|hardly)|n['’]t)\b(?:(?!\bbut\b)[^.,;:])*+$", re.IGNORECASE
+    r"(?:\b(?:not|no|never|cannot|unlikely|hardly)|n['’]t)\b(?>(?:(?!\bbut\b)[^.,;:])*)$", re.IGNORECASE
 )
 _DENIAL_CHARS = 25
 
@@ -500,14 +500,14 @@ _TYPED = str.maketrans(
     | dict.fromkeys("\u066a\ufe6a", "%")
     | dict.fromkeys("*_`\\", " ")
 )
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})++(?!\d)(?:\.\d++)?+|\d++(?:[.,]\d++)?+|\.\d++)"
+_NUMBER = r"(?:\d{1,3}(?>(?:,\d{3})+)(?!\d)(?>(?:\.\d++)?)|\d++(?>(?:[.,]\d++)?)|\.\d++)"
 _SIZE = re.compile(
     r"(?P<sign>(?<![\w%+/-])[-+])?"
     # Not the rest of a word, of another number, of a fraction, of a date, or of "2 or 3%".
     r"(?<![a-z\d.])(?<!\d[,/-])(?<!\d and )(?<!\d or )"
     rf"(?P<between>(?<=between )|(?<=between [-+]))?(?P<low>{_NUMBER})(?P<inner_plus>\s?\+)?"
-    r"(?:(?:\s*+%)?+(?P<separator>\s*+(?:-|~|to\b|(?(between)and\b|-))\s*+)"
-    rf"(?P<high_sign>[-+])?(?P<high>{_NUMBER}))?+"
+    r"(?>(?:(?>(?:\s*+%)?)(?P<separator>\s*+(?:-|~|to\b|(?(between)and\b|-))\s*+)"
+    rf"(?P<high_sign>[-+])?(?P<high>{_NUMBER}))?)"
     r"\s*+(?:%|percent(?:age points?)?\b|per cent\b|pct\b)"
     r"(?P<plus>\s?\+| (?:or|and) (?:more|higher|above|over)\b)?",
     re.IGNORECASE,
