@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
 
 from kills import (
+    STEPS,
     Training,
     about_to_train,
     complete_checkpoints,
@@ -109,7 +110,7 @@ class Matrix:
 
     def _moment(self, in_save: bool, done: int, chance: random.Random) -> Moment:
         if in_save:
-            return saving(chance.choice([step for step in (2, 4, 6) if step > done]))
+            return saving(chance.choice(range(done + 2, STEPS + 1, 2)))
         return chance.choice([loading, about_to_train, stepping])
 
     def _start(self, name: str, earlier: Training | None = None) -> Training:
