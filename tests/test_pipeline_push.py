@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from loopback_hub import serve
-from processes import ROOT, run_entry
+from processes import ROOT, free_port, run_entry
 
 import data_pipeline
 
@@ -157,7 +156,7 @@ def test_a_hub_that_does_not_take_it_leaves_the_folder_and_is_told_in_one_line(
 ) -> None:
     (tmp_path / "hub").mkdir()
     with serve(tmp_path / "hub", refusals or {}) as (endpoint, _):
-        status = push(endpoint if refusals else f"http://127.0.0.1:{unused_port()}", REPO)
+        status = push(endpoint if refusals else f"http://127.0.0.1:{free_port()}", REPO)
     assert status == 1
     printed = capfd.readouterr()
     (told,) = [line for line in printed.err.splitlines() if "build:" not in line and line]
@@ -173,18 +172,10 @@ def test_a_hub_that_cannot_be_reached_is_no_fault_of_the_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{unused_port()}")
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda _: None)
     assert data_pipeline.main(["describe", REPO, "--from_remote"]) == 2
     told = capsys.readouterr().err
     assert f"{REPO}: the hub did not serve it (ConnectionError). Check the name, the network" in told
-
-
-def unused_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
