@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 import indices
 from forecaster import tracking
-from forecaster.data import imports, sources, store
+from forecaster.data import sources, store
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
-from forecaster.evaluation import predictions, report
-from forecaster.evaluation.config import (
+from forecaster.evaluation import predictions
+from forecaster.evaluation.benchmark_config import (
     DEFAULT_MAX_LENGTH,
     DEFAULT_MAX_NEW_TOKENS,
     BenchmarkConfig,
@@ -53,14 +53,18 @@ from forecaster.evaluation.loading import (
     side_by_side,
 )
 from forecaster.evaluation.predictions import Journal, Prediction
+from forecaster.evaluation.report import pages
 from forecaster.evaluation.rows import Row, rows_of_dataset, with_returns
 from forecaster.evaluation.scorecard import Scoreboard, best_checkpoint, checkpoint_scores
 from forecaster.evaluation.training_log import read_training_log
-from forecaster.modeling import checkpoints, hardware, registry
-from forecaster.modeling.finished import FinishedRun, read_finished, weights_sha256
-from forecaster.prompts import split_published
+from forecaster.fit.gpus import detect_gpus
+from forecaster.models import numerics, registry
+from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, redact, report_problems
+from forecaster.training.survival import checkpoints
+from forecaster.vendors import own_files
+from prompts import split_published
 
 BASE, TUNED = "base", "fine-tuned"
 API_MAX_NEW_TOKENS = 4096
@@ -111,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Answerer:
+class AskedModel:
     """A model that is to answer, and how: what tells its answers from those of another making."""
 
     name: str
@@ -121,7 +125,7 @@ class Answerer:
 
 
 @dataclass(frozen=True)
-class Job:
+class Benchmark:
     """Rows, who answers them, and the folder for all of it."""
 
     folder: Path
@@ -132,14 +136,14 @@ class Job:
     rows: tuple[Row, ...]
     dataset_rows: Sequence[Mapping[str, Any]]
     dataset: str
-    answerers: tuple[Answerer, ...]
-    precision: hardware.Precision
-    quantization: hardware.Quantization
+    answerers: tuple[AskedModel, ...]
+    precision: numerics.Precision
+    quantization: numerics.Quantization
     max_length: int
     max_new_tokens: int
 
 
-def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
+def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
     run = read_finished(config.adapter) if config.adapter else None
     base = run.base if run else None
@@ -151,7 +155,7 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
     dataset_rows, dataset = read_rows(config, run)
     flags = run.flags if run else {}
     model = config.api_model or settings.openai_model if config.engine == "api" else config.base_model
-    job = Job(
+    job = Benchmark(
         folder=Path(),
         name=str(flags.get("run_name", model)),
         run=run,
@@ -169,12 +173,12 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Job:
         found_tokens = f"is {job.max_new_tokens}; prompt and answer share --max_length {job.max_length}."
         raise ConfigurationError([Problem("--max_new_tokens", found_tokens, "Use a smaller number.")])
     if config.engine == "vllm":
-        from forecaster.modeling import vllm_engine
+        from forecaster.answering import vllm_engine
 
         if problems := vllm_engine.problems(
             job.quantization,
             settings.world_size,
-            bool(hardware.detect_gpus()),
+            bool(detect_gpus()),
             run.tuner if run else None,
             run.lora_rank if run else None,
         ):
@@ -226,17 +230,17 @@ def training_corpus(run: FinishedRun) -> sources.Corpus:
     return corpus
 
 
-def choose_precision(config: BenchmarkConfig) -> hardware.Precision:
+def choose_precision(config: BenchmarkConfig) -> numerics.Precision:
     """What a model without a training of its own computes in."""
     if config.precision != "auto":
         return config.precision
-    gpus = hardware.detect_gpus()
+    gpus = detect_gpus()
     if not gpus:
         return "fp32"
     return "bf16" if all(gpu.has_bf16 for gpu in gpus) else "fp16"
 
 
-def default_folder(config: BenchmarkConfig, job: Job) -> Path:
+def default_folder(config: BenchmarkConfig, job: Benchmark) -> Path:
     """In the run's folder; rows other than its own have a folder of their own, and so has a base model."""
     rows = re.sub(r"[^\w.-]+", "-", Path(job.dataset).stem if Path(job.dataset).is_file() else job.dataset)
     if job.run:
@@ -244,7 +248,7 @@ def default_folder(config: BenchmarkConfig, job: Job) -> Path:
     return BENCHMARKS / f"{re.sub(r'[^0-9A-Za-z.-]+', '-', Path(job.name).name)}-{rows}"
 
 
-def answerer(config: BenchmarkConfig, job: Job, adapter: Path | None, name: str = "") -> Answerer:
+def answerer(config: BenchmarkConfig, job: Benchmark, adapter: Path | None, name: str = "") -> AskedModel:
     """A local model, and what decides its answers; its engine is added when it is chosen."""
     assert job.base is not None
     maker = {
@@ -259,10 +263,10 @@ def answerer(config: BenchmarkConfig, job: Job, adapter: Path | None, name: str 
         "trained_until": trained_until(job) if adapter else None,
     }
     plain = BASE if job.run else job.name
-    return Answerer(name or (TUNED if adapter else plain), adapter, maker)
+    return AskedModel(name or (TUNED if adapter else plain), adapter, maker)
 
 
-def trained_until(job: Job) -> str | None:
+def trained_until(job: Benchmark) -> str | None:
     day = job.run.trained_until if job.run else None
     return day.isoformat() if day else None
 
@@ -272,7 +276,7 @@ def knowledge_cutoff(config: BenchmarkConfig, base: registry.BaseModel | None) -
     return day.isoformat() if day else None
 
 
-def api_answerer(config: BenchmarkConfig, job: Job, settings: Settings) -> Answerer:
+def api_answerer(config: BenchmarkConfig, job: Benchmark, settings: Settings) -> AskedModel:
     model = config.api_model or settings.openai_model
     problems = []
     if not model:
@@ -290,7 +294,7 @@ def api_answerer(config: BenchmarkConfig, job: Job, settings: Settings) -> Answe
         "rows_sha256": predictions.sha256_of_rows(job.rows),
         "knowledge_cutoff": knowledge_cutoff(config, None),
     }
-    return Answerer(str(model), None, maker)
+    return AskedModel(str(model), None, maker)
 
 
 def endpoint_of(url: str | None) -> str:
@@ -321,7 +325,7 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-def generate(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
+def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings) -> None:
     """Bring the folder up to all answers; a stopped run goes on."""
     if config.engine == "api":
         if settings.rank:
@@ -330,26 +334,26 @@ def generate(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
         ask_endpoint(job, config, settings)
         predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
         return
-    from forecaster.modeling import answering  # torch: not needed to refuse bad input
+    from forecaster.answering import engines  # torch: not needed to refuse bad input
 
-    ranks = answering.Ranks(settings.rank, settings.world_size)
-    answering.join(ranks, config.local_rank)
+    ranks = engines.Ranks(settings.rank, settings.world_size)
+    engines.join(ranks, config.local_rank)
     try:
         if config.checkpoints:
             job = with_best_checkpoint(job, config, ranks)
         answer_rows(job, config, ranks)
     finally:
-        answering.leave(ranks)
+        engines.leave(ranks)
 
 
-def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = False) -> None:
+def answer_rows(job: Benchmark, config: BenchmarkConfig, ranks: Any, *, alone: bool = False) -> None:
     """Have the job's models answer its rows, every rank its share; `alone` as for `prepare`."""
-    from forecaster.modeling import answering
+    from forecaster.answering import engines
 
     assert job.base is not None
     assert config.engine != "api"  # an endpoint has no ranks
     tuner, lora_rank = (job.run.tuner, job.run.lora_rank) if job.run else (None, None)
-    plan = answering.Plan(
+    plan = engines.EngineSettings(
         base=job.base,
         tokenizer_folder=job.run.folder if job.run else None,
         precision=job.precision,
@@ -358,21 +362,21 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,
-        engine=answering.choose_engine(config.engine, job.quantization, ranks.count, tuner, lora_rank),
+        engine=engines.choose_engine(config.engine, job.quantization, ranks.count, tuner, lora_rank),
         lora_rank=lora_rank,
     )
     job = replace(job, answerers=tuple(with_engine(a, plan.engine) for a in job.answerers))
     if ranks.rank == 0:
         prepare(job, alone=alone)
-    answering.wait_for_all(ranks)
+    engines.wait_for_all(ranks)
     done = {(p.model, p.row_id) for p in predictions.read_predictions(job.folder)}
-    answering.wait_for_all(ranks)  # nobody writes while another one reads
+    engines.wait_for_all(ranks)  # nobody writes while another one reads
     by_id = {row.row_id: row for row in job.rows}
     if done and ranks.rank == 0:
         print(f"{len(done)} answers are there already.", flush=True)
     with Journal(job.folder, ranks.rank) as journal:
 
-        def record(replies: Sequence[answering.Reply], seconds: float) -> None:
+        def record(replies: Sequence[engines.Reply], seconds: float) -> None:
             lines = [
                 prediction(
                     reply.model,
@@ -386,21 +390,21 @@ def answer_rows(job: Job, config: BenchmarkConfig, ranks: Any, *, alone: bool = 
             ]
             journal.write(lines, seconds)
 
-        answering.answer(
+        engines.answer(
             plan,
-            [answering.Answerer(a.name, a.adapter) for a in job.answerers],
+            [engines.Answerer(a.name, a.adapter) for a in job.answerers],
             [(row.row_id, row.prompt) for row in job.rows],
             lambda model, row_id: (model, row_id) in done,
             record,
             ranks,
         )
-    answering.wait_for_all(ranks)
+    engines.wait_for_all(ranks)
     if ranks.rank == 0:
         predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
-    answering.wait_for_all(ranks)
+    engines.wait_for_all(ranks)
 
 
-def with_engine(asked: Answerer, engine: str) -> Answerer:
+def with_engine(asked: AskedModel, engine: str) -> AskedModel:
     return replace(asked, maker={**asked.maker, "engine": engine})
 
 
@@ -425,7 +429,7 @@ def prediction(
     )
 
 
-def prepare(job: Job, *, alone: bool = False) -> None:
+def prepare(job: Benchmark, *, alone: bool = False) -> None:
     """Rows and record, before the first answer; answers of another making are put aside, and when the job
     stands `alone` those of models that are not in it."""
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -441,7 +445,7 @@ def prepare(job: Job, *, alone: bool = False) -> None:
         print(note)
 
 
-def settings_shown(job: Job) -> dict[str, str]:
+def settings_shown(job: Benchmark) -> dict[str, str]:
     """What a report says of the job."""
     shown = {"rows": f"{len(job.rows)} of {job.dataset}"}
     if base := job.run.base if job.run else job.base:
@@ -453,9 +457,9 @@ def settings_shown(job: Job) -> dict[str, str]:
     return shown
 
 
-def ask_endpoint(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
+def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings) -> None:
     """Have the endpoint's model answer what it has not answered yet."""
-    from forecaster.modeling import api_engine
+    from forecaster.answering import api_engine
 
     (asked,) = job.answerers
     plan = api_engine.ApiPlan(
@@ -501,7 +505,7 @@ def ask_endpoint(job: Job, config: BenchmarkConfig, settings: Settings) -> None:
 # --- checkpoints --------------------------------------------------------------------------------------------
 
 
-def with_best_checkpoint(job: Job, config: BenchmarkConfig, ranks: Any) -> Job:
+def with_best_checkpoint(job: Benchmark, config: BenchmarkConfig, ranks: Any) -> Benchmark:
     """Score every checkpoint on the validation rows; the best one then answers the test rows, once.
 
     Raises:
@@ -589,13 +593,13 @@ def finish(
     closes = closes_of(config.price_file)
     board = side_by_side(runs, lambda rows: with_returns(rows, closes), cost_bps=config.cost_bps)
     folder.mkdir(parents=True, exist_ok=True)
-    report.write_metrics(folder / predictions.METRICS, board)
-    print(f"\n{report.render_summary(board)}")
+    pages.write_metrics(folder / predictions.METRICS, board)
+    print(f"\n{pages.render_summary(board)}")
     if config.stage == "score":
         print(f"\nFigures: {folder / predictions.METRICS}")
         return 0
     facts = {name: value for loaded in runs for name, value in loaded.facts.items()} if len(runs) == 1 else {}
-    pictures = report.write_report(folder, board, title, facts)
+    pictures = pages.write_report(folder, board, title, facts)
     if goes_to_wandb(config, run):
         log_to_wandb(folder, board, title, pictures, settings, run)
     print(f"\nReport: {folder / 'report.md'}")
@@ -604,7 +608,7 @@ def finish(
 
 def closes_of(files: Sequence[Path]) -> Any:
     """Adjusted closes by symbol, of the user's price files."""
-    calls = [call for path in files for call in imports.read_price_file(path).calls]
+    calls = [call for path in files for call in own_files.read_price_file(path).calls]
 
     @cache
     def closes(symbol: str) -> dict[Any, Any] | None:
@@ -637,9 +641,9 @@ def log_to_wandb(
 ) -> None:
     """Figures, tables and pictures into the W&B run of the training, or into one of its own."""
     tracking.start(run.folder if run else folder, run.flags["run_name"] if run else title, {}, settings)
-    for model, figures in report.metrics_json(board)["models"].items():
+    for model, figures in pages.metrics_json(board)["models"].items():
         tracking.log_summary(f"benchmark/{model}", figures)
-    for name, table in report.tables(board).items():
+    for name, table in pages.tables(board).items():
         tracking.log_table(f"benchmark/{name}", table.columns, table.rows)
     for name, path in pictures.items():
         tracking.log_image(f"benchmark/{name}", path)

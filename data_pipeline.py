@@ -31,32 +31,33 @@ from huggingface_hub.errors import HTTPError
 from tqdm import tqdm
 
 import indices
+from forecaster.calls import Call
 from forecaster.data import (
     audit,
     build,
     card,
+    costs,
     describe,
-    imports,
     intake,
     news,
-    plan,
     sources,
     store,
     teacher,
     template_teacher,
 )
-from forecaster.data.config import PipelineConfig, parse_flags
-from forecaster.data.examples import Dropped
+from forecaster.data.dataset_spec import DatasetSpec, macro_calls, needs_of, outcomes, resolve
 from forecaster.data.fetch import Needs, Outcome, reports_to_ask
 from forecaster.data.folder import locked, open_ledger
-from forecaster.data.job import Job, macro_calls, needs_of, outcomes, resolve
-from forecaster.data.ledger import Call, Ledger, Trace, fingerprint
+from forecaster.data.join import Dropped
+from forecaster.data.ledger import Ledger, Trace, fingerprint
+from forecaster.data.pipeline_config import PipelineConfig, parse_flags
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.evaluation import plots
-from forecaster.prompts import split_published
 from forecaster.provenance import versions
 from forecaster.records import Example, Messages
 from forecaster.settings import Settings, load_settings, redact, report_problems
+from forecaster.vendors import own_files
+from prompts import split_published
 
 PACKAGES = ("datasets", "exchange_calendars", "finnhub-python", "openai", "pyarrow", "yfinance")
 
@@ -94,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
 # --- the stages of a dataset --------------------------------------------------------------------------------
 
 
-def run(job: Job, settings: Settings) -> int:
+def run(job: DatasetSpec, settings: Settings) -> int:
     """The stages that were asked for, in order; the first that falls short ends it."""
     stage = job.config.stage
     config, symbols = job.config, job.member.targets
@@ -107,15 +108,15 @@ def run(job: Job, settings: Settings) -> int:
     job = replace(job, files=intake.digests(config.news_file, config.price_file))
     if stage in ("all", "plan", "fetch", "label"):
         wanted = needs_of(job, ledger, _asks_finnhub(job, settings))
-        costs = estimate(job, ledger, settings, wanted)
-        print(plan.render_plan(costs))
-        if stage == "plan" or not _agreed(job.config, costs):
+        estimated = estimate(job, ledger, settings, wanted)
+        print(costs.render_plan(estimated))
+        if stage == "plan" or not _agreed(job.config, estimated):
             return 0
     if job.config.asks_teacher:
         teacher.check_teacher(teacher_plan(job, settings), str(settings.openai_api_key))
     status = 0
     if stage in ("all", "fetch"):
-        status = fetch_stage(job, ledger, settings, wanted, costs)
+        status = fetch_stage(job, ledger, settings, wanted, estimated)
     if status == 0 and job.config.asks_teacher:
         status = label_stage(job, ledger, settings)
     if status == 0 and stage in ("all", "build"):
@@ -127,10 +128,12 @@ def run(job: Job, settings: Settings) -> int:
     return status
 
 
-def _agreed(config: PipelineConfig, costs: plan.Plan) -> bool:
+def _agreed(config: PipelineConfig, estimated: costs.CostEstimate) -> bool:
     """Ask where something is spent and somebody is there to ask; elsewhere the command is the answer."""
-    asks_teacher = config.asks_teacher and costs.input_tokens > 0
-    nothing_spent = not (asks_teacher or costs.news.calls or costs.other_calls or costs.price_calls)
+    asks_teacher = config.asks_teacher and estimated.input_tokens > 0
+    nothing_spent = not (
+        asks_teacher or estimated.news.calls or estimated.other_calls or estimated.price_calls
+    )
     if config.yes or nothing_spent or sys.stdin is None or not sys.stdin.isatty():
         return True
     try:
@@ -139,7 +142,9 @@ def _agreed(config: PipelineConfig, costs: plan.Plan) -> bool:
         return False
 
 
-def estimate(job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Needs]) -> plan.Plan:
+def estimate(
+    job: DatasetSpec, ledger: Ledger, settings: Settings, wanted: Sequence[Needs]
+) -> costs.CostEstimate:
     """What is left to spend, from what the ledger holds."""
     gaps = [
         news.gaps(need.news, news.covered_spans(store.news_calls_of(ledger, need.symbol, job.files)))
@@ -153,7 +158,7 @@ def estimate(job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Need
     asked = teacher_plan(job, settings)
     tokens = teacher.estimate(
         len(targets) - teacher.answered(ledger, asked, targets),
-        plan.prompt_chars(job.config.max_past_weeks),
+        costs.prompt_chars(job.config.max_past_weeks),
         asked,
     )
     notes = []
@@ -161,14 +166,14 @@ def estimate(job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Need
         notes.append("No FINNHUB_API_KEY: news from the files only, no company profiles, no financials.")
     elif not job.universe.has_company_news:
         notes.append("Finnhub has no company news for this index: news from the files only.")
-    return plan.Plan(
+    return costs.CostEstimate(
         symbols=len(job.member.targets),
         weeks=[week.end for week in job.weeks],
         symbol_weeks=len(targets),
         train_weeks=len(job.train_ends),
         test_weeks=len(job.test_ends),
         embargo_weeks=job.embargo_weeks,
-        news=plan.news_cost(gaps, job.now),
+        news=costs.news_cost(gaps, job.now),
         other_calls=others,
         price_calls=sum(need.prices is not None for need in wanted),
         calls_per_minute=job.config.calls_per_minute,
@@ -181,17 +186,21 @@ def estimate(job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Need
     )
 
 
-def _asks_finnhub(job: Job, settings: Settings) -> bool:
+def _asks_finnhub(job: DatasetSpec, settings: Settings) -> bool:
     """With a key, and in a plan that is made before there is one."""
     return bool(settings.finnhub_api_key) or not job.config.news_file
 
 
 def fetch_stage(
-    job: Job, ledger: Ledger, settings: Settings, wanted: Sequence[Needs], costs: plan.Plan
+    job: DatasetSpec,
+    ledger: Ledger,
+    settings: Settings,
+    wanted: Sequence[Needs],
+    estimated: costs.CostEstimate,
 ) -> int:
     """Bring the ledger up to what the dataset needs; 1 when a call failed, so that nothing is built on a
     hole."""
-    expected = costs.news.calls + costs.other_calls + costs.price_calls
+    expected = estimated.news.calls + estimated.other_calls + estimated.price_calls
     with tqdm(total=expected, desc="fetch", unit="call") as bar:
         outcome = intake.ask_vendors(
             ledger,
@@ -218,13 +227,13 @@ def _report_fetch(outcome: Outcome) -> int:
     return 1 if failed else 0
 
 
-def teacher_name(job: Job) -> str:
+def teacher_name(job: DatasetSpec) -> str:
     if job.config.teacher == "template":
         return "template"
     return f"{job.config.teacher_model or 'openai'}{' (blind)' if job.config.teacher_blind else ''}"
 
 
-def teacher_plan(job: Job, settings: Settings) -> teacher.TeacherPlan:
+def teacher_plan(job: DatasetSpec, settings: Settings) -> teacher.TeacherPlan:
     c = job.config
     return teacher.TeacherPlan(
         model=c.teacher_model or "",
@@ -239,7 +248,7 @@ def teacher_plan(job: Job, settings: Settings) -> teacher.TeacherPlan:
     )
 
 
-def label_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
+def label_stage(job: DatasetSpec, ledger: Ledger, settings: Settings) -> int:
     """Ask the teacher for the answers that the ledger does not hold; 1 when it had to stop early."""
     total = sum(len(job.used_targets(symbol)) for symbol in job.member.targets)
     with tqdm(total=total, desc="label", unit="row") as bar:
@@ -263,7 +272,7 @@ def label_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
     return 1 if report.stopped else 0
 
 
-def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
+def build_stage(job: DatasetSpec, ledger: Ledger, settings: Settings) -> int:
     """Write the dataset folder from the ledger; the same ledger gives the same bytes."""
     tally, rows, traces = make_rows(job, ledger, settings)
     reasons = tally.reasons()
@@ -300,7 +309,7 @@ def build_stage(job: Job, ledger: Ledger, settings: Settings) -> int:
 Rows = dict[str, list[dict[str, object]]]
 
 
-def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally, Rows, list[Trace]]:
+def make_rows(job: DatasetSpec, ledger: Ledger, settings: Settings) -> tuple[build.Tally, Rows, list[Trace]]:
     """Rows by split, what became of every symbol-week, and traces of the calls that were read."""
     tally = build.Tally()
     rows: Rows = {"train": [], "test": []}
@@ -326,7 +335,7 @@ def make_rows(job: Job, ledger: Ledger, settings: Settings) -> tuple[build.Tally
 
 
 def _answer(
-    job: Job, ledger: Ledger, settings: Settings, example: Example
+    job: DatasetSpec, ledger: Ledger, settings: Settings, example: Example
 ) -> tuple[str | None, Sequence[Call]]:
     """An example's answer, if there is one, and the calls that it took."""
     if job.config.teacher == "template":
@@ -334,7 +343,7 @@ def _answer(
     return teacher.answer_for(example, ledger, teacher_plan(job, settings))
 
 
-def arguments_of(job: Job) -> dict[str, object]:
+def arguments_of(job: DatasetSpec) -> dict[str, object]:
     """The flags that decide the rows."""
     c = job.config
     return {
@@ -353,7 +362,7 @@ def arguments_of(job: Job) -> dict[str, object]:
     }
 
 
-def push(job: Job, settings: Settings) -> int:
+def push(job: DatasetSpec, settings: Settings) -> int:
     """Upload the finished folder; what was uploaded before and is equal is not sent again."""
     repo_id = str(job.config.push_to_hub)
     api = HfApi(token=settings.hf_token)
@@ -377,7 +386,7 @@ def push(job: Job, settings: Settings) -> int:
 # --- audit, describe, convert -------------------------------------------------------------------------------
 
 
-def audit_stage(job: Job, ledger: Ledger) -> int:
+def audit_stage(job: DatasetSpec, ledger: Ledger) -> int:
     """Check the finished dataset against the ledger; 1 when a row breaks a rule."""
     if not job.folder.is_dir():
         way_out = "Build it first, with the same flags."
@@ -422,7 +431,7 @@ def inspect(config: PipelineConfig) -> int:
     if config.stage == "describe":
         count = (lambda text: len(tokenizer(text)["input_ids"])) if tokenizer else None
         return write_description(config.data_folder / f"{name}-description", parts, count)
-    from forecaster.modeling.rows import rendered_parts
+    from forecaster.models.templates import rendered_parts
 
     folder = config.data_folder / f"{name}-{Path(str(config.model)).name.lower()}"
     return write_conversion(folder, parts, partial(rendered_parts, tokenizer))
@@ -430,13 +439,13 @@ def inspect(config: PipelineConfig) -> int:
 
 def _tokenizer(name: str) -> Any:
     # Importing the tokenizers takes seconds, and only two stages need them.
-    from forecaster.modeling import registry, rows
+    from forecaster.models import registry, templates
 
     model = registry.resolve(name)
     try:
         if isinstance(model, Problem):
             raise ConfigurationError([model])
-        return rows.load_tokenizer(model, trust_remote_code=False)[0]
+        return templates.load_tokenizer(model, trust_remote_code=False)[0]
     except ConfigurationError as error:
         raise ConfigurationError([replace(p, where="--model") for p in error.problems]) from None
 
@@ -445,7 +454,7 @@ def _prices_only(config: PipelineConfig) -> audit.Evidence | None:
     """Evidence from `--price_file` alone: enough to derive every label and price anew."""
     if not config.price_file:
         return None
-    calls = [call for path in config.price_file for call in imports.read_price_file(path).calls]
+    calls = [call for path in config.price_file for call in own_files.read_price_file(path).calls]
 
     def evidence(symbol: str) -> audit.SymbolEvidence | None:
         own = [call for call in calls if call.request.symbol == indices.vendor_symbol(symbol)]

@@ -25,28 +25,29 @@ from typing import Any
 from tqdm import tqdm
 
 from forecaster.data import intake, outlook
-from forecaster.data.config import (
+from forecaster.data.folder import locked, open_ledger
+from forecaster.data.outlook import Outlook, Shown, View
+from forecaster.data.pipeline_config import (
     FREE_TIER_CALLS_PER_MINUTE,
     no_company_news,
     no_finnhub_key,
     pace_problems,
 )
-from forecaster.data.folder import locked, open_ledger
-from forecaster.data.outlook import Outlook, Shown, View
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.flags import FlagParser
-from forecaster.modeling.finished import FinishedRun, read_finished, weights_sha256
-from forecaster.prompts import CONCERNS, POSITIVE, parse_answer, render_published
+from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
 from forecaster.settings import Settings, calm_openmp, load_settings, redact, report_problems
+from forecaster.tasks.answers import parse_answer
+from prompts import CONCERNS, POSITIVE, render_published
 
 FORECASTS = Path("forecasts")
 PACKAGES = (*MODEL_PACKAGES, "exchange_calendars", "finnhub-python", "yfinance")
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredPrompt:
     """A model's answer to one prompt."""
 
     text: str
@@ -216,16 +217,16 @@ def look(args: argparse.Namespace, asked: Outlook, settings: Settings) -> View:
 # --- the answer ---------------------------------------------------------------------------------------------
 
 
-def answer_prompt(run: FinishedRun, prompt: str, max_new_tokens: int, where: str) -> Answered:
+def answer_prompt(run: FinishedRun, prompt: str, max_new_tokens: int, where: str) -> AnsweredPrompt:
     """The adapter's answer to a prompt, rendered with the chat template that it was trained with.
 
     Raises:
         ConfigurationError: the prompt is too long even without news; told before the model is loaded.
     """
     calm_openmp()
-    from forecaster.modeling import answering  # torch: not needed to refuse a bad command
+    from forecaster.answering import engines  # torch: not needed to refuse a bad command
 
-    plan = answering.Plan(
+    plan = engines.EngineSettings(
         base=run.base,
         tokenizer_folder=run.folder,
         precision=run.resolved["precision"],
@@ -234,13 +235,13 @@ def answer_prompt(run: FinishedRun, prompt: str, max_new_tokens: int, where: str
         max_length=run.flags["max_length"],
         max_new_tokens=max_new_tokens,
     )
-    reply = answering.answer_one(plan, run.folder, prompt)
+    reply = engines.answer_one(plan, run.folder, prompt)
     if reply.text is None or reply.prompt_tokens is None:
         room = plan.max_length - max_new_tokens
         found = f"is too long: more than {room} tokens even without its news."
         way_out = "Use a smaller --max_new_tokens, or an adapter trained with a larger --max_length."
         raise ConfigurationError([Problem(where, found, way_out)])
-    return Answered(reply.text, reply.prompt_tokens, reply.news_dropped)
+    return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped)
 
 
 def answer_file(path: Path, run: FinishedRun, max_new_tokens: int, now: datetime) -> int:
@@ -300,7 +301,7 @@ def forecast(asked: Outlook, view: View, run: FinishedRun, max_new_tokens: int) 
     return 0
 
 
-def print_answer(answered: Answered) -> None:
+def print_answer(answered: AnsweredPrompt) -> None:
     if answered.news_dropped:
         print(f"The prompt was too long: its {answered.news_dropped} oldest news items were left out.")
     found = parse_answer(answered.text)
@@ -316,7 +317,7 @@ def print_answer(answered: Answered) -> None:
 # --- the record ---------------------------------------------------------------------------------------------
 
 
-def record_of(prompt: str, answered: Answered, run: FinishedRun, max_new_tokens: int) -> dict[str, Any]:
+def record_of(prompt: str, answered: AnsweredPrompt, run: FinishedRun, max_new_tokens: int) -> dict[str, Any]:
     """What was asked, what was answered, and by whom; no time of day, so that it can be made again."""
     found = parse_answer(answered.text)
     return {

@@ -28,19 +28,17 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
-from forecaster import doctor, nodes
+from forecaster.cluster import doctor, nodes
+from forecaster.cluster.supervision import StopSignals, remove_dead_build_locks, supervise
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.modeling import checkpoints, config, hardware, plan_tables
-from forecaster.modeling.run import LOG_HISTORY, RunFolder, find_run_folder
+from forecaster.fit import plan_tables
+from forecaster.fit.gpus import GpuSelectionError, detect_gpus, select_gpus
+from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
+from forecaster.run_folder import LOG_HISTORY
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
-from forecaster.supervision import (
-    SAVED_UNFINISHED,
-    WOULD_FAIL_AGAIN,
-    StopSignals,
-    remove_dead_build_locks,
-    say,
-    supervise,
-)
+from forecaster.training import train_config
+from forecaster.training.run import RunFolder, find_run_folder
+from forecaster.training.survival import checkpoints
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED = "configs/embedded.yaml"
@@ -59,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     calm_openmp()
     own, train_flags = split_flags(argv)
     try:
-        flags = config.parse_flags(train_flags)
+        flags = train_config.parse_flags(train_flags)
         indices = gpu_indices(own.gpus, settings, of_hosts=bool(own.hostfile) and not own.no_ssh)
         cluster = nodes.find_cluster(
             *(own.hostfile, own.no_ssh, own.ssh_port, indices, own.gpus is not None),
@@ -113,14 +111,14 @@ def main(argv: Sequence[str]) -> int:
         if cluster and (problems := nodes.find_start_problems(cluster)):
             return report_problems("train.sh", ConfigurationError(problems))
         folder_of_run = Path(output_dir or ".")
-        job = Job(own, train_flags, indices, cluster, env, folder_of_run, flags.grace_seconds, signals)
+        job = Launch(own, train_flags, indices, cluster, env, folder_of_run, flags.grace_seconds, signals)
         if status := job.train():
             return status
         return job.benchmark(benchmark) if is_benchmarked else 0
 
 
 @dataclass(frozen=True)
-class Job:
+class Launch:
     """What was checked and now runs, under the eyes of this process."""
 
     own: argparse.Namespace
@@ -265,7 +263,7 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
-    if not config.flag_names(rest) & {"config", "base_model"}:
+    if not train_config.flag_names(rest) & {"config", "base_model"}:
         rest = ["--config", EMBEDDED, *rest]
     return own, rest
 
@@ -278,7 +276,7 @@ def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -
     Args:
         of_hosts: whether --gpus chooses on the hosts of a hostfile, and this machine's GPUs do not matter.
     """
-    gpus = hardware.detect_gpus()
+    gpus = detect_gpus()
     flag = "--gpus" if asked is not None else "CUDA_VISIBLE_DEVICES"
     if asked is not None and not re.fullmatch(r"\w[\w-]*(,\w[\w-]*)*", asked):
         raise ConfigurationError(
@@ -292,10 +290,10 @@ def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -
             if len(set(ranks)) < len(ranks) or min(ranks) < 0:
                 raise ValueError(f"{asked!r} names no set of ranks")
             return ranks
-        selected = hardware.select_gpus(gpus, asked or settings.cuda_visible_devices)
+        selected = select_gpus(gpus, asked or settings.cuda_visible_devices)
         if not selected:
             raise ValueError("hides every GPU of this machine")
-    except (hardware.GpuSelectionError, ValueError) as error:
+    except (GpuSelectionError, ValueError) as error:
         raise ConfigurationError(
             [
                 Problem(
@@ -309,7 +307,7 @@ def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -
 
 
 def cuda_visible(indices: Sequence[int]) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices))} if hardware.detect_gpus() else {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices))} if detect_gpus() else {}
 
 
 def rank_environment(indices: Sequence[int]) -> dict[str, str]:
@@ -323,7 +321,7 @@ def rank_environment(indices: Sequence[int]) -> dict[str, str]:
     # nvidia-smi counts by bus, CUDA by speed unless told otherwise: one numbering for both.
     env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-    if not hardware.detect_gpus():
+    if not detect_gpus():
         cores = len(os.sched_getaffinity(0))
         env |= {"LOCAL_SIZE": str(max(indices) + 1)}
         env.setdefault("OMP_NUM_THREADS", str(max(cores // len(indices), 1)))

@@ -31,15 +31,31 @@ from forecaster.errors import (
     TrainingFailedError,
     TrainingStoppedError,
 )
-from forecaster.modeling import checkpoints, config, hardware, plan_tables, registry, stopping
-from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run, RunFolder, find_run_folder
-from forecaster.modeling.tuner import parameter_counts
+from forecaster.fit import hardware, plan_tables
+from forecaster.fit.gpus import (
+    GPU_SYNTAX,
+    Gpu,
+    GpuSelectionError,
+    built_for,
+    describe,
+    detect_gpus,
+    no_gpu_reason,
+    parse_gpus,
+    select_gpus,
+    torch_mismatch,
+)
+from forecaster.models import registry
+from forecaster.models.tuner import parameter_counts
+from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
 from forecaster.provenance import versions
+from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
-from forecaster.supervision import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
+from forecaster.training import train_config
+from forecaster.training.run import Run, RunFolder, find_run_folder
+from forecaster.training.survival import checkpoints, stopping
 
 if TYPE_CHECKING:
-    from forecaster.modeling.rows import RowReport
+    from forecaster.training.tokenising import RowReport
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,11 +65,11 @@ def main(argv: Sequence[str]) -> int:
         return report_problems("train_lora.py", error)
     calm_openmp()
     try:
-        flags = config.parse_flags(argv)
+        flags = train_config.parse_flags(argv)
         if flags.plan:
-            print(plan_of(flags, settings, config.flag_names(argv)))
+            print(plan_of(flags, settings, train_config.flag_names(argv)))
             return 0
-        run, train_sources, test_sources = resolve(flags, settings, config.flag_names(argv))
+        run, train_sources, test_sources = resolve(flags, settings, train_config.flag_names(argv))
         if settings.rank == 0:
             print_plan(run, settings)
         if flags.dry_run:
@@ -85,13 +101,13 @@ def main(argv: Sequence[str]) -> int:
 # --- resolve and check: nothing heavy is imported, downloaded or written ------------------------------------
 
 
-def plan_of(flags: config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
+def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
     """The tables of --plan, from the model's configuration alone.
 
     Raises:
         ConfigurationError: nothing fits, or what would have to is not known.
     """
-    problems = config.find_value_problems(flags)
+    problems = train_config.find_value_problems(flags)
     model = registry.resolve(flags.base_model, weights_needed=False)
     if isinstance(model, Problem):
         problems.append(model)
@@ -100,28 +116,28 @@ def plan_of(flags: config.TrainConfig, settings: Settings, given: Collection[str
         way_out = "Give an alias, or a folder with the config.json of a Llama, Qwen2 or Mistral model."
         problems.append(Problem("--base_model", found, way_out))
     else:
-        problems += config.find_model_problems(flags, model)
+        problems += train_config.find_model_problems(flags, model)
     gpus = find_gpus(flags, settings, problems)
     if gpus == ():
-        found = f"finds no GPU{hardware.no_gpu_reason()}."
-        problems.append(Problem("--plan", found, f"Name one: --gpu with {hardware.GPU_SYNTAX}."))
+        found = f"finds no GPU{no_gpu_reason()}."
+        problems.append(Problem("--plan", found, f"Name one: --gpu with {GPU_SYNTAX}."))
     if problems or isinstance(model, Problem) or not gpus:
         raise ConfigurationError(problems)
-    asked = config.asked_of_hardware(flags, given)
+    asked = train_config.asked_of_hardware(flags, given)
     choice = hardware.choose(gpus, ranks_of(flags, settings), shape=model.shape, asked=asked)
     if isinstance(choice, list):
         raise ConfigurationError(choice)
-    return plan_tables.render(f"{flags.base_model} on {hardware.describe(gpus)}", choice)
+    return plan_tables.render(f"{flags.base_model} on {describe(gpus)}", choice)
 
 
-def ranks_of(flags: config.TrainConfig, settings: Settings) -> int:
+def ranks_of(flags: train_config.TrainConfig, settings: Settings) -> int:
     """Processes of the run: as the launcher says, or as many as --gpu names."""
-    named = hardware.parse_gpus(flags.gpu) if flags.gpu else None
+    named = parse_gpus(flags.gpu) if flags.gpu else None
     return named[0] if named and named[0] else settings.world_size
 
 
 def resolve(
-    flags: config.TrainConfig, settings: Settings, given: Collection[str]
+    flags: train_config.TrainConfig, settings: Settings, given: Collection[str]
 ) -> tuple[Run, list[sources.Source], list[sources.Source] | None]:
     """Everything that can be known before loading.
 
@@ -131,7 +147,7 @@ def resolve(
     Raises:
         ConfigurationError: with every problem found, not only the first.
     """
-    problems = config.find_value_problems(flags) + (
+    problems = train_config.find_value_problems(flags) + (
         tracking.find_problems(settings) if flags.report_to == "wandb" else []
     )
 
@@ -150,30 +166,30 @@ def resolve(
         problems.append(model)
         model = registry.BaseModel(flags.base_model, is_local=False)
     else:
-        problems += config.find_access_problems(model, settings)
-        problems += config.find_model_problems(flags, model)
+        problems += train_config.find_access_problems(model, settings)
+        problems += train_config.find_model_problems(flags, model)
 
     gpus, ranks = find_gpus(flags, settings, problems), ranks_of(flags, settings)
-    choice: hardware.Choice | list[Problem] = []
+    choice: hardware.HardwareChoice | list[Problem] = []
     if gpus is not None:
         choice = hardware.choose(
             gpus,
             ranks,
             shape=model.shape,
-            asked=config.asked_of_hardware(flags, given),
+            asked=train_config.asked_of_hardware(flags, given),
             under_deepspeed=settings.launched or ranks > 1,  # of several ranks, each has a launcher
         )
     if isinstance(choice, list):
         problems += choice
     elif not flags.gpu:
-        problems += config.find_quantization_problems(choice.quantization)
+        problems += train_config.find_quantization_problems(choice.quantization)
 
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):
         problems.append(folder)
-        folder = RunFolder(config.OUTPUT_FOLDER)
+        folder = RunFolder(train_config.OUTPUT_FOLDER)
     if not flags.gpu:
-        problems += config.find_disk_problems(flags, model, folder.path)
+        problems += train_config.find_disk_problems(flags, model, folder.path)
     if problems or isinstance(choice, list) or gpus is None:
         raise ConfigurationError(problems)
 
@@ -185,19 +201,19 @@ def resolve(
 
 
 def find_gpus(
-    flags: config.TrainConfig, settings: Settings, problems: list[Problem]
-) -> tuple[hardware.Gpu, ...] | None:
+    flags: train_config.TrainConfig, settings: Settings, problems: list[Problem]
+) -> tuple[Gpu, ...] | None:
     """The GPUs of this run, or those that `--gpu` names; adds to `problems`.
 
     Returns:
         None where they are not known, because `--gpu` or CUDA_VISIBLE_DEVICES names none that is.
     """
     if flags.gpu is not None:
-        named = hardware.parse_gpus(flags.gpu)
+        named = parse_gpus(flags.gpu)
         return (named[1],) * ranks_of(flags, settings) if named else None
     try:
-        gpus = hardware.select_gpus(hardware.detect_gpus(), settings.cuda_visible_devices)
-    except hardware.GpuSelectionError as error:
+        gpus = select_gpus(detect_gpus(), settings.cuda_visible_devices)
+    except GpuSelectionError as error:
         problems.append(Problem("CUDA_VISIBLE_DEVICES", f"{error}.", "Name GPUs that `nvidia-smi -L` lists."))
         return None
     if gpus and not settings.launched:
@@ -209,14 +225,14 @@ def find_gpus(
     return gpus
 
 
-def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
+def find_torch_mismatch(gpus: Sequence[Gpu]) -> Problem | None:
     import torch  # seconds to import, and of use only where there is a GPU to see
 
     if torch.cuda.is_available() and all(
-        hardware.built_for(torch.cuda.get_arch_list(), gpu.compute_capability) for gpu in gpus
+        built_for(torch.cuda.get_arch_list(), gpu.compute_capability) for gpu in gpus
     ):
         return None
-    return hardware.torch_mismatch(gpus, torch.__version__, torch.version.cuda)
+    return torch_mismatch(gpus, torch.__version__, torch.version.cuda)
 
 
 # --- print --------------------------------------------------------------------------------------------------
@@ -224,18 +240,18 @@ def find_torch_mismatch(gpus: Sequence[hardware.Gpu]) -> Problem | None:
 
 def print_plan(run: Run, settings: Settings) -> None:
     flags, choice = run.config, run.choice
-    found = ("Asked about " if flags.gpu else "Found ") + hardware.describe(run.gpus)
+    found = ("Asked about " if flags.gpu else "Found ") + describe(run.gpus)
     ranks = ranks_of(flags, settings)
     print(f"{found}; {ranks} rank(s). Chose {'; '.join(choice.reasons)}.")
     if choice.plan and choice.plan.chosen:
         print(plan_tables.one_line(choice.plan))
-    if choice.quantization == "4bit" and config.asked_quantization(flags) == "auto":
+    if choice.quantization == "4bit" and train_config.asked_quantization(flags) == "auto":
         print(
             "WARNING: 4-bit weights change the numerics; give --quantization 4bit to say that this is meant."
         )
     if run.tuner == "full":
         print("Every weight is trained: --lora_... flags and --target_modules are not used.")
-    if note := config.resolve_scheduler(flags).note:
+    if note := train_config.resolve_scheduler(flags).note:
         print(note)
     if flags.report_to == "wandb":
         print(tracking.resolve_mode(settings)[1])
@@ -254,7 +270,7 @@ def print_plan(run: Run, settings: Settings) -> None:
         print(f"Going on from {run.resume_from}.")
         for passed_over in checkpoints.newest_complete(run.output_dir)[1]:
             print(f"Passed over {passed_over.folder}: {passed_over.reason}.")
-    print(json.dumps(config.as_flags(flags), indent=1), flush=True)
+    print(json.dumps(train_config.as_flags(flags), indent=1), flush=True)
 
 
 def print_counts(corpus: sources.Corpus) -> None:
@@ -298,14 +314,15 @@ def train(
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
     # checked.
-    from forecaster.modeling import adapters, rows, training
+    from forecaster.models import attaching, templates
+    from forecaster.training import fine_tuning
 
-    args = training.sft_config(run)
-    run = replace(run, output_dir=training.agree_on_output_dir(args, run.output_dir, run.resume_from))
+    args = fine_tuning.sft_config(run)
+    run = replace(run, output_dir=fine_tuning.agree_on_output_dir(args, run.output_dir, run.resume_from))
     is_main = args.process_index == 0
 
-    tokenizer, template = rows.load_tokenizer(run.model, run.config.trust_remote_code)
-    parts = training.tokenise_parts(args, tokenizer, run.config.max_length, **corpus.parts)
+    tokenizer, template = templates.load_tokenizer(run.model, run.config.trust_remote_code)
+    parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, **corpus.parts)
     reports = {name: report for name, (_, report) in parts.items()}
     if is_main:
         print_counts(corpus)
@@ -313,10 +330,10 @@ def train(
             print(report.summary(PART_NAMES[name].capitalize()), flush=True)
     check_rows_fit(run.config, reports)
 
-    model = training.build_model(run)
+    model = fine_tuning.build_model(run)
     effective_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    record = training.run_record(run, template, effective_batch, versions(), grouped)
-    data_record = training.dataset_record(
+    record = fine_tuning.run_record(run, template, effective_batch, versions(), grouped)
+    data_record = fine_tuning.dataset_record(
         corpus.fingerprint,
         corpus.counts,
         corpus.train["label"],
@@ -326,27 +343,27 @@ def train(
     )
     if is_main:
         prepare_folder(run.output_dir)
-        training.write_json(run.output_dir / RUN_CONFIG, record)
-        training.write_json(run.output_dir / DATASET_FILE, data_record)
+        fine_tuning.write_json(run.output_dir / RUN_CONFIG, record)
+        fine_tuning.write_json(run.output_dir / DATASET_FILE, data_record)
         if run.config.report_to == "wandb":
             tracking.start(run.output_dir, run.config.run_name, record, settings)
     # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
-    evaluated: training.EvaluatedPart = "test" if corpus.validation is None else "validation"
-    trainer = training.make_trainer(
+    evaluated: fine_tuning.EvaluatedPart = "test" if corpus.validation is None else "validation"
+    trainer = fine_tuning.make_trainer(
         run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch, grouped
     )
-    trainable, total = adapters.count_parameters(model)
+    trainable, total = attaching.count_parameters(model)
     if is_main:
         print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
-        print(f"{training.attention_of(run).reason}.", flush=True)
+        print(f"{fine_tuning.attention_of(run).reason}.", flush=True)
 
-    result = training.run_training(run, trainer)
+    result = fine_tuning.run_training(run, trainer)
 
     final_loss = None
     if run.config.evaluation_strategy != "no":
-        final_loss = training.final_test_loss(trainer, parts["test"][0], evaluated)
+        final_loss = fine_tuning.final_test_loss(trainer, parts["test"][0], evaluated)
     card = model_card(run, template, corpus, result.training_loss, final_loss)
-    tensors = training.save_run(run, trainer, tokenizer, record, data_record, card)
+    tensors = fine_tuning.save_run(run, trainer, tokenizer, record, data_record, card)
     if is_main:
         what = "Model" if run.tuner == "full" else "Adapter"
         print(f"{what} with {tensors} tensors, trained: {run.output_dir}", flush=True)
@@ -361,7 +378,7 @@ def prepare_folder(output_dir: Path) -> None:
     (output_dir / LOG_HISTORY).unlink(missing_ok=True)  # it says that a run has ended
 
 
-def check_rows_fit(flags: config.TrainConfig, reports: Mapping[str, RowReport]) -> None:
+def check_rows_fit(flags: train_config.TrainConfig, reports: Mapping[str, RowReport]) -> None:
     """Raises ConfigurationError when a part has no row that is short enough."""
     if all(report.kept for report in reports.values()):
         return
@@ -396,7 +413,7 @@ def check_same_run(run: Run, corpus: sources.Corpus, ranks: int) -> None:
     known = json.loads((run.output_dir / DATASET_FILE).read_text())
     # Runs older than these flags held nothing out, and had LoRA.
     older = {"validation_share": 0.0, "tuner": "lora"}
-    before, now = older | record["flags"], config.as_flags(run.config)
+    before, now = older | record["flags"], train_config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")
         for name in sorted(before.keys() & now.keys() - MAY_CHANGE_ON_RESUME)

@@ -26,9 +26,9 @@ calm_openmp()
 from peft import PeftModel
 from tabulate import tabulate
 
+from forecaster.answering import hf_engine
 from forecaster.data import sources
-from forecaster.modeling import generation
-from forecaster.modeling.finished import FinishedRun, read_finished
+from forecaster.models.finished import FinishedRun, read_finished
 
 ROUNDS = 5
 BATCHED_ROWS, MERGED_ROWS = 64, 8
@@ -47,22 +47,22 @@ def main(argv: Sequence[str]) -> int:
         return 2
     run = read_finished(args.adapter or found[-1].parent)
     max_new_tokens = args.max_new_tokens or run.flags["max_new_tokens"]
-    tokenizer = generation.load_saved_tokenizer(run.folder)
+    tokenizer = hf_engine.load_saved_tokenizer(run.folder)
     limit = run.flags["max_length"] - max_new_tokens
     rows = sources.read_parts(run.flags["test_dataset"], from_remote=False)
     part = next(iter(rows.values()))
     prompts = [
-        generation.render_prompt(tokenizer, f"row {i}", row["prompt"], limit) for i, row in enumerate(part)
+        hf_engine.render_prompt(tokenizer, f"row {i}", row["prompt"], limit) for i, row in enumerate(part)
     ]
-    merged = generation.with_adapter(load(run), run.folder)
+    merged = hf_engine.with_adapter(load(run), run.folder)
     unmerged = PeftModel.from_pretrained(load(run), str(run.folder)).eval()
 
     def answers(model: Any, batch_size: int, rows: int) -> Callable[[], dict[str, str]]:
         def make() -> dict[str, str]:
-            batches = generation.generate(
+            batches = hf_engine.generate(
                 model,
                 tokenizer,
-                generation.plan_batches(prompts[:rows], batch_size),
+                hf_engine.plan_batches(prompts[:rows], batch_size),
                 max_new_tokens=max_new_tokens,
                 description="",
                 quiet=True,
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def load(run: FinishedRun) -> Any:
-    return generation.load_for_generation(run.base, "fp32", "none", trust_remote_code=False)
+    return hf_engine.load_for_generation(run.base, "fp32", "none", trust_remote_code=False)
 
 
 def compare(

@@ -28,9 +28,9 @@ import torch
 from tabulate import tabulate
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from forecaster.modeling import generation, vllm_engine
-from forecaster.modeling.generation import Prompt
-from forecaster.modeling.registry import MODELS, ModelShape
+from forecaster.answering import hf_engine, vllm_engine
+from forecaster.answering.hf_engine import Prompt
+from forecaster.models.registry import MODELS, ModelShape
 from forecaster.provenance import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,8 +118,8 @@ def random_prompts(count: int, vocab_size: int) -> list[Prompt]:
 
 def timed(model: Any, tokenizer: Any, prompts: Sequence[Prompt], batch_size: int, new_tokens: int) -> float:
     began = time.perf_counter()
-    batches = generation.plan_batches(prompts, batch_size)
-    for _ in generation.generate(
+    batches = hf_engine.plan_batches(prompts, batch_size)
+    for _ in hf_engine.generate(
         model, tokenizer, batches, max_new_tokens=new_tokens, description=f"batches of {batch_size}"
     ):
         pass

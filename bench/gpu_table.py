@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from forecaster.modeling.hardware import KNOWN_GPUS, Asked, Choice, Gpu, choose
-from forecaster.modeling.registry import MODELS, ModelSpec
+from forecaster.fit.gpus import KNOWN_GPUS, Gpu
+from forecaster.fit.hardware import Asked, HardwareChoice, choose
+from forecaster.models.registry import MODELS, ModelSpec
 
 LENGTHS = (4096, 2048, 1024)
 
@@ -25,7 +26,11 @@ def cell(gpu: Gpu, model: ModelSpec) -> str:
         for length in LENGTHS[: 2 if quantization == "none" else 3]:
             asked = Asked(length, 1, 16, quantization=quantization)
             choice = choose([gpu], 1, shape=model.shape, asked=asked)
-            if isinstance(choice, Choice) and choice.ds_config and "offload" not in choice.ds_config.stem:
+            if (
+                isinstance(choice, HardwareChoice)
+                and choice.ds_config
+                and "offload" not in choice.ds_config.stem
+            ):
                 checkpointing = "" if choice.gradient_checkpointing else " no ckpt"
                 return f"{name} {length}, {choice.micro_batch_size} rows{checkpointing}"
     return "-"
@@ -35,7 +40,7 @@ def table() -> str:
     rows = []
     for name, gpu in KNOWN_GPUS.items():
         choice = choose([gpu], 1, shape=None, asked=Asked(LENGTHS[0]))
-        assert isinstance(choice, Choice) and choice.ds_config
+        assert isinstance(choice, HardwareChoice) and choice.ds_config
         rows.append([name, choice.precision, choice.ds_config.stem, *(cell(gpu, model) for model in MODELS)])
     rows.append(["CPU", "fp32", "fp32_zero0", *["embedded base only"] + ["-"] * (len(MODELS) - 1)])
     headers = ["GPU", "precision", "ds_config", *(model.alias for model in MODELS)]

@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 
 from tabulate import tabulate
 
-from forecaster.modeling.registry import MODELS
-from forecaster.modeling.run import LOG_HISTORY, RUN_CONFIG
+from forecaster.models.registry import MODELS
 from forecaster.provenance import versions
+from forecaster.run_folder import LOG_HISTORY, RUN_CONFIG
 
 SAMPLE = ROOT / "sample"
 STEPS, WARM_STEPS = 6, 2
@@ -231,15 +231,16 @@ def run_plain_loop(base: Path, data: Path, length: int, out: Path) -> int:
     """FinGPT's settings: a row at a time, checkpointing, the logits of every token, in 16 bit on a GPU."""
     import torch
 
-    from forecaster.modeling import adapters
-    from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
-    from forecaster.modeling.rows import load_tokenizer, tokenise_row
-    from forecaster.modeling.trainer import peak_memory_bytes
+    from forecaster.models import attaching, loading
+    from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
+    from forecaster.models.templates import load_tokenizer
+    from forecaster.training.tokenising import tokenise_row
+    from forecaster.training.trainer import peak_memory_bytes
 
     tokenizer, _ = load_tokenizer(BaseModel(str(base), is_local=True), trust_remote_code=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = adapters.attach(
-        adapters.load_base(str(base), "bf16" if device == "cuda" else "fp32", "none", False),
+    model = attaching.attach(
+        loading.load_base(str(base), "bf16" if device == "cuda" else "fp32", "none", False),
         "lora",
         rank=8,
         alpha=16,

@@ -28,10 +28,11 @@ sys.path.insert(0, str(ROOT))
 
 from tabulate import tabulate
 
-from forecaster.modeling import config, registry
-from forecaster.modeling.finished import trained_weights
-from forecaster.modeling.tuner import TUNERS, Tuner, parameter_counts
+from forecaster.models import registry
+from forecaster.models.finished import trained_weights
+from forecaster.models.tuner import TUNERS, Tuner, parameter_counts
 from forecaster.settings import calm_openmp
+from forecaster.training import train_config
 
 EMBEDDED = ROOT / "configs" / "embedded.yaml"
 RATES: dict[Tuner, float] = {
@@ -92,7 +93,7 @@ def embedded_line(tuner: Tuner, folder: Path, num_epochs: str, test_rows: int) -
 
     base = registry.resolve(str(ROOT / "sample" / "base"))
     assert isinstance(base, registry.BaseModel) and base.shape
-    lora = config.parse_flags(flags)
+    lora = train_config.parse_flags(flags)
     trainable, total = parameter_counts(base.shape, tuner, lora.lora_r, lora.target_module_names)
     history = json.loads((run / "log_history.json").read_text())
     metrics = json.loads((run / "benchmark" / "metrics.json").read_text())
@@ -194,20 +195,20 @@ def measure_steps(tuner: Tuner, base: str) -> dict[str, float]:
     """Median seconds of an optimizer step of one row of `TOKENS` tokens, peak bytes, and parameters."""
     import torch
 
-    from forecaster.modeling import adapters
-    from forecaster.modeling.loss import add_answer_loss
-    from forecaster.modeling.rows import IGNORED
+    from forecaster.models import attaching, loading
+    from forecaster.training.loss import add_answer_loss
+    from forecaster.training.tokenising import IGNORED
 
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = adapters.load_base(
+    loaded = loading.load_base(
         base,
         "fp32" if tuner == "full" else "bf16",
         "4bit" if tuner == "qlora" else "none",
         device_map={"": device},
     )
     add_answer_loss(loaded)
-    model = adapters.attach(
+    model = attaching.attach(
         loaded,
         tuner,
         rank=8,
@@ -234,7 +235,7 @@ def measure_steps(tuner: Tuner, base: str) -> dict[str, float]:
         if device == "cuda":
             torch.cuda.synchronize()
         times_s.append(time.perf_counter() - began_s)
-    trainable, total = adapters.count_parameters(model)
+    trainable, total = attaching.count_parameters(model)
     peak_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     step_s = sorted(times_s[WARM_UP_STEPS:])[TIMED_STEPS // 2]
     return {"step_s": step_s, "peak_bytes": peak_bytes, "trainable": trainable, "total": total}

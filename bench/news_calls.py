@@ -28,12 +28,12 @@ from edge.sitecustomize import redirected_requests
 from loopback_market import FINNHUB_KEY, Market, World
 from simulated_time import SimulatedTime
 
-from forecaster.data.config import FREE_TIER_CALLS_PER_MINUTE as CALLS_PER_MINUTE
 from forecaster.data.fetch import Needs, fetch
-from forecaster.data.finnhub import Finnhub
 from forecaster.data.ledger import Ledger
 from forecaster.data.news import COMPANY_NEWS
-from forecaster.data.pace import Pace
+from forecaster.data.pipeline_config import FREE_TIER_CALLS_PER_MINUTE as CALLS_PER_MINUTE
+from forecaster.vendors.finnhub import Finnhub
+from forecaster.vendors.pace import Pace
 from indices import NASDAQ_100
 
 START = datetime(2025, 5, 2, 20, tzinfo=UTC)

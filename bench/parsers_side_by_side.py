@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from forecaster.evaluation.published import PublishedAnswer, parse_as_published
-from forecaster.prompts import parse_answer, read_prompt, split_published, without_think_block
 from forecaster.records import Answer, Unreadable
+from forecaster.tasks.answers import parse_answer, without_think_block
+from prompts import read_prompt, split_published
 
 LONGEST_LINE = 60
 SECTIONS = ("positive_developments", "potential_concerns", "analysis")

@@ -21,8 +21,8 @@ from forecaster.evaluation import published
 from forecaster.evaluation.answer_files import Columns
 from forecaster.evaluation.loading import Loaded, load_run, side_by_side
 from forecaster.evaluation.rows import ModelAnswers, make_row, numbered
-from forecaster.prompts import render_answer
 from forecaster.records import ALL_LABELS, Answer
+from prompts import render_answer
 
 ROUNDS = 5
 ROWS, SYMBOLS = 300, 30

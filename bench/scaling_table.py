@@ -15,18 +15,12 @@ sys.path.insert(0, str(ROOT))
 
 from tabulate import tabulate
 
-from forecaster.modeling.hardware import KNOWN_GPUS
-from forecaster.modeling.memory import Layout, training_bytes
-from forecaster.modeling.planner import GIB, Plan, Request, plan
-from forecaster.modeling.registry import MODELS, ModelShape
-from forecaster.modeling.step_time import (
-    SPEEDS,
-    bytes_on_the_wire,
-    flops_per_token,
-    micro_step_s,
-    speed_of,
-)
-from forecaster.modeling.tuner import Tuner
+from forecaster.fit.gpus import KNOWN_GPUS
+from forecaster.fit.memory import Layout, training_bytes
+from forecaster.fit.planner import GIB, FitPlan, FitRequest, plan
+from forecaster.fit.step_time import SPEEDS, bytes_on_the_wire, flops_per_token, micro_step_s, speed_of
+from forecaster.models.registry import MODELS, ModelShape
+from forecaster.models.tuner import Tuner
 
 DOC = ROOT / "docs" / "scaling.md"
 LENGTH, ROWS = 2048, 64
@@ -44,10 +38,10 @@ SHAPES = {
 }
 
 
-def planned(shape: ModelShape, ranks: int, tuner: Tuner) -> Plan:
+def planned(shape: ModelShape, ranks: int, tuner: Tuner) -> FitPlan:
     gpu = KNOWN_GPUS[GPU]
     layout = Layout("bf16", tuner=tuner, ranks=ranks, length=LENGTH)
-    return plan(Request(shape, layout, ROWS // ranks, gpu.memory_bytes, speed_of(gpu.name)))
+    return plan(FitRequest(shape, layout, ROWS // ranks, gpu.memory_bytes, speed_of(gpu.name)))
 
 
 def times(tuner: Tuner) -> str:

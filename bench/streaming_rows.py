@@ -91,7 +91,8 @@ def status_bytes(name: str) -> int:
 def measure(path: Path) -> dict[str, Any]:
     """Load and tokenise in this process."""
     from forecaster.data import sources
-    from forecaster.modeling import registry, rows
+    from forecaster.models import registry, templates
+    from forecaster.training import tokenising
 
     peak_anon_bytes = 0
     done = threading.Event()
@@ -104,14 +105,14 @@ def measure(path: Path) -> dict[str, Any]:
     threading.Thread(target=watch, daemon=True).start()
     model = registry.resolve(str(ROOT / "sample" / "base"))
     assert isinstance(model, registry.BaseModel)
-    tokenizer, _ = rows.load_tokenizer(model, trust_remote_code=False)
+    tokenizer, _ = templates.load_tokenizer(model, trust_remote_code=False)
     imported_bytes = status_bytes("VmHWM")
     begin = time.monotonic()
     corpus = sources.load(sources.resolve(str(path), False, "--dataset"), None)
     load_s = time.monotonic() - begin
     load_peak_bytes = status_bytes("VmHWM")
     begin = time.monotonic()
-    reports = [rows.tokenise(part, tokenizer, 4096)[1] for part in corpus.parts.values()]
+    reports = [tokenising.tokenise(part, tokenizer, 4096)[1] for part in corpus.parts.values()]
     tokenise_s = time.monotonic() - begin
     done.set()
     return {

@@ -42,12 +42,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
-from forecaster.modeling.adapters import attach
-from forecaster.modeling.batching import Batching, epoch_order, micro_batches, padding_efficiency
-from forecaster.modeling.loss import TokenLosses, add_answer_loss
-from forecaster.modeling.registry import ALL_PROJECTIONS, BaseModel
-from forecaster.modeling.rows import IGNORED, load_tokenizer, tokenise_row
-from forecaster.modeling.trainer import ForecasterTrainer, RowCollator
+from forecaster.models.attaching import attach
+from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
+from forecaster.models.templates import load_tokenizer
+from forecaster.training.batching import Batching, epoch_order, micro_batches, padding_efficiency
+from forecaster.training.loss import TokenLosses, add_answer_loss
+from forecaster.training.tokenising import IGNORED, tokenise_row
+from forecaster.training.trainer import ForecasterTrainer, RowCollator
 
 MICRO_BATCH_SIZE, ACCUMULATION, SEED = 4, 2, 42
 HIDDEN, LAYERS, INTERMEDIATE, HEADS, KV_HEADS = 256, 8, 688, 8, 2

@@ -21,8 +21,8 @@ from tenacity import (
 )
 
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, UnreachableError
-from forecaster.pace import retry_after_s
 from forecaster.records import Messages
+from forecaster.retry_after import retry_after_s
 
 DEFAULT_URL = "https://api.openai.com/v1"
 

@@ -15,7 +15,7 @@ from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.supervision import JOB
+from forecaster.processes import JOB
 
 _SECRET_NAMES = (
     "WANDB_API_KEY",

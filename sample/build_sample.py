@@ -32,9 +32,9 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from forecaster.modeling.rows import prepare_tokenizer, prompt_ids
-from forecaster.prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
+from forecaster.models.templates import prepare_tokenizer, prompt_ids
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
+from prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
 
 logger = logging.getLogger("build_sample")
 

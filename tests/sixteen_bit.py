@@ -30,7 +30,7 @@ def main(port: str, names: list[str]) -> None:
     import torch
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
-    from forecaster.supervision import unlink_shared_buffers
+    from forecaster.processes import unlink_shared_buffers
 
     CPU_Accelerator.is_fp16_supported = lambda _: True  # it computes in fp16, slowly
     torch.set_num_threads(1)
@@ -42,9 +42,10 @@ def main(port: str, names: list[str]) -> None:
 def make_model(precision: str) -> Any:
     import torch
 
-    from forecaster.modeling.adapters import attach, load_base
-    from forecaster.modeling.loss import add_answer_loss
-    from forecaster.modeling.registry import ALL_PROJECTIONS
+    from forecaster.models.attaching import attach
+    from forecaster.models.loading import load_base
+    from forecaster.models.registry import ALL_PROJECTIONS
+    from forecaster.training.loss import add_answer_loss
 
     torch.manual_seed(0)
     base = load_base(str(ROOT / "sample" / "base"), precision)  # type: ignore[arg-type]

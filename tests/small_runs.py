@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from processes import ROOT
 
 if TYPE_CHECKING:
-    from forecaster.modeling.run import Run
+    from forecaster.training.run import Run
 
 BASE = ROOT / "sample" / "base"
 SYMBOLS = ("AAPL", "AMZN", "COST")
@@ -36,30 +36,33 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
         steps: of the checkpoints.
     """
     from forecaster.data import sources
-    from forecaster.modeling import checkpoints, config, registry, rows, training
-    from forecaster.modeling.hardware import Choice
-    from forecaster.modeling.run import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, Run
+    from forecaster.fit.hardware import HardwareChoice
+    from forecaster.models import registry, templates
     from forecaster.provenance import versions
+    from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
+    from forecaster.training import fine_tuning, train_config
+    from forecaster.training.run import Run
+    from forecaster.training.survival import checkpoints
 
     parts = {"--dataset": data / "train.jsonl", "--test_dataset": data / "test.jsonl"}
     given = [*("--base_model", str(BASE)), *(word for flag in parts.items() for word in map(str, flag))]
     lengths = ("--max_length", "1024", "--max_new_tokens", "12", "--report_to", "none")
-    asked = config.parse_flags([*given, *lengths, "--lora_r", "2", "--run_name", "small", *flags])
+    asked = train_config.parse_flags([*given, *lengths, "--lora_r", "2", "--run_name", "small", *flags])
     base = registry.resolve(asked.base_model)
     assert isinstance(base, registry.BaseModel)
-    run = Run(asked, base, Choice("fp32", "none", False, None, ()), (), folder, None)
+    run = Run(asked, base, HardwareChoice("fp32", "none", False, None, ()), (), folder, None)
     corpus = sources.load(
         *(sources.resolve(str(path), False, flag) for flag, path in parts.items()), asked.validation_share
     )
-    tokenizer, template = rows.load_tokenizer(base, trust_remote_code=False)
+    tokenizer, template = templates.load_tokenizer(base, trust_remote_code=False)
     history = [{"step": step, "epoch": step / 60, "loss": 2 - step / 60} for step in (20, 40, 60)]
     _save_trained(folder, run, seed)
     tokenizer.save_pretrained(folder)
-    training.write_json(folder / LOG_HISTORY, history)
-    training.write_json(folder / RUN_CONFIG, training.run_record(run, template, 4, versions(), 1))
-    training.write_json(
+    fine_tuning.write_json(folder / LOG_HISTORY, history)
+    fine_tuning.write_json(folder / RUN_CONFIG, fine_tuning.run_record(run, template, 4, versions(), 1))
+    fine_tuning.write_json(
         folder / DATASET_FILE,
-        training.dataset_record(
+        fine_tuning.dataset_record(
             corpus.fingerprint,
             corpus.counts,
             corpus.train["label"],
@@ -78,12 +81,13 @@ def _save_trained(folder: Path, run: Run, seed: int) -> None:
     """A fresh adapter whose second factors, zero before training, are random; or a model with other keys."""
     import torch
 
-    from forecaster.modeling import adapters, training
+    from forecaster.models import attaching
+    from forecaster.training import fine_tuning
 
-    model = training.build_model(run)
+    model = fine_tuning.build_model(run)
     torch.manual_seed(seed)
     for name, tensor in model.named_parameters():
         if "lora_B" in name or (run.tuner == "full" and "k_proj" in name):
             torch.nn.init.normal_(tensor, std=0.05)
     model.save_pretrained(folder)
-    adapters.sort_adapter_config(folder)
+    attaching.sort_adapter_config(folder)

@@ -29,7 +29,7 @@ import benchmark
 from forecaster.evaluation import scorecard
 from forecaster.evaluation.predictions import Prediction, read_predictions, write_record
 from forecaster.evaluation.published import RougeCache
-from forecaster.hashes import sha256_of
+from forecaster.files import sha256_of
 
 KEY = "sk-canary-0123456789abcdef"
 Done = subprocess.CompletedProcess[str]
@@ -112,12 +112,12 @@ def adapter(scored: tuple[Path, Done], tmp_path: Path) -> Path:
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """No model may load: every answer has to be there already."""
-    from forecaster.modeling import generation
+    from forecaster.answering import hf_engine
 
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(generation, "load_for_generation", load)
+    monkeypatch.setattr(hf_engine, "load_for_generation", load)
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_report_of_the_folder_is_the_same_report(scored: tuple[Path, Done], ad
 FORKS = """
 import json, os, sys
 import benchmark
-from forecaster.modeling import answering
+from forecaster.answering import engines
 for line in sys.stdin:
     asked = json.loads(line)
     if "pid" in asked:
@@ -643,7 +643,7 @@ def test_answers_of_another_length_or_adapter_are_put_aside_and_found_again(
     assert "The answers of base were made otherwise: kept as predictions." in done.stdout
     assert max(line["new_tokens"] for line in predictions(folder)) == 3
 
-    monkeypatch.setattr("forecaster.modeling.generation.load_for_generation", None)  # no model is needed
+    monkeypatch.setattr("forecaster.answering.hf_engine.load_for_generation", None)  # no model is needed
     done = answered("generate", "--adapter", adapter)
     assert "12 answers are there already." in done.stdout
     assert (folder / "predictions.jsonl").read_bytes() == whole
@@ -655,7 +655,7 @@ def test_answers_of_another_length_or_adapter_are_put_aside_and_found_again(
     assert "6 answers are there already." in done.stdout  # those of the base model
     assert (folder / "predictions.jsonl").read_bytes() != whole
     shutil.copy(finished / weights.name, weights)
-    monkeypatch.setattr("forecaster.modeling.generation.load_for_generation", None)
+    monkeypatch.setattr("forecaster.answering.hf_engine.load_for_generation", None)
     answered("generate", "--adapter", adapter)
     assert (folder / "predictions.jsonl").read_bytes() == whole
 

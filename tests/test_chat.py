@@ -31,8 +31,8 @@ from forecaster.chat import (
     turns,
 )
 from forecaster.errors import ConfigurationError, KeyRefusedError, UnreachableError
-from forecaster.pace import retry_after_s
 from forecaster.records import Messages
+from forecaster.retry_after import retry_after_s
 
 KEY = "sk-ca+na/ry=1 '%s'"
 SPELLINGS = (KEY, "sk-ca%2Bna", "ca+na/ry", "ca%2Bna/ry")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from processes import ROOT
 
-from forecaster.modeling import config
+from forecaster.training import train_config
 
 launch = importlib.import_module("launch")
 TASK_FILE = ROOT / "cloud" / "skypilot.yaml"
@@ -45,7 +45,7 @@ def run_on_a_node(tmp_path: Path, **env: str) -> list[str]:
 def test_its_command_is_one_that_train_sh_takes(tmp_path: Path) -> None:
     *words, _ = run_on_a_node(tmp_path, FLAGS="--gradient_accumulation_steps 2")
     _, flags = launch.split_flags(words)
-    parsed = config.parse_flags(["--config", str(ROOT / flags[1]), *flags[2:]])
+    parsed = train_config.parse_flags(["--config", str(ROOT / flags[1]), *flags[2:]])
     assert parsed.base_model == "qwen2.5-1.5b"
     assert parsed.gradient_accumulation_steps == 2
     assert parsed.output_dir == str(tmp_path / "outputs" / "qwen2.5-1.5b")

@@ -10,16 +10,17 @@ import pytest
 import yaml
 
 import launch
-from forecaster.modeling import registry
-from forecaster.modeling.config import (
+from forecaster.fit.gpus import Gpu
+from forecaster.fit.hardware import HardwareChoice, choose
+from forecaster.fit.memory import USABLE_SHARE
+from forecaster.models import registry
+from forecaster.training.train_config import (
     TrainConfig,
     asked_of_hardware,
     find_model_problems,
     find_value_problems,
     parse_flags,
 )
-from forecaster.modeling.hardware import Choice, Gpu, choose
-from forecaster.modeling.memory import USABLE_SHARE
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
@@ -104,7 +105,7 @@ def test_the_two_commands_on_top_of_a_file_start_that_file(name: str) -> None:
 def test_the_hardware_that_a_run_names_accepts_it(name: str) -> None:
     flags, model, gpu = _flags(name), _model(name), _gpu(name)
     choice = choose([gpu] if gpu else [], 1, shape=model.shape, asked=asked_of_hardware(flags, ()))
-    assert isinstance(choice, Choice), [str(problem) for problem in choice]
+    assert isinstance(choice, HardwareChoice), [str(problem) for problem in choice]
     expected = "fp32" if gpu is None else "bf16" if gpu.has_bf16 else "fp16"
     assert choice.precision == expected
     assert choice.ds_config is not None
@@ -117,7 +118,7 @@ def test_a_run_fits_the_memory_of_the_gpu_that_it_names(name: str) -> None:
     assert model.shape is not None
     assert gpu is not None
     choice = choose([gpu], 1, shape=model.shape, asked=asked_of_hardware(flags, ()))
-    assert isinstance(choice, Choice)
+    assert isinstance(choice, HardwareChoice)
     assert choice.plan
     assert choice.plan.chosen
     assert choice.plan.chosen.bytes.total <= USABLE_SHARE * gpu.memory_bytes

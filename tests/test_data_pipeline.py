@@ -14,8 +14,9 @@ import pytest
 from loopback_market import Market, World
 from processes import ROOT, run_entry
 
-from forecaster.prompts import parse_answer, read_prompt, split_published
 from forecaster.records import Answer
+from forecaster.tasks.answers import parse_answer
+from prompts import read_prompt, split_published
 
 NAME = "aapl-gone-meta-msft-20260105-20260410-1-2-05"
 FLAGS = ("--index_name", "AAPL,GONE,FB,MSFT", "--start_date", "2026-01-05", "--end_date", "2026-04-10")

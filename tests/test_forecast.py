@@ -18,12 +18,13 @@ from small_runs import finished_run, write_dataset
 
 import data_pipeline
 import forecast
-from forecaster.data import outlook, prices
+from forecaster.data import outlook
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Shown
-from forecaster.hashes import sha256_of
-from forecaster.modeling.finished import FinishedRun
-from forecaster.prompts import read_prompt, split_published
+from forecaster.files import sha256_of
+from forecaster.models.finished import FinishedRun
+from forecaster.vendors import yahoo
+from prompts import read_prompt, split_published
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 RECIPE = {"min_past_weeks": 1, "max_past_weeks": 2, "with_indicators": True, "with_macro": True}
@@ -58,13 +59,13 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the embedded base model, with an adapter that changes it and is not trained."""
     import torch
 
-    from forecaster.modeling import adapters, registry, rows
+    from forecaster.models import attaching, loading, registry, templates
 
     base = registry.resolve(str(ROOT / "sample" / "base"))
     assert isinstance(base, registry.BaseModel)
     torch.manual_seed(7)
-    model = adapters.attach(
-        adapters.load_base(base.location, "fp32"),
+    model = attaching.attach(
+        loading.load_base(base.location, "fp32"),
         "lora",
         rank=2,
         alpha=4,
@@ -76,7 +77,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(tensor, std=0.02)
     folder = tmp_path_factory.mktemp("runs") / "run"
     model.save_pretrained(folder)
-    rows.load_tokenizer(base, trust_remote_code=False)[0].save_pretrained(folder)
+    templates.load_tokenizer(base, trust_remote_code=False)[0].save_pretrained(folder)
     flags = {"max_length": 4096, "max_new_tokens": 12, "trust_remote_code": False}
     flags |= {"dataset": "rows.jsonl", "lora_r": 2, "run_name": "small"}
     resolved = {"base_model": base.location, "precision": "fp32", "quantization": "none"}
@@ -88,8 +89,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hasten_yahoo(patch: pytest.MonkeyPatch) -> None:
     """Its pace is a politeness that no loopback server needs."""
-    patch.setattr(prices, "CALLS_PER_MINUTE", 1800)
-    patch.setattr(prices, "_SECOND_OPINION_AFTER_S", 0)
+    patch.setattr(yahoo, "CALLS_PER_MINUTE", 1800)
+    patch.setattr(yahoo, "_SECOND_OPINION_AFTER_S", 0)
 
 
 def write(path: Path, content: Any) -> None:

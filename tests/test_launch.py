@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from forecaster.errors import ConfigurationError
-from forecaster.modeling import hardware
+from forecaster.fit import gpus
 from forecaster.settings import Settings
 
 launch = importlib.import_module("launch")
 A100S = tuple(
-    hardware.Gpu(index, f"GPU-{index}abc", "NVIDIA A100", 40 * 2**30, (8, 0), "570.1") for index in range(4)
+    gpus.Gpu(index, f"GPU-{index}abc", "NVIDIA A100", 40 * 2**30, (8, 0), "570.1") for index in range(4)
 )
 
 
 @pytest.fixture
 def four_a100s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "detect_gpus", lambda: A100S)
+    monkeypatch.setattr(launch, "detect_gpus", lambda: A100S)
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "detect_gpus", lambda: ())
+    monkeypatch.setattr(launch, "detect_gpus", lambda: ())
 
 
 def test_without_a_model_the_embedded_configuration_is_underneath() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecaster.prompts import parse_answer, parse_prediction, render_answer, without_think_block
 from forecaster.records import Answer, Label, Unreadable
+from forecaster.tasks.answers import parse_answer, parse_prediction, without_think_block
+from prompts import render_answer
 
 PROS = "1. Orders rose for the third quarter in a row.\n2. Debt was paid back early."
 CONS = "1. A plant stood still for a week."

@@ -17,8 +17,8 @@ from processes import run_entry
 
 import data_pipeline
 import indices
-from forecaster.data import prices
-from forecaster.prompts import PromptFacts, read_prompt, split_published
+from forecaster.vendors import yahoo
+from prompts import PromptFacts, read_prompt, split_published
 
 Rows = list[dict[str, Any]]
 Pipeline = Callable[..., str]
@@ -29,8 +29,8 @@ COIN_WORD = "cryptocurrenc"
 def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pipeline:
     """Runs everything in this process, in an empty folder; gives what was printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(prices, "CALLS_PER_MINUTE", 1800)
-    monkeypatch.setattr(prices, "_SECOND_OPINION_AFTER_S", 0)
+    monkeypatch.setattr(yahoo, "CALLS_PER_MINUTE", 1800)
+    monkeypatch.setattr(yahoo, "_SECOND_OPINION_AFTER_S", 0)
     for name in ("FINNHUB_API_KEY", "FINNHUB_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -27,7 +27,8 @@ import pytest
 from loopback_market import CHAT, Asked, Fault, Market, World, redirected
 from processes import ROOT, run_entry
 
-from forecaster.data.ledger import Call, Ledger, Request
+from forecaster.calls import Call, Request
+from forecaster.data.ledger import Ledger
 
 WORLD = World(("AAPL", "MSFT"), first_day=date(2026, 1, 5), last_day=date(2026, 3, 27))
 FLAGS = {"--index_name": "AAPL,MSFT", "--start_date": "2026-01-05", "--end_date": "2026-03-27"}
@@ -661,7 +662,7 @@ def test_no_key_is_said_when_it_is_refused_or_nobody_answers(
     forget_keys(monkeypatch)
     write_env(tmp_path)
     # No waits between the tries.
-    for module in ("data.finnhub", "chat"):
+    for module in ("vendors.finnhub", "chat"):
         monkeypatch.setattr(f"forecaster.{module}._BACKOFF", lambda state: 0.0)
     days = [f"2026-{month:02d}-{day:02d},1,1\n" for month in (1, 2, 3) for day in range(1, 29)]
     (tmp_path / "prices.csv").write_text("date,AAPL,MSFT\n" + "".join(days))

@@ -24,7 +24,7 @@ from tenacity import wait_none
 
 import data_pipeline
 from forecaster import chat
-from forecaster.data import finnhub, prices
+from forecaster.vendors import finnhub, yahoo
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "ZZZZ")
 WORLD = World(
@@ -286,9 +286,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(finnhub, "_BACKOFF", wait_none())
     monkeypatch.setattr(finnhub_client.Client, "DEFAULT_TIMEOUT", 2)
-    monkeypatch.setattr(prices, "wait_exponential", lambda **_: wait_none())
-    monkeypatch.setattr(prices, "_SECOND_OPINION_AFTER_S", 0)
-    monkeypatch.setattr(prices, "CALLS_PER_MINUTE", 1800)
+    monkeypatch.setattr(yahoo, "wait_exponential", lambda **_: wait_none())
+    monkeypatch.setattr(yahoo, "_SECOND_OPINION_AFTER_S", 0)
+    monkeypatch.setattr(yahoo, "CALLS_PER_MINUTE", 1800)
     monkeypatch.setattr(chat, "_BACKOFF", wait_none())
     monkeypatch.setattr(chat, "ANSWER_TIME_LIMIT_S", 2.0)
 

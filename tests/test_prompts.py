@@ -15,24 +15,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forecaster.evaluation.published import parse_as_published
-from forecaster.prompts import (
-    SYSTEM_PROMPT,
-    PastWeek,
-    PromptFacts,
-    clean_text,
-    news_item_spans,
-    parse_answer,
-    parse_prediction,
-    read_prompt,
-    render_answer,
-    render_published,
-    render_teacher_request,
-    render_user_text,
-    split_published,
-    system_prompt,
-    without_oldest_news,
-    without_think_block,
-)
 from forecaster.records import (
     ALL_LABELS,
     Answer,
@@ -43,6 +25,22 @@ from forecaster.records import (
     NewsItem,
     Unreadable,
     Week,
+)
+from forecaster.tasks.answers import parse_answer, parse_prediction, without_think_block
+from prompts import (
+    SYSTEM_PROMPT,
+    PastWeek,
+    PromptFacts,
+    clean_text,
+    news_item_spans,
+    read_prompt,
+    render_answer,
+    render_published,
+    render_teacher_request,
+    render_user_text,
+    split_published,
+    system_prompt,
+    without_oldest_news,
 )
 
 # --- predictions --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import tiny_tokenizers
 
 from bench.streaming_rows import invented_rows, write_parquet
 from forecaster.data import sources
-from forecaster.modeling import rows
+from forecaster.training import tokenising
 
 T = TypeVar("T")
 ROW_BYTES = 6_000
@@ -58,11 +58,11 @@ def test_tokenising_holds_a_few_hundred_bytes_a_row(tmp_path: Path) -> None:
     """A batch of rows waits for the file; the rows after it take its place."""
     tokenizer = tiny_tokenizers.llama3()
 
-    def tokenise(count: int) -> rows.RowReport:
+    def tokenise(count: int) -> tokenising.RowReport:
         texts = [f"AAPL? {i} {'it ' * 50}" for i in range(count)]
         data = datasets.Dataset.from_dict({"prompt": texts, "answer": ["buy"] * count})
         data.add_column("row_id", [str(i) for i in range(count)]).save_to_disk(tmp_path / str(count))
-        return rows.tokenise(datasets.load_from_disk(tmp_path / str(count)), tokenizer, 4096)[1]
+        return tokenising.tokenise(datasets.load_from_disk(tmp_path / str(count)), tokenizer, 4096)[1]
 
     few_bytes, few = peak_bytes(lambda: tokenise(1_000))
     many_bytes, many = peak_bytes(lambda: tokenise(2_000))

@@ -31,8 +31,8 @@ from kills import (
 )
 from processes import ROOT, run, run_entry
 
-from forecaster.modeling.run import BEFORE_THE_FIRST_CHECKPOINT
-from forecaster.supervision import SHARED_BUFFERS
+from forecaster.processes import SHARED_BUFFERS
+from forecaster.run_folder import BEFORE_THE_FIRST_CHECKPOINT
 
 
 @pytest.fixture(scope="module", autouse=True)

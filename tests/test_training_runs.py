@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 import train_lora
 from forecaster.data.sources import Corpus
 from forecaster.errors import ConfigurationError
-from forecaster.modeling.config import TrainConfig, as_flags
-from forecaster.modeling.finished import read_finished
-from forecaster.modeling.hardware import Choice
-from forecaster.modeling.registry import BaseModel
-from forecaster.modeling.run import Run
+from forecaster.fit.hardware import HardwareChoice
+from forecaster.models.finished import read_finished
+from forecaster.models.registry import BaseModel
+from forecaster.training.run import Run
+from forecaster.training.train_config import TrainConfig, as_flags
 
 BASE = ROOT / "sample" / "base"
 LAUNCHER = Path(sys.executable).with_name("deepspeed")
@@ -280,7 +280,9 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
     }
     (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former, "resolved": {}}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
-    going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
+    going_on = Run(
+        config, BaseModel("m", True), HardwareChoice("fp32", "none", False, None, ()), (), tmp_path, None
+    )
     # Other parts mean another fingerprint: that is not told a second time.
     fingerprint = "g" if message and "validation_share" in message else "f"
     corpus = Corpus(None, None, None, fingerprint)  # type: ignore[arg-type]
@@ -318,7 +320,9 @@ def test_a_run_goes_on_with_what_auto_chose_when_it_began(
     tmp_path: Path, began: dict[str, Any], message: str | None
 ) -> None:
     config = TrainConfig(base_model="m", dataset="d")
-    going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
+    going_on = Run(
+        config, BaseModel("m", True), HardwareChoice("fp32", "none", False, None, ()), (), tmp_path, None
+    )
     problems = [str(problem) for problem in train_lora.find_changed_choices(going_on, began)]
     assert problems == ([message] if message else [])
 
@@ -340,7 +344,9 @@ def test_a_run_goes_on_with_fewer_rows_at_a_time_where_a_step_has_as_many(
     config = TrainConfig(**as_flags(began) | now)
     (tmp_path / "run_config.json").write_text(json.dumps({"flags": as_flags(began), "resolved": {}}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
-    going_on = Run(config, BaseModel("m", True), Choice("fp32", "none", False, None, ()), (), tmp_path, None)
+    going_on = Run(
+        config, BaseModel("m", True), HardwareChoice("fp32", "none", False, None, ()), (), tmp_path, None
+    )
     corpus = Corpus(None, None, None, "f")  # type: ignore[arg-type]
     if message is None:
         train_lora.check_same_run(going_on, corpus, ranks=1)

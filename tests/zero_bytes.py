@@ -22,8 +22,8 @@ import torch.distributed as dist
 from peft import LoraConfig, get_peft_model
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from forecaster.modeling import adapters
-from forecaster.supervision import unlink_shared_buffers
+from forecaster.models import loading
+from forecaster.processes import unlink_shared_buffers
 
 LORA_RANK = 3
 PRECISIONS, STAGES = ("fp32", "bf16"), (0, 1, 2, 3)
@@ -109,7 +109,7 @@ def measure(folder: Path, tuner: str, precision: str, stage: int) -> dict[str, A
     # transformers divides a model while it loads as long as this object lives.
     divides_on_load = HfDeepSpeedConfig(config) if stage == 3 else None
     quantization = "4bit" if tuner == "qlora" else "none"
-    model: Any = adapters.load_base(str(folder / "base"), precision, quantization)  # type: ignore[arg-type]
+    model: Any = loading.load_base(str(folder / "base"), precision, quantization)  # type: ignore[arg-type]
     if tuner != "full":
         lora = LoraConfig(
             task_type="CAUSAL_LM", r=LORA_RANK, use_dora=tuner == "dora", target_modules="all-linear"

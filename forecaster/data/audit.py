@@ -27,18 +27,9 @@ from tabulate import tabulate
 
 from forecaster.data.sources import COLUMNS
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.prompts import (
-    INDICATORS,
-    MACRO,
-    PastWeek,
-    PromptFacts,
-    clean_text,
-    parse_answer,
-    parse_prediction,
-    read_prompt,
-    split_published,
-)
 from forecaster.records import Article, Label, NewsItem, PriceHistory, Quarter, Unreadable
+from forecaster.tasks.answers import parse_answer, parse_prediction
+from prompts import INDICATORS, MACRO, PastWeek, PromptFacts, clean_text, read_prompt, split_published
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from forecaster.data.news import covers
 from forecaster.data.sources import SHORT_NAME_PREFIX
 from forecaster.data.store import Stored
-from forecaster.hashes import differences, sha256_of
-from forecaster.prompts import render_published
+from forecaster.files import differences, sha256_of
 from forecaster.records import Example, TradingWeek
+from prompts import render_published
 
 SCHEMA = pa.schema(
     [

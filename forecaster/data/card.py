@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 import indices
 from forecaster.data.build import Tally
-from forecaster.data.examples import NEWS_PER_WEEK
-from forecaster.data.job import Job
+from forecaster.data.dataset_spec import DatasetSpec
+from forecaster.data.join import NEWS_PER_WEEK
 from forecaster.data.ledger import Trace
 from forecaster.records import ALL_LABELS
 
@@ -34,7 +34,11 @@ NOTES = (
 
 
 def render_card(
-    job: Job, parts: Mapping[str, datasets.Dataset], tally: Tally, teacher: str, traces: Sequence[Trace]
+    job: DatasetSpec,
+    parts: Mapping[str, datasets.Dataset],
+    tally: Tally,
+    teacher: str,
+    traces: Sequence[Trace],
 ) -> str:
     """The dataset card: what it holds, what it lacks, where it comes from."""
     labels = {split: Counter(part["label"]) for split, part in parts.items()}
@@ -104,7 +108,7 @@ def _coverage_rows(tally: Tally) -> list[list[Any]]:
     ]
 
 
-def _facts(job: Job, tally: Tally, teacher: str, traces: Sequence[Trace]) -> dict[str, str]:
+def _facts(job: DatasetSpec, tally: Tally, teacher: str, traces: Sequence[Trace]) -> dict[str, str]:
     """What the card says of a dataset's making."""
     c = job.config
     sourced = sorted({trace.request.endpoint for trace in traces})

@@ -13,8 +13,9 @@ from tabulate import tabulate
 
 from forecaster.data.sources import COLUMNS
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.prompts import clean_text, parse_answer, parse_prediction
 from forecaster.records import ALL_LABELS, Label, Unreadable
+from forecaster.tasks.answers import parse_answer, parse_prediction
+from prompts import clean_text
 
 if TYPE_CHECKING:
     from datasets import Dataset

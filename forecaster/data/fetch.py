@@ -14,8 +14,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from forecaster.data.finnhub import Finnhub
-from forecaster.data.ledger import Call, Ledger, Request, Status
+from forecaster.calls import Call, Request, Status
+from forecaster.data.ledger import Ledger
 from forecaster.data.news import (
     COMPANY_NEWS,
     TRUNCATION_SUSPECTED_FROM,
@@ -27,10 +27,11 @@ from forecaster.data.news import (
     gaps,
     start_of,
 )
-from forecaster.data.prices import Yahoo
 from forecaster.data.store import REPORTED, is_settled, news_calls_of
 from forecaster.errors import NoAccessError, UnknownSymbolError, UnreachableError
 from forecaster.settings import redact
+from forecaster.vendors.finnhub import Finnhub
+from forecaster.vendors.yahoo import Yahoo
 
 WORKERS = 8
 """Symbols in flight. An answer takes about a second, so this many keep up with 8 calls a second."""
@@ -105,7 +106,7 @@ def fetch(
     """
     if len({need.symbol for need in needs}) < len(needs):
         raise ValueError("a symbol is needed twice")
-    run = _Run(ledger, finnhub, yahoo, on_call, now, files, truncation_suspected_from)
+    run = _Fetching(ledger, finnhub, yahoo, on_call, now, files, truncation_suspected_from)
     # Yahoo gets a thread of its own, so that its minutes of waiting hold up nothing else.
     pools = ThreadPoolExecutor(workers, "finnhub"), ThreadPoolExecutor(1, "yahoo")
     is_finished = False
@@ -145,7 +146,7 @@ def reports_to_ask(ledger: Ledger, need: Needs) -> list[Request]:
     ]
 
 
-class _Run:
+class _Fetching:
     """One run over many symbols; its methods are called from several threads, one symbol in one thread."""
 
     def __init__(

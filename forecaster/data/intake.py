@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from forecaster.data import imports, prices
+from forecaster.calls import Call
 from forecaster.data.fetch import Needs, Outcome, fetch
-from forecaster.data.finnhub import Finnhub
-from forecaster.data.ledger import Call, Ledger
-from forecaster.data.pace import Pace
+from forecaster.data.ledger import Ledger
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.settings import redact
+from forecaster.vendors import own_files, yahoo
+from forecaster.vendors.finnhub import Finnhub
+from forecaster.vendors.pace import Pace
 
 
 def import_files(
@@ -27,8 +28,8 @@ def import_files(
     calls: list[Call] = []
     lines = []
     for what, read, paths in (
-        ("news", imports.read_news_file, news_files),
-        ("price", imports.read_price_file, price_files),
+        ("news", own_files.read_news_file, news_files),
+        ("price", own_files.read_price_file, price_files),
     ):
         rows, left_out = 0, Counter[str]()
         for path in paths:
@@ -61,7 +62,7 @@ def digests(news_files: Sequence[Path], price_files: Sequence[Path]) -> tuple[st
     for flag, paths in (("--news_file", news_files), ("--price_file", price_files)):
         for path in paths:
             try:
-                found.append(imports.digest(path))
+                found.append(own_files.digest(path))
             except OSError as error:
                 problems.append(Problem(flag, f"{path} cannot be read ({error.strerror}).", "Name a file."))
     if problems:
@@ -80,9 +81,9 @@ def ask_vendors(
     """`fetch` with a client for each vendor that `wanted` concerns, at its pace."""
     key = finnhub_api_key if any(need.news or need.profile for need in wanted) else None
     finnhub = Finnhub(key, Pace(calls_per_minute)) if key else None
-    yahoo = prices.Yahoo(Pace(prices.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
+    prices = yahoo.Yahoo(Pace(yahoo.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
     try:
-        return fetch(ledger, wanted, finnhub, yahoo, on_call=on_call, files=files)
+        return fetch(ledger, wanted, finnhub, prices, on_call=on_call, files=files)
     finally:
         if finnhub:
             finnhub.close()

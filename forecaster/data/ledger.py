@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Status = Literal["answered", "unknown symbol", "no access", "failed"]
+from forecaster.calls import Call, Request, canonical
 
 _FINAL = "('answered', 'unknown symbol')"
 """A call that ended so is not made again."""
@@ -41,41 +41,6 @@ CREATE UNIQUE INDEX IF NOT EXISTS one_final_answer ON calls
     (endpoint, symbol, window_start, window_end, variant) WHERE status IN ('answered', 'unknown symbol');
 CREATE INDEX IF NOT EXISTS by_symbol ON calls (symbol, endpoint);
 """
-
-
-@dataclass(frozen=True, order=True)
-class Request:
-    """What was asked; two equal requests have one answer."""
-
-    endpoint: str
-    symbol: str
-    """As the vendor knows it today."""
-    window_start: str = ""
-    """ISO date, or empty where the endpoint has no window."""
-    window_end: str = ""
-    variant: str = ""
-    """Whatever else tells two requests apart."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request and what became of it."""
-
-    request: Request
-    status: Status
-    fetched_at: datetime
-    """UTC."""
-    payload: Any = None
-    """JSON; for a failure, one line on what was found."""
-    count: int = 0
-    """Items in the payload."""
-    truncated: bool = False
-    """Whether the vendor may have left items out."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the payload as canonical JSON."""
-        return hashlib.sha256(_canonical(self.payload)).hexdigest()
 
 
 class Ledger:
@@ -106,7 +71,7 @@ class Ledger:
                 int(call.truncated),
                 call.fetched_at.astimezone(UTC).isoformat(timespec="seconds"),
                 call.sha256,
-                zlib.compress(_canonical(call.payload)),
+                zlib.compress(canonical(call.payload)),
             )
             for call in calls
         ]
@@ -201,10 +166,4 @@ def _key(request: Request) -> tuple[str, str, str, str, str]:
         request.window_start,
         request.window_end,
         request.variant,
-    )
-
-
-def _canonical(payload: Any) -> bytes:
-    return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
     )

@@ -9,10 +9,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
 
-from forecaster.data.config import FREE_TIER_DAYS
-from forecaster.data.ledger import Call
-from forecaster.prompts import clean_text
+from forecaster.calls import Call
+from forecaster.data.pipeline_config import FREE_TIER_DAYS
 from forecaster.records import Article, TradingWeek
+from forecaster.vendors.payloads import is_article
+from prompts import clean_text
 
 COMPANY_NEWS = "company-news"
 NEWS_FILE = "news-file"
@@ -32,8 +33,6 @@ Span = tuple[datetime, datetime]
 """Half-open, UTC, in whole seconds."""
 
 _SECOND = timedelta(seconds=1)
-_LAST_SECOND = 253_402_300_799
-"""Of the year 9999: larger numbers, such as milliseconds, are no dates to Python."""
 
 
 @dataclass(frozen=True)
@@ -187,17 +186,6 @@ def items_by_id(calls: Sequence[Call]) -> dict[str, Mapping[str, Any]]:
 def malformed_articles(calls: Sequence[Call]) -> int:
     """Items that are no article and are left out everywhere."""
     return sum(not is_article(item) for call in calls for item in call.payload or ())
-
-
-def is_article(item: Any) -> bool:
-    """Whether an item has what is needed of it: an id, a time in whole seconds, and a headline."""
-    return (
-        isinstance(item, dict)
-        and isinstance(item.get("headline"), str)
-        and isinstance(item.get("datetime"), int)
-        and 0 <= item["datetime"] <= _LAST_SECOND
-        and isinstance(item.get("id"), int | str)
-    )
 
 
 def article_of(call: Call, item: dict[str, Any]) -> Article:

@@ -12,12 +12,13 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import indices
+from forecaster.calls import Call
 from forecaster.data import news, store
-from forecaster.data.config import EARLIEST_START, FREE_TIER_DAYS
-from forecaster.data.examples import NO_CLOSE, NO_NEWS, Draft, Dropped, Recipe, draft_of, example_of
+from forecaster.data.dataset_spec import macro_needs
 from forecaster.data.fetch import Needs
-from forecaster.data.job import macro_needs
-from forecaster.data.ledger import Call, Ledger
+from forecaster.data.join import NO_CLOSE, NO_NEWS, Draft, Dropped, Recipe, draft_of, example_of
+from forecaster.data.ledger import Ledger
+from forecaster.data.pipeline_config import EARLIEST_START, FREE_TIER_DAYS
 from forecaster.data.universe import Universe, find_universe
 from forecaster.data.weeks import SETTLING_TIME, sessions_between, week_after
 from forecaster.errors import ConfigurationError, Problem

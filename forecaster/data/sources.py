@@ -22,8 +22,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from forecaster.data.splits import RowKey, hold_out, last_weeks, out_of_order, parse_period
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.prompts import parse_prediction
 from forecaster.records import Label
+from forecaster.tasks.answers import parse_prediction
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 RETURN_COLUMN = "weekly_return_pct"

@@ -8,11 +8,13 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
+from forecaster.calls import Call, Request
 from forecaster.data import fundamentals, news
-from forecaster.data.examples import SymbolData
-from forecaster.data.ledger import Call, Ledger, Request
+from forecaster.data.join import SymbolData
+from forecaster.data.ledger import Ledger
 from forecaster.data.macro import MACRO
 from forecaster.records import Article, Close, Company, PriceHistory, Quarter, TradingWeek
+from forecaster.vendors import payloads
 
 PRICE_LOOKBACK_DAYS = 450
 """Prices are asked for from this long before the first week: more than the sessions behind the indicators
@@ -205,7 +207,7 @@ def raw_articles(calls: Sequence[Call]) -> list[Article]:
         for call in calls
         if call.request.endpoint in (news.COMPANY_NEWS, news.NEWS_FILE)
         for item in call.payload or ()
-        if news.is_article(item)
+        if payloads.is_article(item)
     ]
 
 

@@ -16,15 +16,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from forecaster import chat
+from forecaster.calls import Call, Request, Status
 from forecaster.chat import Chat, ModelUnknown, NoReply, PassingFault, RequestRefused, Turn
-from forecaster.data.ledger import Call, Ledger, Request, Status
-from forecaster.prompts import (
-    parse_answer,
-    render_teacher_correction,
-    render_teacher_request,
-    without_think_block,
-)
+from forecaster.data.ledger import Ledger
 from forecaster.records import Example, Label, Unreadable
+from forecaster.tasks.answers import parse_answer, without_think_block
+from prompts import render_teacher_correction, render_teacher_request
 
 ENDPOINT = "teacher"
 """Of the ledger."""
@@ -291,7 +288,7 @@ async def _label_all(
         temperature=plan.temperature,
         seed=plan.seed,
     ) as client:
-        run = _Run(plan, ledger, client, on_answer)
+        run = _Labelling(plan, ledger, client, on_answer)
         workers = [asyncio.create_task(run.work(examples)) for _ in range(plan.concurrency)]
         try:
             # The first exception ends all.
@@ -308,7 +305,7 @@ async def _label_all(
 
 
 @dataclass
-class _Run:
+class _Labelling:
     """One labelling run, in one thread: the workers take turns at every `await`."""
 
     plan: TeacherPlan

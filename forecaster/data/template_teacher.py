@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from forecaster.prompts import PastWeek, PromptFacts, clean_text, read_prompt, render_answer
 from forecaster.records import Answer, Example
+from prompts import PastWeek, PromptFacts, clean_text, read_prompt, render_answer
 
 FEWEST_FACTORS, MOST_FACTORS = 2, 4
 _MAX_QUOTE_CHARS = 160

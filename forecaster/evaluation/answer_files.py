@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.evaluation.rows import ModelAnswers, Row, Speed, make_row, numbered
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, make_row, numbered
 
 PREDICTION, REFERENCE, PROMPT = "prediction", "reference", "prompt"
 _SECONDS = ("inference_time_s", "latency_s")
@@ -144,13 +144,13 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _speed(table: pd.DataFrame) -> Speed | None:
+def _speed(table: pd.DataFrame) -> AnswerSpeed | None:
     column = next((name for name in _SECONDS if name in table.columns), None)
     if column is None:
         return None
     seconds = pd.to_numeric(table[column], errors="coerce")
     seconds = seconds[seconds.between(0, math.inf, inclusive="left")]
-    return Speed(len(seconds), float(seconds.sum()), None, "as the file says") if len(seconds) else None
+    return AnswerSpeed(len(seconds), float(seconds.sum()), None, "as the file says") if len(seconds) else None
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -21,8 +21,8 @@ from forecaster.evaluation.scorecard import (
     scoreboard,
 )
 from forecaster.evaluation.training_log import TrainingLog, read_training_log
-from forecaster.prompts import parse_prediction
 from forecaster.records import Label
+from forecaster.tasks.answers import parse_prediction
 
 BENCHMARK, CHECKPOINTS, LOG_HISTORY = "benchmark", "checkpoints", "log_history.json"
 """Names in a run's folder."""

@@ -17,8 +17,8 @@ from forecaster.evaluation.statistics import (
     rows_needed,
     wilson,
 )
-from forecaster.prompts import parse_answer
 from forecaster.records import ALL_LABELS, Answer, Direction, Label, Unreadable
+from forecaster.tasks.answers import parse_answer
 
 BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
 """The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""

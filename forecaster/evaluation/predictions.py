@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.evaluation.rows import ModelAnswers, Row, Speed, numbered, rows_of_dataset
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, numbered, rows_of_dataset
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"
@@ -296,12 +296,14 @@ def read_answers(folder: Path) -> Answered:
     return Answered(tuple(complete), unfinished)
 
 
-def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> Speed | None:
+def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> AnswerSpeed | None:
     if not speed:
         return None
     how = f"{maker.get('engine', '')} {maker.get('precision', '')}".strip()
     tokens = speed["new_tokens"]
-    return Speed(int(speed["answers"]), float(speed["seconds"]), None if tokens is None else int(tokens), how)
+    return AnswerSpeed(
+        int(speed["answers"]), float(speed["seconds"]), None if tokens is None else int(tokens), how
+    )
 
 
 def _read_speeds(folder: Path) -> dict[str, dict[str, float | None]]:

@@ -11,8 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.prompts import parse_answer, parse_prediction, read_prompt, split_published
 from forecaster.records import Answer, Label
+from forecaster.tasks.answers import parse_answer, parse_prediction
+from prompts import read_prompt, split_published
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Speed:
+class AnswerSpeed:
     """What the answers took."""
 
     answers: int
@@ -79,7 +80,7 @@ class ModelAnswers:
     rows: tuple[Row, ...]
     answers: tuple[str | None, ...]
     """None: there is no answer, as where the prompt did not fit."""
-    speed: Speed | None = None
+    speed: AnswerSpeed | None = None
     knowledge_cutoff: date | None = None
     """Last day of whose news the model may have read."""
     trained_until: date | None = None

@@ -22,7 +22,7 @@ from forecaster.evaluation.metrics import (
     skill,
 )
 from forecaster.evaluation.published import Published, RougeCache, score_as_published
-from forecaster.evaluation.rows import ModelAnswers, Row, Speed
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row
 from forecaster.evaluation.statistics import (
     SAME_EVERY_WEEK,
     Estimate,
@@ -30,10 +30,10 @@ from forecaster.evaluation.statistics import (
     over_weeks,
     rows_needed_paired,
 )
-from forecaster.evaluation.text_quality import TextQuality, text_quality
+from forecaster.evaluation.text import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
-from forecaster.prompts import without_think_block
 from forecaster.records import Answer, Label, Unreadable
+from forecaster.tasks.answers import without_think_block
 
 Key = TypeVar("Key", str, date)
 Values = Sequence[float | None]
@@ -70,7 +70,7 @@ class ModelScorecard(Scorecard):
     rouge_l: tuple[float | None, ...]
     """Mean ROUGE-L of the three sections, by row."""
     text: TextQuality
-    speed: Speed | None
+    speed: AnswerSpeed | None
     knowledge_cutoff: date | None
     maybe_remembered: Skill | None
     """Over weeks that begin on or before the model's knowledge cutoff; None where there is none."""

@@ -25,7 +25,6 @@ from forecaster.data.audit import (
     render_markdown,
 )
 from forecaster.errors import ConfigurationError
-from forecaster.prompts import render_answer, render_published, render_user_text
 from forecaster.records import (
     Answer,
     Article,
@@ -38,6 +37,7 @@ from forecaster.records import (
     Quarter,
     Week,
 )
+from prompts import render_answer, render_published, render_user_text
 
 # --- a small clean dataset ----------------------------------------------------------------------------------
 # Two symbols; two training weeks, two weeks of embargo, two test weeks; prompts look back two weeks at most.

@@ -14,7 +14,7 @@ import datasets
 import pytest
 
 from forecaster.data import build
-from forecaster.data.examples import SymbolData
+from forecaster.data.join import SymbolData
 from forecaster.data.store import Stored
 from forecaster.data.weeks import trading_weeks
 from forecaster.records import Article, Close, Company, Example, Label, Messages, PriceHistory

@@ -18,13 +18,14 @@ import pytest
 from loopback_market import Asked, Market, Planted, World, redirected
 from simulated_time import SimulatedTime
 
+from forecaster.calls import Call, Request
 from forecaster.data import news
 from forecaster.data.fetch import Needs, Outcome, Shortfall, fetch
-from forecaster.data.finnhub import Finnhub
-from forecaster.data.ledger import Call, Ledger, Request, Trace, fingerprint
-from forecaster.data.pace import Pace, StoppedError
-from forecaster.data.prices import Yahoo
+from forecaster.data.ledger import Ledger, Trace, fingerprint
 from forecaster.errors import KeyRefusedError
+from forecaster.vendors.finnhub import Finnhub
+from forecaster.vendors.pace import Pace, StoppedError
+from forecaster.vendors.yahoo import Yahoo
 
 MOST = 4
 """Articles that one call gives in these tests."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.data.ledger import Call, Ledger, Request, Trace, fingerprint
+from forecaster.calls import Call, Request
+from forecaster.data.ledger import Ledger, Trace, fingerprint
 
 NEWS = Request("company-news", "AAPL", "2025-12-01", "2025-12-31")
 THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.data.ledger import Call, Request
+from forecaster.calls import Call, Request
 from forecaster.data.news import (
     Coverage,
     articles,

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from forecaster.calls import Call, Request
 from forecaster.data.fetch import Needs
-from forecaster.data.ledger import Call, Ledger, Request
+from forecaster.data.ledger import Ledger
 from forecaster.data.outlook import Outlook, Shown, find_outlook, needs_of, read_view
 from forecaster.errors import ConfigurationError
-from forecaster.prompts import read_prompt
+from prompts import read_prompt
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TWO_WEEKS = Shown(max_past_weeks=2)

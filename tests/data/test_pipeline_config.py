@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.data.config import PipelineConfig, parse_flags
+from forecaster.data.pipeline_config import PipelineConfig, parse_flags
 from forecaster.errors import ConfigurationError
 from forecaster.settings import Settings
 

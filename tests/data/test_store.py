@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from forecaster.calls import Call, Request, Status
 from forecaster.data import store
-from forecaster.data.ledger import Call, Ledger, Request, Status
+from forecaster.data.ledger import Ledger
 from forecaster.data.news import covered_spans
 from forecaster.data.weeks import trading_weeks
 from forecaster.records import Article, Close, Company, PriceHistory

@@ -22,8 +22,9 @@ from loopback_market import CHAT, MODEL, OPENAI_KEY, Market, World
 from tokenizers import Tokenizer
 
 from forecaster import chat
+from forecaster.calls import Call, Request
 from forecaster.chat import HTTP_TRIES
-from forecaster.data.ledger import Call, Ledger, Request
+from forecaster.data.ledger import Ledger
 from forecaster.data.teacher import (
     LabelReport,
     TeacherPlan,
@@ -38,8 +39,8 @@ from forecaster.data.teacher import (
     upper_bound,
 )
 from forecaster.errors import ConfigurationError, KeyRefusedError, UnreachableError
-from forecaster.prompts import render_teacher_request
 from forecaster.records import Example, Label, Messages, TradingWeek
+from prompts import render_teacher_request
 
 KEY = "sk-ca+na/ry=1 '%s'"
 SPELLINGS = (KEY, "sk-ca%2Bna", "ca+na/ry", "ca%2Bna/ry")

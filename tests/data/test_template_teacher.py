@@ -13,13 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.data.template_teacher import template_answer
-from forecaster.prompts import (
-    parse_answer,
-    parse_prediction,
-    render_user_text,
-    split_published,
-    system_prompt,
-)
 from forecaster.records import (
     ALL_LABELS,
     Answer,
@@ -31,6 +24,8 @@ from forecaster.records import (
     TradingWeek,
     Week,
 )
+from forecaster.tasks.answers import parse_answer, parse_prediction
+from prompts import render_user_text, split_published, system_prompt
 
 START = date(2025, 12, 5)
 COMPANY = Company("AAPL", "Apple Inc", "Technology", "NASDAQ")

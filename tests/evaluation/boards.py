@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from forecaster.evaluation.rows import Row, make_row, numbered
-from forecaster.prompts import render_answer, render_published
 from forecaster.records import Answer, Label, Messages
+from prompts import render_answer, render_published
 
 UP_1, UP_2, UP_0 = Label("up", 1), Label("up", 2), Label("up", 0)
 DOWN_0, DOWN_3, DOWN_OPEN = Label("down", 0), Label("down", 3), Label("down", 5)

@@ -7,7 +7,7 @@ from datetime import date
 
 from boards import DOWN_0, DOWN_3, UP_0, UP_1, UP_2, row, written
 
-from forecaster.evaluation.rows import ModelAnswers, Speed, numbered
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, checkpoint_scores, scoreboard
 from forecaster.evaluation.training_log import TrainingLog, training_log
 
@@ -37,7 +37,7 @@ TUNED = ModelAnswers(
         written(UP_1),
         None,
     ),
-    Speed(answers=8, seconds=4.0, new_tokens=800, how="hf, batch size 4"),
+    AnswerSpeed(answers=8, seconds=4.0, new_tokens=800, how="hf, batch size 4"),
     knowledge_cutoff=date(2026, 1, 12),
 )
 """Six of eight are right, one is wrong and one is missing; one of the right ones thinks aloud."""

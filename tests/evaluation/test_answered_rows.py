@@ -10,8 +10,8 @@ from boards import DOWN_3, UP_1, UP_2, row, rows, written
 
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.rows import ModelAnswers, Row, make_row, numbered, on_common_rows, with_returns
-from forecaster.prompts import render_published
 from forecaster.records import Messages
+from prompts import render_published
 
 PROMPT = render_published(
     Messages(

@@ -9,7 +9,7 @@ import pytest
 
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.answer_files import Columns
-from forecaster.evaluation.config import BenchmarkConfig, parse_flags
+from forecaster.evaluation.benchmark_config import BenchmarkConfig, parse_flags
 
 
 def parse(line: str) -> BenchmarkConfig:

@@ -9,7 +9,7 @@ from typing import Any
 
 from example_board import full_board
 
-from forecaster.evaluation.report import metrics_json
+from forecaster.evaluation.report.pages import metrics_json
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 HOLD_NAMES = ("models", "baselines", "training", "backtest", "unreadable")

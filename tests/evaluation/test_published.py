@@ -19,8 +19,9 @@ from forecaster.evaluation.published import (
     parse_as_published,
     score_as_published,
 )
-from forecaster.prompts import render_answer, without_think_block
 from forecaster.records import ALL_LABELS, Answer, Label
+from forecaster.tasks.answers import without_think_block
+from prompts import render_answer
 
 
 def written(prediction: str, pros: str = "orders rose", cons: str = "costs rose", why: str = "demand") -> str:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from example_board import BASE, LABELS, ROWS, TUNED, board_of_logs, board_without_dates, full_board, log
 
-from forecaster.evaluation.report import (
+from forecaster.evaluation.report.pages import (
     TERMINAL_COLUMNS,
     metrics_json,
     render_summary,
@@ -22,10 +22,7 @@ from forecaster.evaluation.report import (
     write_metrics,
     write_report,
 )
-from forecaster.evaluation.rows import ModelAnswers
-from forecaster.evaluation.scorecard import Choice, Scoreboard, scoreboard
-from forecaster.evaluation.statistics import Estimate
-from forecaster.evaluation.tables import (
+from forecaster.evaluation.report.tables import (
     NONE,
     duration,
     method_in_words,
@@ -34,7 +31,10 @@ from forecaster.evaluation.tables import (
     significant,
     with_interval,
 )
-from forecaster.evaluation.verdict import best_in_words, verdicts
+from forecaster.evaluation.report.verdict import best_in_words, verdicts
+from forecaster.evaluation.rows import ModelAnswers
+from forecaster.evaluation.scorecard import Choice, Scoreboard, scoreboard
+from forecaster.evaluation.statistics import Estimate
 
 PICTURES = {
     "overview",

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_1, UP_2, row, rows, written
 
-from forecaster.evaluation.rows import ModelAnswers, Row, Speed, numbered
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, numbered
 from forecaster.evaluation.scorecard import (
     Choice,
     ModelScorecard,
@@ -31,7 +31,7 @@ def model(
     name: str,
     *said: Label | str | None,
     of: tuple[Row, ...] = ROWS,
-    speed: Speed | None = None,
+    speed: AnswerSpeed | None = None,
     cutoff: date | None = None,
 ) -> ModelAnswers:
     answers = tuple(written(each) if isinstance(each, Label) else each for each in said)
@@ -150,8 +150,8 @@ def test_rouge_l_stands_by_row_as_the_mean_of_three_sections() -> None:
 
 
 def test_speed_and_cutoff_come_from_the_answers() -> None:
-    card = card_of(model("m", *[UP_1] * 5, speed=Speed(5, 2.0, 80), cutoff=date(2025, 12, 1)))
-    assert (card.speed, card.knowledge_cutoff) == (Speed(5, 2.0, 80), date(2025, 12, 1))
+    card = card_of(model("m", *[UP_1] * 5, speed=AnswerSpeed(5, 2.0, 80), cutoff=date(2025, 12, 1)))
+    assert (card.speed, card.knowledge_cutoff) == (AnswerSpeed(5, 2.0, 80), date(2025, 12, 1))
 
 
 def test_what_is_missing_of_the_rows_is_noted_behind_the_notes_given() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.evaluation.text_quality import Clarity, Depth, Execution, TextQuality, text_quality
-from forecaster.prompts import render_answer, render_published, render_user_text
+from forecaster.evaluation.text import Clarity, Depth, Execution, TextQuality, text_quality
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
+from prompts import render_answer, render_published, render_user_text
 
 NEWS = (
     NewsItem(

@@ -1,0 +1,119 @@
+"""Starting `deepspeed` so that nothing it starts is lost: signals reach the ranks, and nobody stays behind.
+
+DeepSpeed's launcher does not pass signals on (DeepSpeed#4098). Everything that one start brings to life
+carries a word in its environment, by which it is found again, whoever its parent is by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from forecaster.processes import (
+    JOB,
+    ORPHAN_GRACE_S,
+    STOP_SIGNALS,
+    kill_all,
+    link_target,
+    open_files,
+    pids,
+    rank_processes,
+    send_signal,
+)
+
+_POLL_S = 0.2
+
+
+class StopSignals:
+    """Notes the first stop signal instead of dying of it, while the context lasts."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._former: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        for each in STOP_SIGNALS:
+            self._former[each] = signal.signal(each, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, former in self._former.items():
+            signal.signal(each, former)  # type: ignore[arg-type]
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not longer than until a signal comes."""
+        end_s = time.monotonic() + seconds
+        while self.received is None and (left_s := end_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _POLL_S))
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number)
+
+
+def supervise(command: Sequence[str], env: Mapping[str, str], signals: StopSignals, grace_s: float) -> int:
+    """Run a command in a session of its own, and end with no process of it left.
+
+    A stop signal is passed on to the ranks (or to the command, where it has none), which have `grace_s` to
+    save and leave. When the command itself is gone, they have `ORPHAN_GRACE_S`.
+
+    Returns:
+        The command's exit status, 128 + n when signal n ended it.
+    """
+    job = f"{os.getpid()}-{secrets.token_hex(8)}"
+    child = subprocess.Popen(command, env={**env, JOB: job}, start_new_session=True)
+    told: set[int] = set()
+    deadline_s: float | None = None
+    while child.poll() is None and (deadline_s is None or time.monotonic() < deadline_s):
+        signals.wait(_POLL_S)
+        if signals.received:
+            deadline_s = deadline_s or time.monotonic() + grace_s
+            ranks = tell_ranks(job, told)
+            if not ranks and not told:  # nothing is worth saving yet
+                send_signal(child.pid, signal.SIGTERM)
+            told |= ranks | {child.pid}
+            time.sleep(_POLL_S)
+    if child.poll() is not None:
+        _wait_for_ranks(job, told)
+    kill_all(job)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def tell_ranks(job: str, told: set[int]) -> set[int]:
+    """Send SIGTERM to the ranks of a job that were not told before; returns all of its ranks."""
+    ranks = set(rank_processes(job))
+    for pid in ranks - told:
+        send_signal(pid, signal.SIGTERM)
+    return ranks
+
+
+def remove_dead_build_locks(folder: Path) -> list[Path]:
+    """Remove the locks of torch's extension builds that no process of this machine holds.
+
+    A build that was killed leaves its lock behind, and the next start would wait for it without end.
+    """
+    locks = [*folder.glob("*/lock"), *folder.glob("*/*/lock")]
+    if not locks:
+        return []
+    held = {link_target(link) for pid in pids() for link in open_files(pid)}
+    dead = [lock for lock in locks if str(lock.resolve()) not in held]
+    for lock in dead:
+        with contextlib.suppress(OSError):  # another user's
+            lock.unlink()
+    return [lock for lock in dead if not lock.exists()]
+
+
+def _wait_for_ranks(job: str, told: set[int]) -> None:
+    """Ranks whose launcher died may be saving still; those that were not told are told now."""
+    end_s = time.monotonic() + ORPHAN_GRACE_S
+    while (ranks := tell_ranks(job, told)) and time.monotonic() < end_s:
+        told |= ranks
+        time.sleep(_POLL_S)

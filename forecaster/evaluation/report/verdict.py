@@ -1,0 +1,116 @@
+"""What the figures say of each model, in a sentence or two; nothing that they do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
+from forecaster.evaluation.report.tables import NO_INTERVAL, method_in_words, with_interval
+from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard, is_sure
+
+ACCURACY = "accuracy of all rows"
+"""Name of the choice that a verdict goes by."""
+
+Finding = Literal["skill in direction shown", "no skill shown", "nothing to score"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One model's."""
+
+    model: str
+    finding: Finding
+    """Of directions alone."""
+    reasons: str
+    """Sentences."""
+
+
+def verdicts(board: Scoreboard) -> tuple[Verdict, ...]:
+    """One for each model, in their order."""
+    return tuple(_verdict(model, board) for model in board.models)
+
+
+def best_in_words(board: Scoreboard) -> str:
+    """Which model is the most accurate, if that can be said; empty for one model."""
+    choice = next((choice for choice in board.choices if choice.figure == ACCURACY), None)
+    if choice is None:
+        return ""
+    lead = with_interval(choice.difference, 3)
+    if choice.best is None:
+        return (
+            f"No model is shown to be the most accurate: {choice.leader} is ahead of {choice.runner_up} by "
+            f"{lead}, which can be chance."
+        )
+    return f"{choice.best} is the most accurate: ahead of {choice.runner_up} by {lead}."
+
+
+def _verdict(model: ModelScorecard, board: Scoreboard) -> Verdict:
+    if model.skill.rows == 0:
+        return Verdict(model.name, "nothing to score", "No row has a known outcome.")
+    if model.valid_count == 0:
+        return Verdict(model.name, "nothing to score", f"None of its {model.rows} answers can be read.")
+    has_dates = any(row.week for row in board.rows)
+    pair = _against_constant(model, board.pairs)
+    constant = next(line for line in board.baselines if line.name == pair.second)
+    finding, reason = _of_direction(model, constant, pair, has_dates)
+    reasons = [
+        f"{model.valid_count} of {model.rows} answers can be read.",
+        reason,
+        _of_size(model, board.baselines),
+        _of_memory(model),
+    ]
+    return Verdict(model.name, finding, " ".join(filter(None, reasons)))
+
+
+def _against_constant(model: ModelScorecard, pairs: Sequence[Pair]) -> Pair:
+    """Always up or always down. The better of the two is right at least every second time, so that a model
+    above it is above a coin too."""
+    return next(p for p in pairs if p.first == model.name and p.second in (ALWAYS_UP, ALWAYS_DOWN))
+
+
+def _of_direction(
+    model: ModelScorecard, constant: Scorecard, pair: Pair, has_dates: bool
+) -> tuple[Finding, str]:
+    accuracy, lead = model.skill.accuracy_of_all_rows, pair.difference
+    against = f"{constant.name} ({constant.skill.accuracy_of_all_rows.value or 0.0:.3f})"
+    said = f"Its accuracy over all rows, {with_interval(accuracy, 3)},"
+    by = f"by {with_interval(lead, 3)}"
+    if is_sure(lead, model.skill.weeks):
+        return "skill in direction shown", f"{said} beats {against} {by}."
+    if lead.value is None or lead.value <= 0:
+        return "no skill shown", f"{said} does not beat {against}."
+    if lead.low is None:
+        why = method_in_words(lead.method, has_dates).removeprefix(NO_INTERVAL)
+        reason = f"{said} is above {against}, but there is no interval ({why}): this can be chance."
+        return "no skill shown", reason
+    return "no skill shown", f"{said} is above {against} {by}, which can be chance."
+
+
+def _of_size(model: ModelScorecard, baselines: Sequence[Scorecard]) -> str:
+    """Squared error against that of forecasting no move."""
+    mse = model.skill.mse
+    zero = next((line.skill.mse.value for line in baselines if line.name == ZERO), None)
+    if mse.value is None or zero is None:
+        return ""
+    said, against = f"Its MSE, {with_interval(mse, 2)},", f"that of forecasting no move ({zero:.2f})"
+    if mse.value >= zero:
+        return f"{said} is not below {against}."
+    if mse.high is None or mse.high >= zero:
+        return f"{said} is below {against}, but not beyond chance."
+    return f"{said} is below {against}, and so is its whole interval."
+
+
+def _of_memory(model: ModelScorecard) -> str:
+    """What of the test the model may have read about."""
+    if model.knowledge_cutoff is None:
+        return "Its knowledge cutoff is not known: it may have read what happened."
+    if model.maybe_remembered is None:
+        return ""
+    before = model.maybe_remembered.rows
+    share = "All" if model.not_remembered is None else f"{before} of {model.skill.rows}"
+    return (
+        f"{share} rows begin on or before its knowledge cutoff, {model.knowledge_cutoff}: it may have read "
+        "what happened."
+    )

@@ -1,0 +1,162 @@
+"""How long an optimizer step takes, predicted: operations, bytes read, bytes sent. Pure arithmetic.
+
+A model for choosing between settings, not a promise. It knows nothing of row lengths: every row is as long as
+`--max_length`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from forecaster.fit.memory import Layout, trainable_elements
+from forecaster.models.registry import ModelShape
+
+ACHIEVED_SHARE = 0.40
+"""Share of a GPU's peak that matrix products reach over a whole step. Published for LoRA on an 8B: 41 % on an
+H100 (NeMo AutoModel), about 32 % on an A100 (transformers with FlashAttention 2)."""
+LAYER_OVERHEAD_S = 0.5e-3
+"""Starting the kernels of one layer in one pass, adapters included (about 50 at 10 microseconds): assumed."""
+ZERO3_LAYER_OVERHEAD_S = 1.5e-3
+"""Gathering and freeing one layer's tensors in one pass, besides their bytes: DeepSpeed's hooks are Python,
+some twenty a layer with adapters: assumed."""
+CPU_ADAM_ELEMENTS_PER_S = 1e9
+"""Parameters that AdamW on a CPU updates in a second (28 bytes each of about 30 GB/s): assumed."""
+HIDDEN_SHARE = 0.5
+"""Share of ZeRO's traffic during a backward pass that costs no time, at best all computing: assumed."""
+GPUS_PER_MACHINE = 8
+NETWORK_BYTES_PER_S = 25e9
+"""For each GPU between machines: 200 Gbit/s, as in NVIDIA's DGX A100. Rented clusters often have less."""
+
+
+@dataclass(frozen=True)
+class GpuSpeed:
+    """What a GPU can do at best."""
+
+    flops_16bit: float
+    """Dense tensor-core operations a second with fp32 accumulation."""
+    flops_fp32: float
+    memory_bytes_per_s: float
+    link_bytes_per_s: float
+    """One way between two GPUs of a machine: NVLink, else PCIe."""
+    host_link_bytes_per_s: float
+    """One way to CPU memory."""
+
+
+# From NVIDIA's data sheets: T4 (2019), V100 (2020), L4, A10, A100, H100, H200; GeForce from the whitepapers
+# of the Ampere GA102 and Ada architectures. Where a sheet gives a figure with sparsity, half of it. PCIe at
+# 80 %.
+_PCIE3, _PCIE4, _PCIE5 = 12.5e9, 25e9, 50e9
+SPEEDS = {
+    "T4": GpuSpeed(65e12, 8.1e12, 320e9, _PCIE3, _PCIE3),
+    "V100": GpuSpeed(125e12, 15.7e12, 900e9, 150e9, _PCIE3),
+    "L40": GpuSpeed(181e12, 90e12, 864e9, _PCIE4, _PCIE4),
+    "L4": GpuSpeed(121e12, 30e12, 300e9, _PCIE4, _PCIE4),
+    "A100": GpuSpeed(312e12, 19.5e12, 1555e9, 300e9, _PCIE4),
+    "A10": GpuSpeed(125e12, 31e12, 600e9, _PCIE4, _PCIE4),
+    "3090": GpuSpeed(71e12, 35.6e12, 936e9, _PCIE4, _PCIE4),
+    "4090": GpuSpeed(165e12, 82.6e12, 1008e9, _PCIE4, _PCIE4),
+    "H100": GpuSpeed(989e12, 67e12, 3350e9, 450e9, _PCIE5),
+    "H200": GpuSpeed(989e12, 67e12, 4800e9, 450e9, _PCIE5),
+}
+"""By what a GPU's name holds, no digit behind it: an RTX A1000 is no A100."""
+UNKNOWN = GpuSpeed(100e12, 20e12, 600e9, _PCIE4, _PCIE4)
+"""A GPU of which only the size is known: between a T4 and an A100."""
+
+
+def speed_of(gpu_name: str) -> GpuSpeed:
+    return next((speed for part, speed in SPEEDS.items() if re.search(rf"{part}(?!\d)", gpu_name)), UNKNOWN)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one optimizer step on each rank."""
+
+    compute_s: float
+    communication_s: float
+    """What is left of it beside computing."""
+    offload_s: float
+    """Copies to and from CPU memory, and AdamW there."""
+
+    @property
+    def total_s(self) -> float:
+        return self.compute_s + self.communication_s + self.offload_s
+
+
+def step_time(shape: ModelShape, layout: Layout, accumulation: int, speed: GpuSpeed) -> StepTime:
+    """Seconds of an optimizer step of `accumulation` micro steps on each rank."""
+    compute_s = accumulation * micro_step_s(shape, layout, speed)
+    hidden, exposed = bytes_on_the_wire(shape, layout, accumulation)
+    link = speed.link_bytes_per_s
+    if layout.ranks > GPUS_PER_MACHINE:  # a ring is as fast as its slowest part
+        link = min(link, NETWORK_BYTES_PER_S)
+    beside_s = min(HIDDEN_SHARE * hidden / link, compute_s)
+    communication_s = hidden / link - beside_s + exposed / link
+    return StepTime(compute_s, communication_s, _offload_s(shape, layout, accumulation, speed))
+
+
+def forward_passes(layout: Layout) -> tuple[float, float]:
+    """How often a step computes with the weights, counted in forward passes: of the layers, of the head.
+
+    Forward, and backward to the inputs; trained weights cost another backward. Checkpointing repeats the
+    layers' forward. DoRA computes the frozen product twice when there is dropout.
+    """
+    backward = 2.0 if layout.tuner == "full" else 1.0
+    forward = 2.0 if layout.tuner == "dora" and layout.lora_dropout > 0 else 1.0
+    layers = forward * (2.0 if layout.checkpointing else 1.0) + backward
+    return layers, 1.0 + backward
+
+
+def flops_per_token(shape: ModelShape, layout: Layout) -> float:
+    """4 N without checkpointing, 6 N with it (N: weights of the layers), the head on tokens with a loss, and
+    causal attention, whose backward costs 2.5 forwards (Dao 2023)."""
+    layers, head = forward_passes(layout)
+    attention = 2.0 * layout.length * shape.heads * shape.head_dim * shape.layers
+    attention *= (2.0 if layout.checkpointing else 1.0) + 2.5
+    head_weights = shape.vocab_size * shape.hidden_size * layout.logits_share
+    return 2.0 * (layers * shape.linear_parameters + head * head_weights) + attention
+
+
+def micro_step_s(shape: ModelShape, layout: Layout, speed: GpuSpeed) -> float:
+    """Seconds of one micro step: computing, or reading the weights where that takes longer; unpacking 4-bit
+    weights for each product; and starting kernels."""
+    passes, _ = forward_passes(layout)
+    peak = speed.flops_fp32 if layout.precision == "fp32" else speed.flops_16bit
+    compute_s = layout.tokens * flops_per_token(shape, layout) / (ACHIEVED_SHARE * peak)
+    read_s = passes * layout.bytes_each * shape.linear_parameters / speed.memory_bytes_per_s
+    # Read half a byte, write two.
+    unpack_s = passes * 2.5 * shape.linear_parameters / speed.memory_bytes_per_s if layout.four_bit else 0.0
+    layer_s = LAYER_OVERHEAD_S + (ZERO3_LAYER_OVERHEAD_S if layout.zero_stage == 3 else 0.0)
+    return max(compute_s, read_s) + unpack_s + passes * shape.layers * layer_s
+
+
+def bytes_on_the_wire(shape: ModelShape, layout: Layout, accumulation: int) -> tuple[float, float]:
+    """Bytes that each rank sends in an optimizer step: while it computes, and while it waits.
+
+    A ring passes (R - 1) / R of a buffer for a reduce-scatter or an all-gather. Stage 0 does both with the
+    gradients, once, at the end. Stages 1 and 2 gather the updated weights at the end; stage 1 scatters
+    gradients once, stage 2 in every micro step. Stage 3 also gathers all weights for the forward pass of
+    every micro step, and again for the backward.
+    """
+    if layout.ranks == 1:
+        return 0.0, 0.0
+    share = (layout.ranks - 1) / layout.ranks
+    trained = share * layout.bytes_each * trainable_elements(shape, layout)
+    if layout.zero_stage == 0:
+        return 0.0, 2 * trained
+    if layout.zero_stage == 1:
+        return trained, trained
+    if layout.zero_stage == 2:
+        return accumulation * trained, trained
+    weights = share * layout.bytes_each * shape.parameters
+    return accumulation * (2 * weights + trained), 0.0
+
+
+def _offload_s(shape: ModelShape, layout: Layout, accumulation: int, speed: GpuSpeed) -> float:
+    if not layout.offload:
+        return 0.0
+    own = trainable_elements(shape, layout) / layout.ranks
+    copied = 2.0 * layout.bytes_each * own
+    if layout.zero_stage == 3:
+        copied += accumulation * 2.0 * layout.bytes_each * shape.parameters / layout.ranks
+    return copied / speed.host_link_bytes_per_s + own / CPU_ADAM_ELEMENTS_PER_S

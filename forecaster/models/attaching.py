@@ -1,0 +1,150 @@
+"""Making a model trainable, and checking what a training saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from forecaster.errors import AdapterNotTrainedError
+from forecaster.models.tuner import Tuner
+from forecaster.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, MODEL_WEIGHTS
+
+
+def attach(
+    model: PreTrainedModel,
+    tuner: Tuner,
+    *,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    target_modules: Sequence[str],
+    gradient_checkpointing: bool = False,
+) -> PreTrainedModel | PeftModel:
+    """Make a model trainable: all of it, or factors on every linear layer of `target_modules` over a frozen
+    base.
+
+    qlora is lora here: what differs is how the base was loaded. The arguments of LoRA mean nothing to `full`.
+    """
+    model.config.use_cache = False
+    if tuner == "full":
+        return model.requires_grad_(True)
+    if gradient_checkpointing:
+        # Without this, no input of a checkpointed layer needs a gradient, and the adapters inside get none.
+        model.enable_input_require_grads()
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(target_modules),
+        bias="none",
+        use_dora=tuner == "dora",
+        use_rslora=tuner == "rslora",
+    )
+    # PEFT makes 16-bit factors fp32. DeepSpeed casts them back and keeps fp32 copies, but not under ZeRO-3:
+    # their fp32 would be taken for the precision of the run, and fp16 left without loss scaling.
+    return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+
+
+def count_parameters(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
+    """Trainable parameters, and all; weights that ZeRO-3 has divided, or that are in 4 bit, count whole."""
+    if isinstance(model, PeftModel):
+        return model.get_nb_trainable_parameters()
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def sort_adapter_config(folder: Path) -> None:
+    """Rewrite adapter_config.json in sorted order: PEFT writes `target_modules` in the order of a set.
+
+    A fully fine-tuned model has none.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.exists():
+        return
+    config = json.loads(path.read_text())
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def check_trained(folder: Path) -> int:
+    """Check that a saved adapter has no empty tensor, no non-finite one, and LoRA-B factors that moved from
+    zero.
+
+    Returns:
+        The number of tensors.
+
+    Raises:
+        AdapterNotTrainedError: naming the first bad tensor.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    if not path.exists():
+        raise AdapterNotTrainedError(str(folder), ADAPTER_WEIGHTS, "is missing")
+    names, any_b_moved = 0, False
+    for name, tensor in _sound_tensors([path]):
+        names += 1
+        any_b_moved = any_b_moved or ("lora_B" in name and bool(tensor.any()))
+    if not names:
+        raise AdapterNotTrainedError(str(folder), ADAPTER_WEIGHTS, "holds no tensors")
+    if not any_b_moved:
+        raise AdapterNotTrainedError(str(folder), "every LoRA-B factor", "is still zero, as before training")
+    return names
+
+
+def check_fully_trained(folder: Path, base: str) -> int:
+    """Check that a saved model has no empty tensor, no non-finite one, and other weights than its base.
+
+    Args:
+        base: folder or hub id. Where it has no safetensors files there is nothing to compare with.
+
+    Returns:
+        The number of tensors.
+
+    Raises:
+        AdapterNotTrainedError: naming the first bad tensor.
+    """
+    base_of: dict[str, Path] = {}
+    for path in _weight_files(base):
+        with safe_open(path, framework="pt") as tensors:
+            base_of |= dict.fromkeys(tensors.keys(), path)
+    names, any_moved = 0, not base_of
+    for name, tensor in _sound_tensors(_weight_files(str(folder))):
+        names += 1
+        if not any_moved and name in base_of:
+            with safe_open(base_of[name], framework="pt") as tensors:
+                any_moved = not torch.equal(tensor, tensors.get_tensor(name).to(tensor.dtype))
+    if not names:
+        raise AdapterNotTrainedError(str(folder), MODEL_WEIGHTS, "is missing")
+    if not any_moved:
+        raise AdapterNotTrainedError(str(folder), "every weight", f"is still that of {base}")
+    return names
+
+
+def _weight_files(location: str) -> list[Path]:
+    """The safetensors files of a folder, or of a hub model in the cache."""
+    cached = None if Path(location).is_dir() else try_to_load_from_cache(location, MODEL_CONFIG)
+    folder = Path(cached).parent if isinstance(cached, str) else Path(location)
+    return sorted(folder.glob("model*.safetensors"))
+
+
+def _sound_tensors(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each tensor with its name; raises AdapterNotTrainedError at one that is empty or not finite."""
+    for path in paths:
+        with safe_open(path, framework="pt") as tensors:
+            names = list(tensors.keys())
+            for name in names:
+                tensor = tensors.get_tensor(name)
+                if tensor.numel() == 0:
+                    raise AdapterNotTrainedError(str(path.parent), name, "is empty")
+                if not torch.isfinite(tensor).all():
+                    raise AdapterNotTrainedError(str(path.parent), name, "holds NaN or infinite values")
+                yield name, tensor

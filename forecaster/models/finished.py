@@ -1,0 +1,154 @@
+"""A finished training run, as its folder describes it. Loads no weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import sha256_of
+from forecaster.models import registry
+from forecaster.models.tuner import TUNERS, Tuner
+from forecaster.run_folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    DATASET_FILE,
+    LOG_HISTORY,
+    MODEL_CONFIG,
+    MODEL_INDEX,
+    MODEL_WEIGHTS,
+    RUN_CONFIG,
+)
+
+_NEEDED_FLAGS = ("dataset", "max_length", "max_new_tokens", "lora_r", "run_name", "trust_remote_code")
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """An adapter or a fully fine-tuned model, and what its training recorded."""
+
+    folder: Path
+    base: registry.BaseModel
+    record: Mapping[str, Any]
+    """run_config.json: flags, what they resolved to, versions."""
+    dataset_record: Mapping[str, Any]
+
+    @property
+    def flags(self) -> Mapping[str, Any]:
+        flags: Mapping[str, Any] = self.record["flags"]
+        return flags
+
+    @property
+    def resolved(self) -> Mapping[str, Any]:
+        resolved: Mapping[str, Any] = self.record["resolved"]
+        return resolved
+
+    @property
+    def tuner(self) -> Tuner:
+        """LoRA where an older training did not write it down."""
+        return _tuner_of(self.record)
+
+    @property
+    def lora_rank(self) -> int | None:
+        """None for a fully fine-tuned model."""
+        return None if self.tuner == "full" else int(self.flags["lora_r"])
+
+    @property
+    def trained_until(self) -> date | None:
+        """Last day of the training weeks; None where an older training did not write it down."""
+        day = self.dataset_record.get("trained_until")
+        return date.fromisoformat(day) if day else None
+
+    @property
+    def log_history(self) -> Path:
+        return self.folder / LOG_HISTORY
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a run or checkpoint is an adapter; else it is a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def trained_weights(folder: Path) -> list[Path]:
+    """The files with what was trained: the adapter's, or the whole model's; of a run or of a checkpoint."""
+    if holds_adapter(folder):
+        return [folder / ADAPTER_WEIGHTS]
+    if not (folder / MODEL_INDEX).is_file():
+        return [folder / MODEL_WEIGHTS]
+    shards = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    return [folder / name for name in sorted(set(shards))]
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of what was trained; of several files, that of their hashes in order of name."""
+    digests = [sha256_of(path) for path in trained_weights(folder)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def read_finished(folder: Path) -> FinishedRun:
+    """Raises ConfigurationError when the folder is not a finished run with its chat template."""
+    names = (RUN_CONFIG, DATASET_FILE, LOG_HISTORY)
+    missing = [name for name in names if not (folder / name).is_file()]
+    missing += _missing_weights(folder)
+    if folder.is_dir() and not missing and not _has_template(folder):
+        missing = [_TEMPLATES[0]]
+    if missing:
+        found = f"{folder} lacks {', '.join(missing)}." if folder.is_dir() else f"{folder} is no folder."
+        raise ConfigurationError(
+            [Problem("--adapter", found, "Give the output folder of a training that has ended.")]
+        )
+    try:
+        record, data, _ = [json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3]]
+        base = registry.resolve(record["resolved"]["base_model"])
+        if _tuner_of(record) not in TUNERS:
+            raise ValueError("no such tuner")
+        _ = record["resolved"]["precision"], record["resolved"]["quantization"], data["fingerprint_sha256"]
+        if not (isinstance(record["flags"], dict) and isinstance(data["training_labels"], dict)):
+            raise TypeError("no JSON object")
+        _ = [record["flags"][name] for name in _NEEDED_FLAGS]
+        date.fromisoformat(data.get("trained_until", "2000-01-01"))
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        found = f"{folder} holds a damaged {', '.join(names[:3])} ({type(error).__name__})."
+        way_out = "Take a whole copy, or train again."
+        raise ConfigurationError([Problem("--adapter", found, way_out)]) from error
+    if isinstance(base, Problem):
+        raise ConfigurationError([base])
+    return FinishedRun(folder, base, record, data)
+
+
+def _tuner_of(record: Mapping[str, Any]) -> Tuner:
+    tuner: Tuner = record["resolved"].get("tuner", "lora")
+    return tuner
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    """Names of files that the folder lacks of an adapter, or of a whole model."""
+    try:
+        record = json.loads((folder / RUN_CONFIG).read_text(encoding="utf-8"))
+        is_full = _tuner_of(record) == "full"
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+        is_full = False  # a damaged record is told by itself
+    if not is_full:
+        return [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
+    missing = [] if (folder / MODEL_CONFIG).is_file() else [MODEL_CONFIG]
+    try:
+        return missing + [path.name for path in trained_weights(folder) if not path.is_file()]
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+        return [*missing, f"a readable {MODEL_INDEX}"]
+
+
+def _has_template(folder: Path) -> bool:
+    """Saved beside the tokenizer, or inside its configuration."""
+    if any((folder / name).is_file() for name in _TEMPLATES):
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))

@@ -1,0 +1,10 @@
+"""In which numbers weights are held and computed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Quantization = Literal["none", "4bit"]
+AttentionName = Literal["sdpa", "sdpa_repeated", "flash_attention_2"]
+"""`sdpa_repeated` is this project's (see loading.py): SDPA with the shared key and value heads repeated."""

@@ -1,0 +1,337 @@
+"""Fine-tuning proper: from a resolved run to a checked adapter folder. Everything heavy is imported here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import datasets
+import deepspeed
+import torch
+import torch.distributed as dist
+from peft import PeftModel
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
+from trl import SFTConfig
+
+from forecaster.errors import ConfigurationError, Problem, RunOutOfMemoryError
+from forecaster.fit.attention import Attention, choose_attention
+from forecaster.fit.planner import out_of_memory_message
+from forecaster.models import attaching, loading
+from forecaster.processes import unlink_shared_buffers
+from forecaster.run_folder import (
+    DATASET_FILE,
+    DS_CONFIG,
+    LOG_HISTORY,
+    ROW_ORDER_FOLDER,
+    RUN_CONFIG,
+    TRAINER_STATE,
+)
+from forecaster.training.callbacks import EvaluatedPart, ProgressLines
+from forecaster.training.run import Run
+from forecaster.training.survival.checkpoints import newest_complete
+from forecaster.training.survival.durable import DurableTrainer
+from forecaster.training.survival.stopping import StopWatch
+from forecaster.training.tokenising import RowReport, tokenise
+from forecaster.training.train_config import as_flags, resolve_scheduler
+from forecaster.training.trainer import ForecasterTrainer, RowCollator, peak_memory_bytes
+
+LONGEST_TOKENISING = timedelta(hours=12)
+FEWEST_MEASURED_ROWS = 4
+"""Rows of a batch that is only measured, at least: without a backward pass these need less memory than one
+row does in training with checkpointing."""
+
+
+def sft_config(run: Run) -> SFTConfig:
+    """Our flags as TRL's; creating it joins the process group when a launcher started us."""
+    config, choice = run.config, run.choice
+    save_strategy = "epoch" if config.evaluation_strategy == "no" else config.evaluation_strategy
+    every = int(config.eval_steps) if config.eval_steps >= 1 else config.eval_steps
+    args = SFTConfig(
+        output_dir=str(run.output_dir),
+        run_name=config.run_name,
+        seed=config.seed,
+        use_cpu=not run.gpus,
+        fp16=choice.precision == "fp16",
+        bf16=choice.precision == "bf16",
+        deepspeed=str(choice.ds_config) if choice.ds_config else None,
+        activation_checkpointing=choice.gradient_checkpointing,
+        per_device_train_batch_size=run.micro_batch_size,
+        per_device_eval_batch_size=max(run.micro_batch_size, FEWEST_MEASURED_ROWS),
+        gradient_accumulation_steps=choice.gradient_accumulation_steps or config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps,
+        warmup_steps=config.warmup_ratio,
+        lr_scheduler_type=resolve_scheduler(config).name,
+        logging_steps=config.log_interval,
+        eval_strategy=config.evaluation_strategy,
+        eval_steps=every if config.evaluation_strategy == "steps" else None,
+        save_strategy=save_strategy,
+        save_steps=every,
+        save_total_limit=config.save_total_limit,
+        dataloader_num_workers=config.num_workers,
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        disable_tqdm=True,
+        logging_nan_inf_filter=False,
+        report_to=[] if config.report_to == "none" else [config.report_to],
+    )
+    if choice.ds_config:
+        # The Trainer opens torch's process group only. ZeRO-3 asks DeepSpeed's own for the number of ranks
+        # while the model loads, and would count one.
+        deepspeed.init_distributed(auto_mpi_discovery=False)
+        if not run.gpus:
+            dist.barrier()  # every rank has opened the others' buffers
+            unlink_shared_buffers()
+    return args
+
+
+def agree_on_output_dir(args: SFTConfig, output_dir: Path, resume_from: Path | None) -> Path:
+    """Rank 0's folder for all: the default name holds the time, which ranks read a moment apart.
+
+    Raises:
+        ConfigurationError: on all ranks, where one would start from another checkpoint than the others.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return output_dir
+    shared = [str(output_dir)]
+    dist.broadcast_object_list(shared, src=0)
+    starts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(starts, resume_from.name if resume_from else "no checkpoint")
+    if len(set(starts)) > 1:
+        found = f"machines see different things to go on from: {', '.join(sorted(set(starts)))}."
+        way_out = "--output_dir has to be on a disk that all of them share."
+        raise ConfigurationError([Problem("--resume", found, way_out)])
+    args.output_dir = shared[0]
+    return Path(shared[0])
+
+
+def tokenise_parts(
+    args: SFTConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, **parts: datasets.Dataset
+) -> dict[str, tuple[datasets.Dataset, RowReport]]:
+    """Tokenise each part on the first rank of each machine; the others then read its cache.
+
+    The others wait in a group of their own: a million rows take longer than `ddp_timeout`, after which a wait
+    in the default group ends the run.
+    """
+
+    def tokenised() -> dict[str, tuple[datasets.Dataset, RowReport]]:
+        return {name: tokenise(rows, tokenizer, max_length) for name, rows in parts.items()}
+
+    if not dist.is_initialized():
+        return tokenised()
+    patient = dist.new_group(timeout=LONGEST_TOKENISING)
+    done = tokenised() if args.local_process_index == 0 else None
+    dist.barrier(patient)
+    done = done or tokenised()
+    dist.destroy_process_group(patient)
+    return done
+
+
+def attention_of(run: Run) -> Attention:
+    """The attention kernels of this run on this machine."""
+    installed = importlib.util.find_spec("flash_attn") is not None
+    return choose_attention(run.gpus, run.choice.precision, installed)
+
+
+def build_model(run: Run) -> PreTrainedModel | PeftModel:
+    """Base model, trainable in the run's way. Call it after `sft_config`, which tells transformers about
+    ZeRO-3."""
+    config, choice = run.config, run.choice
+    # LoRA's factors start at random: the same on every rank and in every run of this seed.
+    set_seed(config.seed)
+    # A quantised model cannot be moved later: it is put on its GPU while it loads.
+    device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.gpus else None
+    # DeepSpeed keeps fp32 copies of weights that train in 16 bit. Without it nobody does, and most updates
+    # are smaller than 16 bit can add to a weight: the weights are fp32 then, and computing is autocast.
+    whole = run.tuner == "full" and choice.ds_config is None
+    precision = "fp32" if whole else choice.precision
+    base = loading.load_base(
+        run.model.location,
+        precision,
+        choice.quantization,
+        config.trust_remote_code,
+        device_map,
+        attention_of(run).implementation,
+    )
+    return attaching.attach(
+        base,
+        run.tuner,
+        rank=config.lora_r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=config.target_module_names,
+        gradient_checkpointing=choice.gradient_checkpointing,
+    )
+
+
+def make_trainer(
+    run: Run,
+    args: SFTConfig,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: datasets.Dataset,
+    evaluated_rows: datasets.Dataset,
+    evaluated: EvaluatedPart,
+    watch: StopWatch,
+    rows_per_group: int,
+) -> DurableTrainer:
+    """The trainer of a run; `evaluated` says which part the `evaluated_rows` are."""
+    trainer = DurableTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_rows,
+        eval_dataset=evaluated_rows,
+        processing_class=tokenizer,
+        data_collator=RowCollator(tokenizer.pad_token_id, attention_of(run).padding_free),
+        callbacks=[ProgressLines(evaluated)],
+        rows_per_group=rows_per_group,
+        row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",
+        watch=watch,
+        keep_best=run.config.keep_best,
+        max_skipped_steps=run.config.max_skipped_steps,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def run_training(run: Run, trainer: ForecasterTrainer) -> TrainOutput:
+    """Train to the end.
+
+    Raises:
+        RunOutOfMemoryError: with the setting to go on with.
+    """
+    try:
+        return trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+    except torch.OutOfMemoryError as error:
+        smallest = min((gpu.memory_bytes for gpu in run.gpus), default=None)
+        saved, _ = newest_complete(run.output_dir)
+        message = out_of_memory_message(run.choice.plan, peak_memory_bytes(), smallest, saved is not None)
+        raise RunOutOfMemoryError(message) from error
+
+
+def save_run(
+    run: Run,
+    trainer: ForecasterTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    record: Mapping[str, Any],
+    dataset_record: Mapping[str, Any],
+    model_card: str,
+) -> int:
+    """Save adapter or model, tokenizer, template, logs and records into the output folder, then check what
+    was trained.
+
+    All ranks take part, because ZeRO-3 gathers the weights on save; rank 0 writes.
+
+    Returns:
+        Tensors in the adapter or model.
+    """
+    if run.tuner == "full":
+        # It was switched off for training; who loads this model generates with it.
+        trainer.model.config.use_cache = True
+    trainer.save_model(str(run.output_dir))
+    if not trainer.is_world_process_zero():
+        return 0
+    folder = run.output_dir
+    attaching.sort_adapter_config(folder)
+    tokenizer.save_pretrained(folder)
+    trainer.state.save_to_json(str(folder / TRAINER_STATE))
+    write_json(folder / DATASET_FILE, dataset_record)
+    write_json(folder / RUN_CONFIG, record)
+    if run.choice.ds_config:
+        # As it ran: the Trainer has put its values where the file says "auto".
+        write_json(folder / DS_CONFIG, trainer.args.hf_deepspeed_config.config)
+    (folder / "README.md").write_text(model_card, encoding="utf-8")
+    if run.tuner == "full":
+        tensors = attaching.check_fully_trained(folder, run.model.location)
+    else:
+        tensors = attaching.check_trained(folder)
+    # Last: a run with this file has ended.
+    write_json(folder / LOG_HISTORY, trainer.state.log_history)
+    return tensors
+
+
+def run_record(
+    run: Run, template: str, effective_batch: int, versions: Mapping[str, str], rows_per_group: int
+) -> dict[str, Any]:
+    """What run_config.json holds: flags, what they resolved to, and what ran."""
+    # A relative folder would mean another one to a benchmark that is started elsewhere.
+    location = str(Path(run.model.location).resolve()) if run.model.is_local else run.model.location
+    return {
+        "flags": as_flags(run.config),
+        "resolved": {
+            "base_model": location,
+            "chat_template": template,
+            "tuner": run.tuner,
+            "precision": run.choice.precision,
+            "quantization": run.choice.quantization,
+            "gradient_checkpointing": run.choice.gradient_checkpointing,
+            "ds_config": run.choice.ds_config.name if run.choice.ds_config else None,
+            "scheduler": resolve_scheduler(run.config).name,
+            "rows_per_optimizer_step": effective_batch,
+            "micro_batch_size": run.micro_batch_size,
+            "rows_per_group": rows_per_group,
+            "reasons": [*run.choice.reasons, attention_of(run).reason],
+            "planned_bytes_per_gpu": planned.bytes.parts() | {"total": planned.bytes.total}
+            if (planned := run.choice.plan and run.choice.plan.chosen)
+            else None,
+        },
+        "versions": dict(versions),
+    }
+
+
+def final_test_loss(
+    trainer: ForecasterTrainer, test_rows: datasets.Dataset, evaluated: EvaluatedPart
+) -> float:
+    """Test loss after the last step. All ranks.
+
+    It is logged as `test_loss` beside a validation part, whose loss is the `eval_loss`. Otherwise the
+    `eval_loss` is the test rows', and it is computed only when the run did not end with an evaluation.
+    """
+    if evaluated == "validation":
+        return float(trainer.evaluate(test_rows, metric_key_prefix="test")["test_loss"])
+    last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
+    if last and last["step"] == trainer.state.global_step:
+        return float(last["eval_loss"])
+    return float(trainer.evaluate()["eval_loss"])
+
+
+def dataset_record(
+    fingerprint: str,
+    counts: Any,
+    training_labels: Iterable[str],
+    reports: Mapping[str, RowReport],
+    recipe: Mapping[str, Any] | None,
+    trained_until: str,
+) -> dict[str, Any]:
+    """What dataset.json holds: which rows, what became of them, what the majority baseline needs, how the
+    prompts were made where that is known, and the last day of the training weeks."""
+    record = {
+        "trained_until": trained_until,
+        "training_labels": dict(Counter(training_labels)),
+        "fingerprint_sha256": fingerprint,
+        "counts": asdict(counts),
+        "tokenised": {name: asdict(report) for name, report in reports.items()},
+    }
+    return record if recipe is None else record | {"recipe": dict(recipe)}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file whole or not at all: a kill leaves the former one."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)

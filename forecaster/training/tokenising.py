@@ -1,0 +1,114 @@
+"""Dataset rows to tokenised rows: labels on the answer and its end token only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from forecaster.models.templates import prompt_and_answer_ids, prompt_ids
+from forecaster.records import Messages
+from forecaster.tasks.trimming import FittedPrompt, fit
+from prompts import news_item_spans, split_published, without_oldest_news
+
+IGNORED = -100
+"""Label id that the loss leaves out (torch's default `ignore_index`)."""
+_TRAINING_COLUMNS = ("input_ids", "labels", "row_id", "tokens")
+
+
+def tokenise_row(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, Any]:
+    """One training row: `input_ids` and `labels` (prompt ids replaced by -100), at most `max_length` long.
+
+    A row that does not fit even without news gets empty lists, and `tokens_needed` says what would do.
+    """
+    messages = split_published(row["prompt"])
+    prompt, answer = prompt_and_answer_ids(tokenizer, messages, row["answer"])
+    limit = max_length - len(answer)
+    # Most rows fit as they are: their prompt is not tokenised once more to count it.
+    whole = FittedPrompt(messages, 0) if len(prompt) <= limit else None
+    fitted = whole or fit(messages, limit, lambda m: len(prompt_ids(tokenizer, m)))
+    if fitted is None:
+        bare = Messages(
+            messages.system, without_oldest_news(messages.user, len(news_item_spans(messages.user)))
+        )
+        needed = len(prompt_ids(tokenizer, bare)) + len(answer)
+        nothing = {"input_ids": [], "labels": [], "news_dropped": 0, "tokens": 0, "answer_tokens": 0}
+        return nothing | {"tokens_needed": needed}
+    if fitted.news_dropped:
+        prompt = prompt_ids(tokenizer, fitted.messages)
+    return {
+        "input_ids": prompt + answer,
+        "labels": [IGNORED] * len(prompt) + answer,
+        "news_dropped": fitted.news_dropped,
+        "tokens": len(prompt) + len(answer),
+        "answer_tokens": len(answer),
+        "tokens_needed": len(prompt) + len(answer),
+    }
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """What tokenising did to the rows."""
+
+    rows: int
+    kept: int
+    trimmed: int
+    news_items_dropped: int
+    dropped_row_ids: tuple[str, ...]
+    tokens: int
+    answer_tokens: int
+    max_length: int
+    max_length_that_would_do: int
+    """Smallest max_length at which no row would be dropped."""
+
+    def summary(self, name: str) -> str:
+        text = (
+            f"{name}: {self.kept} of {self.rows} rows, {self.tokens:,} tokens "
+            f"({self.answer_tokens:,} of answers); "
+            f"{self.trimmed} rows lost {self.news_items_dropped} of their oldest news items, "
+            f"{len(self.dropped_row_ids)} rows dropped (longer than --max_length {self.max_length} without "
+            "any news)."
+        )
+        if len(self.dropped_row_ids) > 0.05 * self.rows:
+            text += (
+                f" WARNING: more than 5 % of the rows are dropped; "
+                f"--max_length {self.max_length_that_would_do} would keep them all."
+            )
+        return text
+
+
+def tokenise(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[datasets.Dataset, RowReport]:
+    """Tokenise all rows through the datasets cache; columns input_ids, labels, row_id and tokens."""
+    done = rows.map(
+        partial(tokenise_row, tokenizer=tokenizer, max_length=max_length),
+        remove_columns=[name for name in rows.column_names if name != "row_id"],
+        desc="Tokenising",
+    )
+    tokens, needed, news_dropped = (
+        list(done["tokens"]),
+        list(done["tokens_needed"]),
+        list(done["news_dropped"]),
+    )
+    too_long = [i for i, count in enumerate(tokens) if not count]
+    report = RowReport(
+        rows=len(done),
+        kept=len(done) - len(too_long),
+        trimmed=sum(1 for count in news_dropped if count),
+        news_items_dropped=sum(news_dropped),
+        dropped_row_ids=tuple(done.select(too_long)["row_id"]),
+        tokens=sum(tokens),
+        answer_tokens=sum(done["answer_tokens"]),
+        max_length=max_length,
+        max_length_that_would_do=max((needed[i] for i in too_long), default=max_length),
+    )
+    if too_long:
+        done = done.select([i for i, count in enumerate(tokens) if count])
+    return done.select_columns(list(_TRAINING_COLUMNS)), report

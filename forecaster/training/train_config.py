@@ -1,0 +1,445 @@
+"""The flags of a training run, their checks, and the record of what they resolved to. No torch in here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import math
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
+from transformers import HfArgumentParser
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.fit.gpus import GPU_SYNTAX, parse_gpus
+from forecaster.fit.hardware import Asked
+from forecaster.fit.memory import weight_bytes
+from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
+from forecaster.models.tuner import Tuner, parameter_counts
+from forecaster.settings import Settings
+from forecaster.training.survival import checkpoints
+
+OUTPUT_FOLDER = Path("finetuned_models")
+MIN_LENGTH = 16
+_SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every flag of train_lora.py; a YAML file given with --config may set the same names."""
+
+    base_model: str = field(metadata={"help": "Alias (llama3.1-8b, qwen2.5-1.5b, ...), hub id, or folder."})
+    dataset: str = field(
+        metadata={
+            "help": "Comma list of folders (save_to_disk), .jsonl or .parquet files, short names "
+            "(dow30-202305-202405) or hub ids; NAME*2 repeats its training rows."
+        }
+    )
+    config: str | None = _flag(None, "YAML file with any of these flags; flags on the command line win.")
+    run_name: str = _flag("forecaster", "Names the output folder and the W&B run.")
+    test_dataset: str | None = _flag(None, "Test rows from elsewhere; default: the test split of --dataset.")
+    validation_share: float = _flag(
+        0.0,
+        "Share of the training weeks, the latest, held out: --eval_steps then measures them, not the test.",
+    )
+    from_remote: bool = _flag(False, "Take hub ids and short names from the hub.")
+    max_length: int = _flag(4096, "Tokens of prompt and answer; longer rows lose their oldest news items.")
+    trust_remote_code: bool = _flag(False, "Run Python code that a model repository brings along.")
+
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = _flag("auto", "auto: by GPU; fp32 on CPU.")
+    quantization: Literal["auto", "none", "4bit"] = _flag(
+        "auto", "auto: 4bit when weights of the run's precision do not fit."
+    )
+    gradient_checkpointing: Literal["auto", "true", "false"] = _flag(
+        "auto",
+        "Recompute activations to save memory; auto: on a GPU, where nothing fits without, or what does is "
+        "slower.",
+    )
+    fit: Literal["auto", "off"] = _flag(
+        "auto",
+        "auto: of the settings that fit the GPU with the same rows per step, the fastest. off: as given.",
+    )
+    ds_config: str = _flag("auto", "Path, a name in ds_configs/, or auto: by GPU and number of ranks.")
+    local_rank: int = _flag(-1, "Set by the launcher.")
+    tuner: Tuner = _flag("lora", "How weights are tuned: lora, qlora, dora, rslora or full.")
+
+    lora_r: int = _flag(8, "LoRA rank.")
+    lora_alpha: int = _flag(16, "LoRA scale; updates are multiplied by alpha / r (rslora: sqrt(r)).")
+    lora_dropout: float = _flag(0.1, "Dropout before the LoRA factors.")
+    target_modules: str = _flag(",".join(ALL_PROJECTIONS), "Comma list of linear layers to adapt.")
+
+    batch_size: int = _flag(
+        1, "Rows per device and micro step; in a file, of this and the next only the product is kept."
+    )
+    gradient_accumulation_steps: int = _flag(16, "Micro steps per optimizer step.")
+    learning_rate: float = _flag(5e-5, "Peak learning rate.")
+    weight_decay: float = _flag(0.01, "AdamW weight decay.")
+    num_epochs: float = _flag(3.0, "Passes over the training rows.")
+    max_steps: int = _flag(-1, "Optimizer steps; overrides --num_epochs when positive.")
+    warmup_ratio: float = _flag(0.03, "Share of the steps with a linearly rising rate.")
+    scheduler: str = _flag("constant", f"One of {', '.join(_SCHEDULERS)}.")
+    seed: int = _flag(42, "Seeds shuffling, dropout and LoRA initialisation.")
+    num_workers: int = _flag(0, "Data loading processes per rank.")
+
+    evaluation_strategy: Literal["no", "steps", "epoch"] = _flag(
+        "steps", "When to compute the test (or validation) loss and save."
+    )
+    eval_steps: float = _flag(0.1, "With steps: a count, or a fraction of all steps.")
+    save_total_limit: int = _flag(2, "Newest checkpoints that stay; older ones go when the next is complete.")
+    keep_best: bool = _flag(False, "Also keep the checkpoint with the lowest loss on the evaluated rows.")
+    log_interval: int = _flag(10, "Optimizer steps between log lines.")
+    report_to: Literal["wandb", "none"] = _flag("wandb", "wandb: online with WANDB_API_KEY, else offline.")
+
+    output_dir: str | None = _flag(None, "Default: finetuned_models/<run_name>_<time>.")
+    grace_seconds: float = _flag(60.0, "Time to save and leave after SIGTERM, SIGINT or SIGUSR1.")
+    max_skipped_steps: int = _flag(
+        8, "More fp16 steps in a row than this, skipped because gradients overflowed, end the run."
+    )
+    resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
+    dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
+
+    plan: bool = _flag(False, "Print the memory and time that settings need, and the choice; start nothing.")
+
+    gpu: str | None = _flag(
+        None, f"With --plan or --dry_run: for this GPU ({GPU_SYNTAX}), not the machine's."
+    )
+
+    max_new_tokens: int = _flag(512, "For the benchmark: longest answer, in tokens.")
+
+    @property
+    def target_module_names(self) -> tuple[str, ...]:
+        return tuple(name for part in self.target_modules.split(",") if (name := part.strip()))
+
+
+def parse_flags(argv: Sequence[str]) -> TrainConfig:
+    """Flags from a command line, under them those of its --config file.
+
+    Raises:
+        ConfigurationError: an unknown flag; a YAML file that is missing or not a mapping of flags.
+        SystemExit: a value of the wrong type (status 2, by argparse).
+    """
+    parser = HfArgumentParser(TrainConfig, allow_abbrev=False)  # type: ignore[arg-type]
+    words = [*yaml_as_flags(_config_path(argv), flag_names(argv)), *argv]
+    if "plan" in flag_names(argv) and "dataset" not in flag_names(words):
+        words += ["--dataset", ""]  # a plan needs no rows
+    config, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if unknown:
+        raise ConfigurationError(
+            [_unknown_flag(word) for word in unknown if word.startswith("-")]
+            or [Problem(unknown[0], "belongs to no flag.", "Flags look like `--name value`.")]
+        )
+    return config
+
+
+def _unknown_flag(word: str) -> Problem:
+    names = [item.name for item in fields(TrainConfig)]
+    close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
+    return Problem(word, "is no flag.", f"Did you mean --{close[0]}?" if close else "See --help.")
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    path = None
+    for i, word in enumerate(argv):
+        if word.startswith("--config="):
+            path = word.removeprefix("--config=")
+        elif word == "--config" and i + 1 < len(argv):
+            path = argv[i + 1]
+    return path
+
+
+def flag_names(argv: Sequence[str]) -> set[str]:
+    """Names of the flags on a command line; argparse takes dashes for underscores."""
+    return {word.split("=", 1)[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+
+
+def yaml_as_flags(path: str | None, given: Collection[str] = ()) -> list[str]:
+    """A YAML mapping as command line words, so that files and flags are read by the same rules.
+
+    A file's test rows belong to its training rows: where `dataset` is among the flags `given`, they go.
+    """
+    if path is None:
+        return []
+    names = {item.name for item in fields(TrainConfig)}
+    try:
+        # The base loader leaves scalars as written: argparse then reads `no` as a strategy, 1e-5 as a number.
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            [Problem("--config", f"{path} cannot be read ({reason}).", "See configs/ for working files.")]
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--config",
+                    f"{path} is not a list of `name: value` lines.",
+                    "See configs/ for working files.",
+                )
+            ]
+        )
+    if unknown := sorted(set(map(str, content)) - names):
+        raise ConfigurationError(
+            [
+                Problem(
+                    "--config",
+                    f"{path} sets {', '.join(unknown)}.",
+                    f"Known names: {', '.join(sorted(names))}.",
+                )
+            ]
+        )
+    words = []
+    if "dataset" in given:
+        content.pop("test_dataset", None)
+    for name, value in content.items():
+        if value not in ("", "null", "~"):
+            flat = value if isinstance(value, list) else [value]
+            if not all(isinstance(item, str) for item in flat):
+                found = f"{path} nests values under {name}."
+                raise ConfigurationError([Problem("--config", found, "A value is one word or a flat list.")])
+            # One word, so that a value may begin with a dash.
+            words.append(f"--{name}={','.join(flat)}")
+    return words
+
+
+def find_value_problems(config: TrainConfig) -> list[Problem]:
+    """Values outside their range."""
+    problems = []
+
+    def need(holds: bool, flag: str, allowed: str) -> None:
+        if not holds:
+            problems.append(Problem(f"--{flag}", f"is {getattr(config, flag)!r}.", allowed))
+
+    at_least_one = ("batch_size", "gradient_accumulation_steps", "lora_r", "lora_alpha", "log_interval")
+    for flag in (*at_least_one, "save_total_limit"):
+        need(getattr(config, flag) >= 1, flag, "It has to be 1 or more.")
+    need(
+        0 <= config.validation_share < 0.5,
+        "validation_share",
+        "It is a share of the training weeks: 0 or more, and below 0.5.",
+    )
+    need(1 <= config.grace_seconds < math.inf, "grace_seconds", "It has to be 1 or more.")
+    need(config.max_skipped_steps >= 1, "max_skipped_steps", "It has to be 1 or more.")
+    need(
+        not (config.keep_best and config.evaluation_strategy == "no"),
+        "keep_best",
+        "Without evaluation, no checkpoint is the best: use --evaluation_strategy steps.",
+    )
+    need(config.max_length >= MIN_LENGTH, "max_length", f"It has to be {MIN_LENGTH} tokens or more.")
+    need(config.max_new_tokens >= 1, "max_new_tokens", "It has to be 1 or more.")
+    need(  # a plan is of the training alone
+        config.plan or config.max_new_tokens < config.max_length,
+        "max_new_tokens",
+        "It has to be below --max_length.",
+    )
+    need(0 < config.learning_rate < math.inf, "learning_rate", "It has to be above 0, for example 5e-5.")
+    need(0 <= config.weight_decay < math.inf, "weight_decay", "It has to be 0 or more.")
+    need(0 < config.num_epochs < math.inf, "num_epochs", "It has to be above 0.")
+    need(
+        config.max_steps == -1 or config.max_steps > 0,
+        "max_steps",
+        "Use a number of steps, or -1 for all epochs.",
+    )
+    need(0 <= config.lora_dropout < 1, "lora_dropout", "It has to be 0 or more and below 1.")
+    need(0 <= config.warmup_ratio < 1, "warmup_ratio", "It is a share of all steps: 0 or more, and below 1.")
+    need(0 <= config.seed < 2**32, "seed", "It has to be 0 or more, and below 2**32.")
+    need(config.num_workers >= 0, "num_workers", "It has to be 0 or more.")
+    need(config.eval_steps > 0, "eval_steps", "Use a count of steps (50) or a fraction of all (0.1).")
+    need(
+        config.eval_steps < 1 or float(config.eval_steps).is_integer(),
+        "eval_steps",
+        "A count of steps is a whole number.",
+    )
+    need(config.scheduler in _SCHEDULERS, "scheduler", f"Use one of {', '.join(_SCHEDULERS)}.")
+    need(config.gpu is None or parse_gpus(config.gpu) is not None, "gpu", f"Use one of {GPU_SYNTAX}.")
+    need(
+        config.gpu is None or config.dry_run or config.plan,
+        "gpu",
+        "It goes with --plan and --dry_run only; a run takes the machine's GPUs.",
+    )
+    need(
+        re.fullmatch(r"\w[\w.-]{0,99}", config.run_name) is not None,
+        "run_name",
+        "It names a folder: at most 100 letters, digits, dots, dashes and underscores.",
+    )
+    need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
+    return problems + find_tuner_problems(config)
+
+
+def find_tuner_problems(config: TrainConfig) -> list[Problem]:
+    """Ways to tune, and base weights that do not go with them."""
+    if config.tuner == "qlora" and config.quantization == "none":
+        found = "is qlora, which is LoRA over 4-bit base weights, but --quantization is none."
+        return [Problem("--tuner", found, "Use --tuner lora, or --quantization 4bit.")]
+    if config.tuner == "full" and config.quantization == "4bit":
+        found = "is full, but weights in 4 bit cannot be trained."
+        return [Problem("--tuner", found, "Use --tuner qlora, or leave --quantization out.")]
+    return []
+
+
+def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
+    """What --tuner leaves open of --quantization: qlora means 4-bit base weights, full means whole ones."""
+    if config.tuner == "qlora":
+        return "4bit"
+    return "none" if config.tuner == "full" else config.quantization
+
+
+def find_access_problems(model: BaseModel, settings: Settings) -> list[Problem]:
+    """A model that this user cannot download."""
+    if model.spec and model.spec.gated and not settings.hf_token and not is_cached(model.location):
+        return [
+            Problem(
+                "--base_model",
+                f"{model.location} is gated, and there is no HF_TOKEN.",
+                "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder.",
+            )
+        ]
+    return []
+
+
+def find_model_problems(config: TrainConfig, model: BaseModel) -> list[Problem]:
+    """What cannot work with this model, wherever it runs: no such layers, too long a context."""
+    problems = []
+    unknown = [name for name in config.target_module_names if name not in ALL_PROJECTIONS]
+    if model.shape and unknown:
+        problems.append(
+            Problem(
+                "--target_modules",
+                f"{', '.join(unknown)} can not be adapted in this model.",
+                f"It has {', '.join(ALL_PROJECTIONS)}.",
+            )
+        )
+    if model.context_length and config.max_length > model.context_length:
+        problems.append(
+            Problem(
+                "--max_length",
+                f"is {config.max_length}, but {config.base_model} reads {model.context_length} tokens.",
+                f"Use --max_length {model.context_length} or less.",
+            )
+        )
+    return problems
+
+
+def find_quantization_problems(quantization: str) -> list[Problem]:
+    if quantization == "4bit" and importlib.util.find_spec("bitsandbytes") is None:
+        return [
+            Problem(
+                "--quantization",
+                "4bit needs bitsandbytes, which is not installed.",
+                "Run `pip install -r requirements-gpu.txt`, or use --quantization none.",
+            )
+        ]
+    return []
+
+
+def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) -> list[Problem]:
+    """Too little disk for the checkpoints and what is trained, or for the download of a hub model.
+
+    A checkpoint holds the trained weights twice (as a model or adapter, and as DeepSpeed's), their fp32 copy
+    and two Adam moments: 16 bytes a parameter in 16 bit. One more than stay is written before the oldest
+    goes. What training leaves counts as another; a whole model has up to 4 bytes a parameter. Those that are
+    there already, of a run that goes on, are not needed again.
+    """
+    trainable = 0
+    if model.shape:
+        trainable, _ = parameter_counts(model.shape, config.tuner, config.lora_r, config.target_module_names)
+    result = 4 if config.tuner == "full" else 16
+    kept = config.save_total_limit
+    if config.evaluation_strategy == "steps" and 0 < config.eval_steps < 1:
+        kept = min(kept, math.ceil(1 / config.eval_steps))  # no more are made
+    present = sum(checkpoints.size_bytes(folder) for folder in checkpoints.folders(output_dir))
+    needed = max(trainable * (16 * (kept + 1) + result) - present, trainable * (16 + result))
+    problems = disk_problem("--output_dir", output_dir, 50_000_000 + needed)
+    if not model.is_local and model.shape and not is_cached(model.location):
+        problems += disk_problem("HF_HOME", Path(HF_HUB_CACHE), weight_bytes(model.shape, four_bit=False))
+    return problems
+
+
+def is_cached(hub_id: str) -> bool:
+    """Whether a hub model was downloaded before."""
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def disk_problem(where: str, folder: Path, needed_bytes: int) -> list[Problem]:
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free >= needed_bytes:
+        return []
+    return [
+        Problem(
+            where,
+            f"{folder} has {free / 1e9:.2f} GB free, and the run may need {needed_bytes / 1e9:.2f} GB.",
+            f"Free some space, or put {where} on a larger disk.",
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class SchedulerChoice:
+    """The scheduler as the Trainer names it, and a line when that differs from what was asked."""
+
+    name: str
+    note: str | None = None
+
+
+def resolve_scheduler(config: TrainConfig) -> SchedulerChoice:
+    if config.scheduler == "constant" and config.warmup_ratio > 0:
+        return SchedulerChoice(
+            "constant_with_warmup",
+            f"Scheduler: constant after a linear warm-up over {config.warmup_ratio:g} of the steps.",
+        )
+    return SchedulerChoice(config.scheduler)
+
+
+def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
+    """What the flags say about memory.
+
+    A value out of range, which `find_value_problems` reports, counts as the nearest one allowed, so that
+    what else would fail is reported together with it.
+
+    Args:
+        given: Names of the flags on the command line: a micro batch or accumulation among them is kept.
+    """
+    checkpointing = config.gradient_checkpointing
+    return Asked(
+        length=max(MIN_LENGTH, config.max_length),
+        batch_size=max(1, config.batch_size),
+        gradient_accumulation_steps=max(1, config.gradient_accumulation_steps),
+        division_is_fixed=not {"batch_size", "gradient_accumulation_steps"}.isdisjoint(given),
+        max_new_tokens=config.max_new_tokens,
+        fit=config.fit,
+        tuner=config.tuner,
+        lora_rank=max(1, config.lora_r),
+        targets=config.target_module_names,
+        lora_dropout=config.lora_dropout,
+        precision=config.precision,
+        quantization=asked_quantization(config),
+        gradient_checkpointing="auto" if checkpointing == "auto" else checkpointing == "true",
+        ds_config=config.ds_config,
+    )
+
+
+def as_flags(config: TrainConfig) -> dict[str, Any]:
+    """The flags as plain values, for logs and run_config.json."""
+    return asdict(config)

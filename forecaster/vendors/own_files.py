@@ -1,0 +1,601 @@
+"""News and prices that the user already has, as ledger calls.
+
+Files are read row by row, and only what was asked for is kept, so that a file may be larger than memory.
+Numbers keep the text of the file. Rows may stand in any order.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecaster.calls import Call, Request
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import sha256_of
+from indices import vendor_symbol
+
+FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
+"""A file with all of these is read as answers of Finnhub's company-news."""
+CUT_OFF_COUNTS = range(200, 261)
+"""A dump with so many articles of a symbol was probably cut off: one answer holds about 250 at most and drops
+the oldest, and dumps with advertising or repeats taken out hold a little fewer."""
+MOST_ROWS_OF_ONE_ANSWER = 261
+"""Of a symbol. Only a dump with no more than that is searched for strays."""
+STRAY_DISTANCE = timedelta(days=30)
+"""A gap this long in a dump of one answer sets strays, which are months or years older, apart from the asked
+days."""
+EARLIEST_ARTICLE = datetime(1990, 1, 1, tzinfo=UTC)
+LONGEST_SUMMARY_CHARACTERS = 2000
+"""Of a full text only the beginning is kept: it is about as long as Finnhub's longest summaries."""
+
+# In order of preference; names are compared in lower case, with "_" for a space.
+_NEWS_COLUMNS = {
+    "time": ("datetime", "published_at", "time", "date"),
+    "headline": ("headline", "title", "article_title"),
+    "symbol": ("symbol", "ticker", "stock_symbol", "related"),
+    "id": ("id",),
+    "source": ("source", "publisher"),
+    "url": ("url",),
+}
+_FULL_TEXT_COLUMNS = ("text", "article")
+# FNSPID has four extracts of the article's text, any of which may be empty, and the text itself.
+_SUMMARY_COLUMNS = (
+    "summary",
+    "textrank_summary",
+    "lexrank_summary",
+    "luhn_summary",
+    "lsa_summary",
+    *_FULL_TEXT_COLUMNS,
+)
+_NEWS_HELP = (
+    "A news file needs datetime, headline, source, url, summary (Finnhub; without a symbol or related column "
+    "its name begins with the ticker, as in AAPL_week1.csv), or Date, Article_title, Stock_symbol (FNSPID), "
+    "or one of date, datetime, published_at, time, one of headline, title, and one of symbol, ticker. Rename "
+    "the columns."
+)
+_TIME_HELP = "Times are unix seconds or ISO 8601, in UTC where no offset is given; a headline is needed too."
+_PRICE_HELP = (
+    "A price file needs a date column, and either one column per ticker (AAPL, or close_AAPL) of adjusted "
+    "closes, or the columns symbol (or ticker) and close, and if known adj_close (or adj close, adj._close, "
+    "adjclose, adjusted_close, in any case) and split (or stock_splits). Without an adjusted column, close "
+    "is taken as adjusted, and there must be no split column. Rename the columns."
+)
+_ADJUSTED_CLOSE = frozenset({"adjclose", "adjustedclose"})
+"""Without spaces, underscores and dots."""
+_FORMATS = (".csv", ".jsonl", ".parquet")
+_UNIX_SECONDS = re.compile(r"(\d{9,10})(?:\.\d*)?")
+_TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*")
+_MISSING = frozenset({"", "nan", "nat", "null", "none", "na", "n/a"})
+_MOST_PROBLEMS = 10
+_ROWS_AT_A_TIME = 5000
+_LONGEST_FIELD = 2**31 - 1
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a file gave, and what it did not."""
+
+    calls: list[Call]
+    """One per symbol, sorted by symbol."""
+    rows: int
+    """In the file, symbols that were not asked for included."""
+    skipped: dict[str, int]
+    """Rows left out, by reason; a row with several symbols counts for each. An "older stray" is in the
+    payload of its call, but outside the window and so out of use."""
+
+
+# --- news ---------------------------------------------------------------------------------------------------
+
+
+def read_news_file(
+    path: Path, symbols: Collection[str] | None = None, now: datetime | None = None
+) -> Imported:
+    """Articles of a file as `news-file` calls, oldest article first.
+
+    Times without an offset are UTC. A written time of exactly midnight, or a date alone, only names a day:
+    such an article counts as published at the end of that day, 23:59:59.
+
+    A call's window runs from the day of the oldest article to the day of the newest. In a Finnhub dump with
+    no more of a symbol than one answer (`MOST_ROWS_OF_ONE_ANSWER`), it starts after the last gap of
+    `STRAY_DISTANCE` or more, because such answers hold strays that are months or years older; the strays stay
+    in the payload and are counted. A call counts as fetched one second after its newest article: nothing is
+    claimed about later times.
+
+    Args:
+        symbols: the vendor's symbols to keep; None keeps all.
+        now: UTC; articles dated more than a day later are left out. None is the time of the call.
+
+    Raises:
+        ConfigurationError: no such file, not readable, needed columns missing, or no usable article.
+    """
+    latest = (now or datetime.now(UTC)) + timedelta(days=1)
+    wanted = None if symbols is None else frozenset(symbols)
+    with _problems_told(path, "--news_file"):
+        names = _column_names(path)
+        form = _news_form(path, names)
+        skipped: Counter[str] = Counter()
+        articles: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        rows_of: Counter[str] = Counter()
+        rows = 0
+        for row in _rows(path, names, form.columns):
+            rows += 1
+            if row is None:
+                skipped["unreadable row"] += 1
+                continue
+            for symbol in form.symbols_of(row) or [""]:
+                article = _article_or_reason(form, row, symbol, wanted, latest)
+                if isinstance(article, str):
+                    skipped[article] += 1
+                    continue
+                rows_of[symbol] += 1
+                skipped["repeated"] += article["id"] in articles[symbol]
+                articles[symbol].setdefault(article["id"], article)
+        if not articles and not skipped["symbol not asked for"]:
+            counts = ", ".join(f"{count} with {reason}" for reason, count in sorted(skipped.items()) if count)
+            found = f"none of its {rows} rows is a usable article ({counts})." if rows else "it has no rows."
+            raise ConfigurationError([Problem(f"--news_file {path}", found, _TIME_HELP)])
+        variant = digest(path)
+    calls = []
+    for symbol in sorted(articles):
+        kept = list(articles[symbol].values())
+        call, strays = _news_call(symbol, kept, variant, rows_of[symbol], form.is_dump)
+        calls.append(call)
+        skipped["older stray"] += strays
+    return Imported(calls, rows, {reason: count for reason, count in sorted(skipped.items()) if count})
+
+
+@dataclass(frozen=True)
+class _NewsForm:
+    """Where the columns of a news file are; an empty name is a column that it does not have."""
+
+    by_role: Mapping[str, str]
+    summaries: tuple[str, ...]
+    file_symbol: str
+    """From the file's name, for dumps only."""
+    is_dump: bool
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in (*self.by_role.values(), *self.summaries) if name]
+
+    def symbols_of(self, row: Row) -> list[str]:
+        text = row.get(self.by_role["symbol"], "").strip() or self.file_symbol
+        return sorted({vendor_symbol(part.upper()) for part in re.split(r"[,;\s]+", text) if part})
+
+    def article_of(self, row: Row, symbol: str) -> dict[str, Any]:
+        """As the ledger keeps it; without a readable time, `datetime` is None."""
+        values = {role: row.get(name, "").strip() for role, name in self.by_role.items()}
+        published = _published_at(values["time"])
+        vendor_id = values["id"] if self.is_dump and values["id"] not in ("", "0") else ""
+        words = f"{symbol}\n{published}\n{values['headline']}".encode("utf-8", "surrogatepass")
+        return {
+            "id": f"finnhub:{vendor_id}" if vendor_id else f"file:{hashlib.sha256(words).hexdigest()[:16]}",
+            "datetime": published,
+            "headline": values["headline"],
+            "summary": self._summary_of(row),
+            "source": values["source"],
+            "url": values["url"],
+        }
+
+    def _summary_of(self, row: Row) -> str:
+        for name in self.summaries:
+            if text := row[name].strip():
+                if _plain(name) not in _FULL_TEXT_COLUMNS or len(text) <= LONGEST_SUMMARY_CHARACTERS:
+                    return text
+                beginning = text[:LONGEST_SUMMARY_CHARACTERS]
+                return beginning.rpartition(" ")[0] or beginning
+        return ""
+
+
+def _news_form(path: Path, names: Sequence[str]) -> _NewsForm:
+    plain = _by_plain_name(names)
+    is_dump = plain.keys() >= FINNHUB_DUMP_COLUMNS
+    by_role = {
+        role: next((plain[alias] for alias in aliases if alias in plain), "")
+        for role, aliases in _NEWS_COLUMNS.items()
+    }
+    first_part = path.stem.split("_")[0]
+    file_symbol = first_part if is_dump and _TICKER.fullmatch(first_part) else ""
+    missing = [role for role in ("time", "headline", "symbol") if not by_role[role]]
+    if file_symbol and "symbol" in missing:
+        missing.remove("symbol")
+    if missing:
+        found = f"no column for {', '.join(missing)}; its columns are {_listed(names)}."
+        raise ConfigurationError([Problem(f"--news_file {path}", found, _NEWS_HELP)])
+    summaries = tuple(plain[name] for name in _SUMMARY_COLUMNS if name in plain)
+    return _NewsForm(by_role, summaries, file_symbol, is_dump)
+
+
+def _article_or_reason(
+    form: _NewsForm, row: Row, symbol: str, wanted: frozenset[str] | None, latest: datetime
+) -> dict[str, Any] | str:
+    """The article of a row, or why it is left out."""
+    if not symbol:
+        return "no symbol"
+    if wanted is not None and symbol not in wanted:
+        return "symbol not asked for"
+    article = form.article_of(row, symbol)
+    if article["datetime"] is None:
+        return "no time"
+    if article["datetime"] > latest.timestamp():
+        return "a time in the future"
+    return article if article["headline"] else "no headline"
+
+
+def _published_at(text: str) -> int | None:
+    """Unix seconds, rounded down; None for what cannot be read or lies before 1990."""
+    if match := _UNIX_SECONDS.fullmatch(text):
+        seconds = int(match[1])
+    else:
+        try:
+            moment = datetime.fromisoformat(text.removesuffix(" UTC"))
+        except ValueError:
+            return None
+        if moment.time() == time.min:
+            moment += timedelta(hours=23, minutes=59, seconds=59)
+        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return seconds if seconds >= EARLIEST_ARTICLE.timestamp() else None
+
+
+def _news_call(
+    symbol: str, articles: list[dict[str, Any]], variant: str, row_count: int, is_dump: bool
+) -> tuple[Call, int]:
+    """The call, and how many of its articles are strays."""
+    articles.sort(key=lambda article: (article["datetime"], article["id"]))
+    times = [datetime.fromtimestamp(article["datetime"], UTC) for article in articles]
+    strays = 0
+    if is_dump and row_count <= MOST_ROWS_OF_ONE_ANSWER:
+        for at, (earlier, later) in enumerate(pairwise(times), start=1):
+            if later - earlier >= STRAY_DISTANCE:
+                strays = at
+    call = Call(
+        Request("news-file", symbol, str(times[strays].date()), str(times[-1].date()), variant),
+        "answered",
+        times[-1] + timedelta(seconds=1),
+        articles,
+        len(articles),
+        is_dump and row_count in CUT_OFF_COUNTS,
+    )
+    return call, strays
+
+
+# --- prices -------------------------------------------------------------------------------------------------
+
+
+def read_price_file(path: Path, symbols: Collection[str] | None = None) -> Imported:
+    """Daily closes of a file as `price-file` calls.
+
+    Closes without adjusted closes beside them are taken as adjusted ones, and the payload says so
+    (`adjusted_only`). A day whose close or adjusted close is empty is listed as missing. A call counts as
+    fetched when its last day had ended, UTC.
+
+    Args:
+        symbols: the vendor's symbols to keep; None keeps all.
+
+    Raises:
+        ConfigurationError: no such file, not readable, needed columns missing, or rows with an unreadable
+            day, a price that is no positive number, or a second price for a day.
+    """
+    with _problems_told(path, "--price_file"):
+        names = _column_names(path)
+        form = _price_form(path, names, symbols)
+        prices = _Prices(None if symbols is None else frozenset(symbols))
+        rows = 0
+        for row in _rows(path, names, form.columns):
+            rows += 1
+            prices.take(rows, form, row)
+        if not rows:
+            prices.problems.append(("", "it has no rows."))
+        elif symbols is None and not prices.problems and not any(prices.bars.values()):
+            prices.problems.append(("", "it has no price."))
+        if prices.problems:
+            raise ConfigurationError(_price_problems(path, prices.problems))
+        variant = digest(path)
+    calls = [_price_call(symbol, prices, variant, form.adjusted_only) for symbol in sorted(prices.bars)]
+    return Imported(calls, rows, {"symbol not asked for": prices.others} if prices.others else {})
+
+
+@dataclass(frozen=True)
+class _PriceForm:
+    """Where the columns of a price file are; an empty name is a column that it does not have."""
+
+    day: str
+    tickers: Mapping[str, str]
+    """Column to ticker, for a file with a column per ticker."""
+    symbol: str = ""
+    close: str = ""
+    adjusted: str = ""
+    split: str = ""
+
+    @property
+    def columns(self) -> list[str]:
+        named = (self.day, self.symbol, self.close, self.adjusted, self.split, *self.tickers)
+        return [name for name in named if name]
+
+    @property
+    def adjusted_only(self) -> bool:
+        return not self.adjusted
+
+    def cells(self, row: Row) -> Iterator[tuple[str, str, str, str]]:
+        """Symbol, close, adjusted close and split of a row, as text."""
+        for column, ticker in self.tickers.items():
+            yield vendor_symbol(ticker), row[column], row[column], ""
+        if self.symbol:
+            close = row[self.close]
+            yield (
+                vendor_symbol(row[self.symbol].strip().upper()),
+                close,
+                row[self.adjusted] if self.adjusted else close,
+                row[self.split] if self.split else "",
+            )
+
+
+@dataclass
+class _Prices:
+    """What was read so far."""
+
+    symbols: frozenset[str] | None
+    bars: dict[str, dict[date, tuple[str, str]]] = field(default_factory=lambda: defaultdict(dict))
+    missing: dict[str, set[date]] = field(default_factory=lambda: defaultdict(set))
+    splits: dict[str, dict[date, str]] = field(default_factory=lambda: defaultdict(dict))
+    others: int = 0
+    """Rows of symbols that were not asked for."""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """Where, and what was found."""
+
+    def take(self, number: int, form: _PriceForm, row: Row | None) -> None:
+        where = f"row {number}"
+        if row is None:
+            self.problems.append((where, "it does not have the fields that the first line names."))
+            return
+        day = _day_of(row[form.day])
+        for symbol, *texts in form.cells(row):
+            if self.symbols is not None and symbol not in self.symbols:
+                self.others += 1
+            elif not symbol:
+                self.problems.append((where, "it names no symbol."))
+            elif day is None:
+                self.problems.append((where, f"{row[form.day]!r} is no day."))
+                return
+            else:
+                self._take_bar(where, symbol, day, *texts)
+
+    def _take_bar(self, where: str, symbol: str, day: date, close: str, adjusted: str, split: str) -> None:
+        close, adjusted, split = close.strip(), adjusted.strip(), split.strip()
+        bars = self.bars[symbol]
+        if split.lower() not in _MISSING:
+            ratio = _number(split)
+            if ratio is None or ratio < 0:
+                self.problems.append((where, f"{symbol}'s split on {day} is {split!r}."))
+            elif ratio not in (0, 1):
+                self.splits[symbol][day] = split
+        if close.lower() in _MISSING or adjusted.lower() in _MISSING:
+            self.missing[symbol].add(day)
+            return
+        for text in dict.fromkeys((close, adjusted)):
+            price = _number(text)
+            if price is None or price <= 0:
+                self.problems.append((where, f"{symbol}'s price on {day} is {text!r}."))
+                return
+        if day in bars:
+            self.problems.append((where, f"it is a second price of {symbol} on {day}."))
+        bars[day] = (close, adjusted)
+
+
+def _price_form(path: Path, names: Sequence[str], symbols: Collection[str] | None) -> _PriceForm:
+    plain = _by_plain_name(names)
+    day = plain.get("date", "")
+    symbol = plain.get("symbol") or plain.get("ticker") or ""
+    close = plain.get("close", "")
+    split = plain.get("split") or plain.get("stock_splits") or ""
+    adjusted, doubt = _adjusted_column(names, split)
+    tickers: dict[str, str] = {}
+    found = ""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        found = f"{_listed(repeated)} stands there twice"
+    elif not day:
+        found = "no date column"
+    elif symbol or close:
+        found = doubt if symbol and close else f"no {'close' if symbol else 'symbol'} column"
+    else:
+        prefix = "close_" if any(name.startswith("close_") for name in names) else ""
+        # An unnamed column is the row number that pandas writes.
+        tickers = {
+            name: name.removeprefix(prefix)
+            for name in names
+            if name.startswith(prefix) and name != day and name and not name.startswith("Unnamed:")
+        }
+        strangers = [name for name, ticker in tickers.items() if not _TICKER.fullmatch(ticker)]
+        if strangers or not tickers:
+            found = f"{_listed(strangers)} is no ticker" if strangers else "no column of prices"
+    if found:
+        problem = f"{found}; its columns are {_listed(names)}."
+        raise ConfigurationError([Problem(f"--price_file {path}", problem, _PRICE_HELP)])
+    if symbols is not None:
+        # Columns that nobody asked for need not be read.
+        tickers = {name: ticker for name, ticker in tickers.items() if vendor_symbol(ticker) in symbols}
+    return _PriceForm(day, tickers, symbol, close, adjusted, split)
+
+
+def _adjusted_column(names: Sequence[str], split: str) -> tuple[str, str]:
+    """The column of adjusted closes, "" for none, and what is doubtful about it in a file with a `close`.
+
+    Raw closes must not pass for adjusted ones: a split would look like a crash.
+    """
+    plain = {name: re.sub(r"[\s_.]", "", name).lower() for name in names}
+    adjusted = [name for name in names if plain[name] in _ADJUSTED_CLOSE]
+    others = [name for name in names if plain[name].startswith("adj")]
+    if len(adjusted) > 1:
+        return "", f"{_listed(adjusted)} all name the adjusted close"
+    if adjusted:
+        return adjusted[0], ""
+    if others:
+        return "", f"{_listed(others)} is not known as an adjusted close"
+    return "", f"there is {split!r} but no adjusted close" if split else ""
+
+
+def _price_call(symbol: str, prices: _Prices, variant: str, adjusted_only: bool) -> Call:
+    bars, splits = prices.bars[symbol], prices.splits[symbol]
+    missing = prices.missing[symbol] - bars.keys()
+    days = sorted(bars.keys() | missing)
+    payload = {
+        "bars": [
+            {"day": str(day), "close": close, "adj_close": adjusted}
+            for day, (close, adjusted) in sorted(bars.items())
+        ],
+        "splits": [{"day": str(day), "ratio": ratio} for day, ratio in sorted(splits.items())],
+        "missing_days": [str(day) for day in sorted(missing)],
+        "adjusted_only": adjusted_only,
+    }
+    return Call(
+        Request("price-file", symbol, str(days[0]), str(days[-1]), variant),
+        "answered",
+        datetime.combine(days[-1] + timedelta(days=1), time.min, UTC),
+        payload,
+        len(bars),
+    )
+
+
+def _price_problems(path: Path, found: Sequence[tuple[str, str]]) -> list[Problem]:
+    way_out = "Each day has one positive price in digits, its date as 2026-01-30; mend the file."
+    problems = [
+        Problem(f"--price_file {path}{', ' if where else ''}{where}", text, way_out)
+        for where, text in found[:_MOST_PROBLEMS]
+    ]
+    if (more := len(found) - _MOST_PROBLEMS) > 0:
+        problems.append(Problem(f"--price_file {path}", f"{more} more rows with such a fault.", way_out))
+    return problems
+
+
+def _day_of(text: str) -> date | None:
+    try:
+        return datetime.fromisoformat(text.strip()).date()
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def _column_names(path: Path) -> list[str]:
+    """Names in the file's order; of a .jsonl file, those that its first rows use."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return list(pq.ParquetFile(path).schema_arrow.names)
+    if suffix == ".jsonl":
+        first = (row for row in islice(_json_lines(path), _ROWS_AT_A_TIME) if row)
+        return list(dict.fromkeys(name for row in first for name in row))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file, strict=True), [])
+
+
+def _rows(path: Path, names: Sequence[str], columns: Iterable[str]) -> Iterator[Row | None]:
+    """Every row as text, "" for what is absent; None for a row that cannot be read."""
+    wanted = list(dict.fromkeys(columns))
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_AT_A_TIME, columns=wanted):
+            for row in batch.to_pylist():
+                yield {name: _text(value) for name, value in row.items()}
+    elif suffix == ".jsonl":
+        for found in _json_lines(path):
+            yield None if found is None else {name: _text(found.get(name)) for name in wanted}
+    else:
+        positions = [(name, names.index(name)) for name in wanted]
+        # Full texts of articles are longer than the module's default limit.
+        csv.field_size_limit(_LONGEST_FIELD)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            # Strict: a quote that is never closed would take the rest of the file for one field.
+            for cells in islice(csv.reader(file, strict=True), 1, None):
+                if cells:
+                    fits = len(cells) == len(names)
+                    yield {name: cells[at] for name, at in positions} if fits else None
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Every line that is not blank, its numbers as text; None for what is no JSON object."""
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            if line.strip():
+                try:
+                    found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
+                except json.JSONDecodeError:
+                    found = None
+                yield found if isinstance(found, dict) else None
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+@contextmanager
+def _problems_told(path: Path, flag: str) -> Iterator[None]:
+    """Tells what a reader raises about a file as a problem of the configuration."""
+    where = f"{flag} {path}"
+    way_out = f"Give a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} file, text as UTF-8."
+    if path.suffix.lower() not in _FORMATS:
+        found = f"its name ends in {path.suffix!r}." if path.suffix else "its name has no ending."
+        raise ConfigurationError([Problem(where, found, way_out)])
+    try:
+        if path.stat().st_size == 0:
+            raise ConfigurationError([Problem(where, "it is empty.", way_out)])
+        yield
+    except UnicodeDecodeError as error:
+        found = f"it is not UTF-8 (byte {error.object[error.start : error.start + 1]!r})."
+        raise ConfigurationError([Problem(where, found, way_out)]) from error
+    except OSError as error:
+        found = f"it cannot be read ({error.strerror or error})."
+        raise ConfigurationError([Problem(where, found, way_out)]) from error
+    except csv.Error as error:
+        raise ConfigurationError([Problem(where, f"it is no proper csv ({error}).", way_out)]) from error
+    except pa.ArrowException as error:
+        raise ConfigurationError([Problem(where, f"it is no parquet file ({error}).", way_out)]) from error
+
+
+def _by_plain_name(names: Sequence[str]) -> dict[str, str]:
+    """Names in lower case with "_" for a space, to the names in the file."""
+    return {_plain(name): name for name in reversed(names)}
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_")
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(repr(name) for name in names[:20])
+    return f"{text} and {len(names) - 20} more" if len(names) > 20 else text or "none"
+
+
+def digest(path: Path) -> str:
+    """The `variant` of a file's calls: the first 16 hex characters of its SHA-256.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sha256_of(path)[:16]

@@ -1,0 +1,250 @@
+"""The folder of a training that has ended, and what can be wrong with it. No weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecaster.errors import ConfigurationError
+from forecaster.files import sha256_of
+from forecaster.models.finished import read_finished, weights_sha256
+
+FLAGS = {
+    "dataset": "rows.jsonl",
+    "lora_r": 8,
+    "max_length": 1024,
+    "max_new_tokens": 64,
+    "run_name": "a",
+    "trust_remote_code": False,
+}
+RECORD = {
+    "flags": FLAGS,
+    "resolved": {"base_model": "qwen2.5-1.5b", "precision": "bf16", "quantization": "none"},
+}
+DATA = {"fingerprint_sha256": "0", "training_labels": {"up by 1-2%": 3}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    path.mkdir()
+    write(path / "run_config.json", RECORD)
+    write(path / "dataset.json", DATA)
+    write(path / "log_history.json", [])
+    write(path / "adapter_config.json", {})
+    (path / "adapter_model.safetensors").write_bytes(b"weights")
+    (path / "chat_template.jinja").write_text("{{ messages }}")
+    return path
+
+
+def write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read_finished(folder)
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+def test_a_finished_run_tells_its_base_model_its_flags_and_its_data(folder: Path) -> None:
+    run = read_finished(folder)
+    assert (run.folder, run.flags, run.resolved["precision"]) == (folder, FLAGS, "bf16")
+    assert run.dataset_record == DATA
+    assert (run.base.location, run.base.is_local) == ("Qwen/Qwen2.5-1.5B-Instruct", False)
+    assert run.log_history == folder / "log_history.json"
+    assert weights_sha256(run.folder) == sha256_of(folder / "adapter_model.safetensors")
+
+
+def test_no_folder_and_a_file_are_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("nowhere", "file"):
+        assert refusal(tmp_path / name) == (
+            f"--adapter: {tmp_path / name} is no folder. Give the output folder of a training that has ended."
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run_config.json",
+        "dataset.json",
+        "log_history.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+    ],
+)
+def test_every_file_that_is_missing_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert refusal(folder) == (
+        f"--adapter: {folder} lacks {name}. Give the output folder of a training that has ended."
+    )
+
+
+def test_all_missing_files_are_named_at_once_and_a_folder_is_no_file(folder: Path) -> None:
+    (folder / "dataset.json").unlink()
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.safetensors").mkdir()
+    assert "lacks dataset.json, adapter_model.safetensors. Give" in refusal(folder)
+
+
+# --- a fully fine-tuned model -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(folder: Path) -> Path:
+    write(folder / "run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"tuner": "full"}})
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    write(folder / "config.json", {})
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_fully_fine_tuned_run_has_a_model_instead_of_an_adapter(full: Path) -> None:
+    run = read_finished(full)
+    assert (run.tuner, run.lora_rank) == ("full", None)
+    assert weights_sha256(full) == sha256_of(full / "model.safetensors")
+
+
+def test_a_run_of_before_the_flag_is_lora(folder: Path) -> None:
+    run = read_finished(folder)
+    assert (run.tuner, run.lora_rank) == ("lora", 8)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_every_file_that_a_model_lacks_is_named(full: Path, name: str) -> None:
+    (full / name).unlink()
+    assert f"lacks {name}. Give" in refusal(full)
+
+
+def test_a_model_in_shards_needs_them_all(full: Path) -> None:
+    (full / "model.safetensors").unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    weight_map = {"a": shards[1], "b": shards[0], "c": shards[1]}
+    write(full / "model.safetensors.index.json", {"weight_map": weight_map})
+    assert f"lacks {', '.join(shards)}. Give" in refusal(full)
+    for name in shards:
+        (full / name).write_bytes(b"weights")
+    assert read_finished(full).tuner == "full"
+    (full / "model.safetensors.index.json").write_text("{")
+    assert "lacks a readable model.safetensors.index.json. Give" in refusal(full)
+
+
+def test_a_tuner_that_nobody_knows_is_a_damaged_record(full: Path) -> None:
+    write(full / "run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"tuner": "none"}})
+    assert "lacks adapter_config.json" in refusal(full)
+    write(full / "adapter_config.json", {})
+    (full / "adapter_model.safetensors").write_bytes(b"weights")
+    assert "holds a damaged run_config.json" in refusal(full)
+
+
+# --- the chat template --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.json", {"chat_template": "{{ messages }}"}),
+        ("tokenizer_config.json", {"chat_template": "{{ messages }}"}),
+        ("tokenizer_config.json", {"chat_template": [{"name": "default", "template": "{{ messages }}"}]}),
+    ],
+)
+def test_a_template_may_stand_in_another_file(folder: Path, name: str, content: Any) -> None:
+    (folder / "chat_template.jinja").unlink()
+    write(folder / name, content)
+    assert read_finished(folder).folder == folder
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"chat_template": null}', '{"chat_template": ""}', "\udcff"]
+)
+def test_a_tokenizer_without_a_template_is_no_finished_run(folder: Path, text: str) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert "lacks chat_template.jinja. Give" in refusal(folder)
+
+
+# --- damage -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run_config.json", "dataset.json", "log_history.json"])
+@pytest.mark.parametrize("content", [b"", b'{"flags": {', b"\xff\xfe"], ids=["empty", "cut off", "no text"])
+def test_a_record_that_does_not_read_is_told(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    found = refusal(folder)
+    assert found.startswith(f"--adapter: {folder} holds a damaged run_config.json, dataset.json, log_history")
+    assert found.endswith("Error). Take a whole copy, or train again.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run_config.json", None),
+        ("run_config.json", [RECORD]),
+        ("run_config.json", {}),
+        ("run_config.json", RECORD | {"flags": None}),
+        ("run_config.json", RECORD | {"flags": [["lora_r", 8]]}),
+        ("run_config.json", RECORD | {"flags": {"lora_r": 8}}),
+        ("dataset.json", DATA | {"trained_until": "soon"}),
+        ("run_config.json", RECORD | {"resolved": "qwen2.5-1.5b"}),
+        ("run_config.json", RECORD | {"resolved": {"base_model": "qwen2.5-1.5b"}}),
+        ("run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"base_model": None}}),
+        ("run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"base_model": 5}}),
+        ("run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"base_model": ["a"]}}),
+        ("dataset.json", "text"),
+        ("dataset.json", []),
+        ("dataset.json", {"fingerprint_sha256": "0"}),
+        ("dataset.json", {"training_labels": {}}),
+        ("dataset.json", DATA | {"training_labels": ["up by 1-2%"]}),
+    ],
+)
+def test_a_record_of_another_form_is_told_as_damaged(folder: Path, name: str, content: Any) -> None:
+    write(folder / name, content)
+    assert "holds a damaged run_config.json, dataset.json, log_history.json (" in refusal(folder)
+
+
+# --- the base model -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "base"
+    path.mkdir()
+    for name in ("tokenizer.json", "config.json"):
+        write(path / name, {})
+    (path / "model.safetensors").write_bytes(b"")
+    return path
+
+
+def test_a_base_model_in_a_folder_is_found_there(folder: Path, base: Path) -> None:
+    write(folder / "run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"base_model": str(base)}})
+    assert (read_finished(folder).base.location, read_finished(folder).base.is_local) == (str(base), True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "is no known alias and no folder. Use an alias ("),
+        (lambda base: (base / "config.json").unlink(), "has no readable config.json. Give a folder made by"),
+        (lambda base: (base / "tokenizer.json").unlink(), "has no tokenizer. Save the tokenizer beside"),
+        (lambda base: (base / "model.safetensors").unlink(), "has no weights. Copy its *.safetensors files"),
+    ],
+    ids=["gone", "without config", "without tokenizer", "without weights"],
+)
+def test_a_base_model_that_is_no_longer_there_is_told(
+    folder: Path, base: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    write(folder / "run_config.json", RECORD | {"resolved": RECORD["resolved"] | {"base_model": str(base)}})
+    spoil(base)
+    found = refusal(folder)
+    assert found.startswith("--base_model: ")
+    assert str(base) in found
+    assert message in found
