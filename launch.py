@@ -33,6 +33,7 @@ from forecaster.cluster.supervision import StopSignals, remove_dead_build_locks,
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.fit import plan_tables
 from forecaster.fit.gpus import GpuSelectionError, detect_gpus, select_gpus
+from forecaster.flags import flag_names
 from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
 from forecaster.run_folder import LOG_HISTORY
 from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
@@ -263,7 +264,7 @@ def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
     own, rest = parser.parse_known_args(words)
-    if not train_config.flag_names(rest) & {"config", "base_model"}:
+    if not flag_names(rest) & {"config", "base_model"}:
         rest = ["--config", EMBEDDED, *rest]
     return own, rest
 

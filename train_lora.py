@@ -44,6 +44,7 @@ from forecaster.fit.gpus import (
     select_gpus,
     torch_mismatch,
 )
+from forecaster.flags import flag_names
 from forecaster.models import registry
 from forecaster.models.tuner import parameter_counts
 from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
@@ -67,9 +68,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         flags = train_config.parse_flags(argv)
         if flags.plan:
-            print(plan_of(flags, settings, train_config.flag_names(argv)))
+            print(plan_of(flags, settings, flag_names(argv)))
             return 0
-        run, train_sources, test_sources = resolve(flags, settings, train_config.flag_names(argv))
+        run, train_sources, test_sources = resolve(flags, settings, flag_names(argv))
         if settings.rank == 0:
             print_plan(run, settings)
         if flags.dry_run:

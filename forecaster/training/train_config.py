@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import math
 import re
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
-from transformers import HfArgumentParser
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.fit.gpus import GPU_SYNTAX, parse_gpus
 from forecaster.fit.hardware import Asked
 from forecaster.fit.memory import weight_bytes
+from forecaster.flags import REQUIRED, Program, flag, read_words, read_yaml, typed
 from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.models.tuner import Tuner, parameter_counts
 from forecaster.settings import Settings
@@ -37,201 +35,179 @@ _SCHEDULERS = (
     "constant_with_warmup",
     "inverse_sqrt",
 )
-
-
-def _flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+ROWS, MODEL, LORA = "what is learnt", "the model", "LoRA"
+STEPS, CHECKS, HARDWARE = "optimisation", "evaluation, checkpoints and logs", "what fits the hardware"
+RUN = "the run"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Every flag of train_lora.py; a YAML file given with --config may set the same names."""
 
-    base_model: str = field(metadata={"help": "Alias (llama3.1-8b, qwen2.5-1.5b, ...), hub id, or folder."})
-    dataset: str = field(
-        metadata={
-            "help": "Comma list of folders (save_to_disk), .jsonl or .parquet files, short names "
-            "(dow30-202305-202405) or hub ids; NAME*2 repeats its training rows."
-        }
+    base_model: str = flag(REQUIRED, "an alias (llama3.1-8b, qwen2.5-1.5b, ...), hub id, or folder", MODEL)
+    dataset: str = flag(
+        REQUIRED,
+        "a comma list of folders (save_to_disk), .jsonl or .parquet files, short names "
+        "(dow30-202305-202405) or hub ids; NAME*2 repeats its training rows",
+        ROWS,
     )
-    config: str | None = _flag(None, "YAML file with any of these flags; flags on the command line win.")
-    run_name: str = _flag("forecaster", "Names the output folder and the W&B run.")
-    test_dataset: str | None = _flag(None, "Test rows from elsewhere; default: the test split of --dataset.")
-    validation_share: float = _flag(
+    config: str | None = flag(
+        None, "YAML file with any of these flags; flags on the command line win", RUN, metavar="FILE"
+    )
+    run_name: str = flag("forecaster", "names the output folder and the W&B run", RUN, metavar="NAME")
+    test_dataset: str | None = flag(
+        None, "test rows from elsewhere", ROWS, shown="the test split of --dataset"
+    )
+    validation_share: float = flag(
         0.0,
-        "Share of the training weeks, the latest, held out: --eval_steps then measures them, not the test.",
+        "share of the training weeks, the latest, held out: --eval_steps then measures them, not the test",
+        ROWS,
     )
-    from_remote: bool = _flag(False, "Take hub ids and short names from the hub.")
-    max_length: int = _flag(4096, "Tokens of prompt and answer; longer rows lose their oldest news items.")
-    trust_remote_code: bool = _flag(False, "Run Python code that a model repository brings along.")
+    from_remote: bool = flag(False, "take hub ids and short names from the hub", ROWS)
+    max_length: int = flag(
+        4096, "tokens of prompt and answer; longer rows lose their oldest news items", ROWS
+    )
+    trust_remote_code: bool = flag(False, "run Python code that a model repository brings along", MODEL)
 
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = _flag("auto", "auto: by GPU; fp32 on CPU.")
-    quantization: Literal["auto", "none", "4bit"] = _flag(
-        "auto", "auto: 4bit when weights of the run's precision do not fit."
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "auto: by GPU; fp32 on CPU", HARDWARE)
+    quantization: Literal["auto", "none", "4bit"] = flag(
+        "auto", "auto: 4bit when weights of the run's precision do not fit", HARDWARE
     )
-    gradient_checkpointing: Literal["auto", "true", "false"] = _flag(
+    gradient_checkpointing: Literal["auto", "true", "false"] = flag(
         "auto",
-        "Recompute activations to save memory; auto: on a GPU, where nothing fits without, or what does is "
-        "slower.",
+        "recompute activations to save memory; auto: on a GPU, where nothing fits without, or what does is "
+        "slower",
+        HARDWARE,
     )
-    fit: Literal["auto", "off"] = _flag(
+    fit: Literal["auto", "off"] = flag(
         "auto",
-        "auto: of the settings that fit the GPU with the same rows per step, the fastest. off: as given.",
+        "auto: of the settings that fit the GPU with the same rows per step, the fastest; off: as given",
+        HARDWARE,
     )
-    ds_config: str = _flag("auto", "Path, a name in ds_configs/, or auto: by GPU and number of ranks.")
-    local_rank: int = _flag(-1, "Set by the launcher.")
-    tuner: Tuner = _flag("lora", "How weights are tuned: lora, qlora, dora, rslora or full.")
-
-    lora_r: int = _flag(8, "LoRA rank.")
-    lora_alpha: int = _flag(16, "LoRA scale; updates are multiplied by alpha / r (rslora: sqrt(r)).")
-    lora_dropout: float = _flag(0.1, "Dropout before the LoRA factors.")
-    target_modules: str = _flag(",".join(ALL_PROJECTIONS), "Comma list of linear layers to adapt.")
-
-    batch_size: int = _flag(
-        1, "Rows per device and micro step; in a file, of this and the next only the product is kept."
+    ds_config: str = flag(
+        "auto",
+        "path, a name in ds_configs/, or auto: by GPU and number of ranks",
+        HARDWARE,
+        metavar="FILE",
     )
-    gradient_accumulation_steps: int = _flag(16, "Micro steps per optimizer step.")
-    learning_rate: float = _flag(5e-5, "Peak learning rate.")
-    weight_decay: float = _flag(0.01, "AdamW weight decay.")
-    num_epochs: float = _flag(3.0, "Passes over the training rows.")
-    max_steps: int = _flag(-1, "Optimizer steps; overrides --num_epochs when positive.")
-    warmup_ratio: float = _flag(0.03, "Share of the steps with a linearly rising rate.")
-    scheduler: str = _flag("constant", f"One of {', '.join(_SCHEDULERS)}.")
-    seed: int = _flag(42, "Seeds shuffling, dropout and LoRA initialisation.")
-    num_workers: int = _flag(0, "Data loading processes per rank.")
+    local_rank: int = flag(-1, "set by the launcher", HARDWARE)
+    tuner: Tuner = flag("lora", "how weights are tuned", MODEL)
 
-    evaluation_strategy: Literal["no", "steps", "epoch"] = _flag(
-        "steps", "When to compute the test (or validation) loss and save."
+    lora_r: int = flag(8, "rank of the factors", LORA)
+    lora_alpha: int = flag(16, "scale: updates are multiplied by alpha / r (rslora: alpha / sqrt(r))", LORA)
+    lora_dropout: float = flag(0.1, "share of the inputs dropped before the factors", LORA)
+    target_modules: str = flag(",".join(ALL_PROJECTIONS), "comma list of linear layers to adapt", LORA)
+
+    batch_size: int = flag(
+        1, "rows per device and micro step; in a file, of this and the next only the product is kept", STEPS
     )
-    eval_steps: float = _flag(0.1, "With steps: a count, or a fraction of all steps.")
-    save_total_limit: int = _flag(2, "Newest checkpoints that stay; older ones go when the next is complete.")
-    keep_best: bool = _flag(False, "Also keep the checkpoint with the lowest loss on the evaluated rows.")
-    log_interval: int = _flag(10, "Optimizer steps between log lines.")
-    report_to: Literal["wandb", "none"] = _flag("wandb", "wandb: online with WANDB_API_KEY, else offline.")
-
-    output_dir: str | None = _flag(None, "Default: finetuned_models/<run_name>_<time>.")
-    grace_seconds: float = _flag(60.0, "Time to save and leave after SIGTERM, SIGINT or SIGUSR1.")
-    max_skipped_steps: int = _flag(
-        8, "More fp16 steps in a row than this, skipped because gradients overflowed, end the run."
+    gradient_accumulation_steps: int = flag(16, "micro steps per optimizer step", STEPS)
+    learning_rate: float = flag(5e-5, "peak learning rate", STEPS)
+    weight_decay: float = flag(0.01, "AdamW's weight decay", STEPS)
+    num_epochs: float = flag(3.0, "passes over the training rows", STEPS)
+    max_steps: int = flag(
+        -1, "optimizer steps; overrides --num_epochs when positive", STEPS, shown="-1, all epochs"
     )
-    resume: bool = _flag(False, "Go on from the newest complete checkpoint of --output_dir or of --run_name.")
-    dry_run: bool = _flag(False, "Resolve, check and print everything; start nothing.")
+    warmup_ratio: float = flag(0.03, "share of the steps with a linearly rising rate", STEPS)
+    scheduler: str = flag(
+        "constant", "course of the learning rate", STEPS, metavar=f"{{{','.join(_SCHEDULERS)}}}"
+    )
+    seed: int = flag(42, "seeds shuffling, dropout and LoRA initialisation", STEPS)
+    num_workers: int = flag(0, "data loading processes per rank", STEPS)
 
-    plan: bool = _flag(False, "Print the memory and time that settings need, and the choice; start nothing.")
-
-    gpu: str | None = _flag(
-        None, f"With --plan or --dry_run: for this GPU ({GPU_SYNTAX}), not the machine's."
+    evaluation_strategy: Literal["no", "steps", "epoch"] = flag(
+        "steps", "when to compute the test (or validation) loss and save", CHECKS
+    )
+    eval_steps: float = flag(
+        0.1, "with steps: a count of optimizer steps, or, below 1, a fraction of all", CHECKS
+    )
+    save_total_limit: int = flag(
+        2, "newest checkpoints that stay; older ones go when the next is complete", CHECKS
+    )
+    keep_best: bool = flag(
+        False, "also keep the checkpoint with the lowest loss on the evaluated rows", CHECKS
+    )
+    log_interval: int = flag(10, "optimizer steps between log lines", CHECKS)
+    report_to: Literal["wandb", "none"] = flag(
+        "wandb", "wandb: online with WANDB_API_KEY, else offline", CHECKS
     )
 
-    max_new_tokens: int = _flag(512, "For the benchmark: longest answer, in tokens.")
+    output_dir: str | None = flag(
+        None, "folder of the run", RUN, metavar="PATH", shown="finetuned_models/<run_name>_<time>"
+    )
+    grace_seconds: float = flag(
+        60.0, "seconds to save and leave after SIGTERM, SIGINT or SIGUSR1", RUN, metavar="SECONDS"
+    )
+    max_skipped_steps: int = flag(
+        8, "more fp16 steps in a row than this, skipped because gradients overflowed, end the run", RUN
+    )
+    resume: bool = flag(
+        False, "go on from the newest complete checkpoint of --output_dir or of --run_name", RUN
+    )
+    dry_run: bool = flag(False, "resolve, check and print everything; start nothing", RUN)
+
+    plan: bool = flag(
+        False, "print the memory and time that settings need, and the choice; start nothing", HARDWARE
+    )
+
+    gpu: str | None = flag(
+        None,
+        f"with --plan or --dry_run: for this GPU ({GPU_SYNTAX})",
+        HARDWARE,
+        metavar="GPU",
+        shown="the machine's",
+    )
+
+    max_new_tokens: int = flag(512, "for the benchmark: longest answer, in tokens", MODEL)
 
     @property
     def target_module_names(self) -> tuple[str, ...]:
         return tuple(name for part in self.target_modules.split(",") if (name := part.strip()))
 
 
+PROGRAM = Program(
+    "train_lora.py",
+    TrainConfig,
+    "Fine-tune a chat model into a weekly stock forecaster.",
+    (
+        "python train_lora.py --config configs/embedded.yaml",
+        "deepspeed --include localhost:0 train_lora.py --config configs/llama3.1-8b-a100.yaml",
+    ),
+)
+
+
 def parse_flags(argv: Sequence[str]) -> TrainConfig:
     """Flags from a command line, under them those of its --config file.
 
     Raises:
-        ConfigurationError: an unknown flag; a YAML file that is missing or not a mapping of flags.
-        SystemExit: a value of the wrong type (status 2, by argparse).
+        ConfigurationError: an unknown flag; a value that cannot be read; a YAML file that is missing or not a
+            mapping of flags.
+        SystemExit: the help was asked for (status 0).
     """
-    parser = HfArgumentParser(TrainConfig, allow_abbrev=False)  # type: ignore[arg-type]
-    words = [*yaml_as_flags(_config_path(argv), flag_names(argv)), *argv]
-    if "plan" in flag_names(argv) and "dataset" not in flag_names(words):
-        words += ["--dataset", ""]  # a plan needs no rows
-    config, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
-    if unknown:
-        raise ConfigurationError(
-            [_unknown_flag(word) for word in unknown if word.startswith("-")]
-            or [Problem(unknown[0], "belongs to no flag.", "Flags look like `--name value`.")]
-        )
-    return config
-
-
-def _unknown_flag(word: str) -> Problem:
-    names = [item.name for item in fields(TrainConfig)]
-    close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
-    return Problem(word, "is no flag.", f"Did you mean --{close[0]}?" if close else "See --help.")
-
-
-def _config_path(argv: Sequence[str]) -> str | None:
-    path = None
-    for i, word in enumerate(argv):
-        if word.startswith("--config="):
-            path = word.removeprefix("--config=")
-        elif word == "--config" and i + 1 < len(argv):
-            path = argv[i + 1]
-    return path
-
-
-def flag_names(argv: Sequence[str]) -> set[str]:
-    """Names of the flags on a command line; argparse takes dashes for underscores."""
-    return {word.split("=", 1)[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
-
-
-def yaml_as_flags(path: str | None, given: Collection[str] = ()) -> list[str]:
-    """A YAML mapping as command line words, so that files and flags are read by the same rules.
-
-    A file's test rows belong to its training rows: where `dataset` is among the flags `given`, they go.
-    """
-    if path is None:
-        return []
-    names = {item.name for item in fields(TrainConfig)}
-    try:
-        # The base loader leaves scalars as written: argparse then reads `no` as a strategy, 1e-5 as a number.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(
-            [Problem("--config", f"{path} cannot be read ({reason}).", "See configs/ for working files.")]
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(
-            [
-                Problem(
-                    "--config",
-                    f"{path} is not a list of `name: value` lines.",
-                    "See configs/ for working files.",
-                )
-            ]
-        )
-    if unknown := sorted(set(map(str, content)) - names):
-        raise ConfigurationError(
-            [
-                Problem(
-                    "--config",
-                    f"{path} sets {', '.join(unknown)}.",
-                    f"Known names: {', '.join(sorted(names))}.",
-                )
-            ]
-        )
-    words = []
+    given = read_words(PROGRAM, argv)
+    filed = read_yaml(PROGRAM, given["config"]) if "config" in given else {}
     if "dataset" in given:
-        content.pop("test_dataset", None)
-    for name, value in content.items():
-        if value not in ("", "null", "~"):
-            flat = value if isinstance(value, list) else [value]
-            if not all(isinstance(item, str) for item in flat):
-                found = f"{path} nests values under {name}."
-                raise ConfigurationError([Problem("--config", found, "A value is one word or a flat list.")])
-            # One word, so that a value may begin with a dash.
-            words.append(f"--{name}={','.join(flat)}")
-    return words
+        filed.pop("test_dataset", None)  # a file's test rows belong to its training rows
+    texts = filed | given
+    if "plan" in given:
+        texts.setdefault("dataset", "")  # a plan needs no rows
+    config, problems = typed(TrainConfig, texts)
+    if problems:
+        raise ConfigurationError(problems)
+    return config
 
 
 def find_value_problems(config: TrainConfig) -> list[Problem]:
     """Values outside their range."""
     problems = []
 
-    def need(holds: bool, flag: str, allowed: str) -> None:
+    def need(holds: bool, name: str, allowed: str) -> None:
         if not holds:
-            problems.append(Problem(f"--{flag}", f"is {getattr(config, flag)!r}.", allowed))
+            problems.append(Problem(f"--{name}", f"is {getattr(config, name)!r}.", allowed))
 
     at_least_one = ("batch_size", "gradient_accumulation_steps", "lora_r", "lora_alpha", "log_interval")
-    for flag in (*at_least_one, "save_total_limit"):
-        need(getattr(config, flag) >= 1, flag, "It has to be 1 or more.")
+    for name in (*at_least_one, "save_total_limit"):
+        need(getattr(config, name) >= 1, name, "It has to be 1 or more.")
     need(
         0 <= config.validation_share < 0.5,
         "validation_share",

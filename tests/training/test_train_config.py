@@ -44,6 +44,12 @@ def model_of(name: str) -> registry.BaseModel:
     return model
 
 
+def refusals(argv: list[str]) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_flags(argv)
+    return [str(problem) for problem in caught.value.problems]
+
+
 # --- YAML and flags -----------------------------------------------------------------------------------------
 
 
@@ -118,22 +124,34 @@ def test_from_remote_is_read_bare_and_with_a_value(words: list[str], expected: b
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "message"),
     [
-        ["--lora_r", "four"],
-        ["--lora_r", "1.5"],
-        ["--from_remote", "perhaps"],
-        ["--precision", "fp8"],
-        ["--lora_r"],
-        ["--save_total_limit", "all"],
-        ["--save_total_limit", "1.5"],
-        ["--validation_share", "10%"],
+        (["--lora_r", "four"], "--lora_r: is 'four'. Give a whole number."),
+        (["--lora_r", "1.5"], "--lora_r: is '1.5'. Give a whole number."),
+        (["--from_remote=perhaps"], "--from_remote: is 'perhaps'. Use true or false."),
+        (["--from_remote", "perhaps"], "perhaps: belongs to no flag. Flags look like `--name value`."),
+        (["--precision", "fp8"], "--precision: is 'fp8'. Use one of auto, fp32, fp16, bf16."),
+        (["--lora_r"], "command line: argument --lora_r: expected one argument. See --help."),
+        (["--lora_r="], "--lora_r: is missing. Give a whole number."),
+        (["--save_total_limit", "all"], "--save_total_limit: is 'all'. Give a whole number."),
+        (["--save_total_limit", "1.5"], "--save_total_limit: is '1.5'. Give a whole number."),
+        (["--validation_share", "10%"], "--validation_share: is '10%'. Give a number."),
     ],
 )
-def test_a_value_of_the_wrong_type_ends_with_status_2(words: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        parse_flags([*NEEDED, *words])
-    assert caught.value.code == 2
+def test_a_value_of_the_wrong_type_ends_with_status_2(words: list[str], message: str) -> None:
+    assert refusals([*NEEDED, *words]) == [message]
+    assert ConfigurationError.exit_status == 2
+
+
+def test_all_values_that_cannot_be_read_are_told_at_once(yaml_file: Path) -> None:
+    with yaml_file.open("a") as file:
+        file.write("keep_best: perhaps\nseed: [1, 2]\n")
+    assert refusals(["--config", str(yaml_file), "--max_length", "4k", "--fit=yes"]) == [
+        "--max_length: is '4k'. Give a whole number.",
+        "--fit: is 'yes'. Use one of auto, off.",
+        "--seed: is '1,2'. Give a whole number.",
+        "--keep_best: is 'perhaps'. Use true or false.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,16 +173,18 @@ def test_a_value_of_the_wrong_type_ends_with_status_2(words: list[str]) -> None:
 def test_unknown_flags_are_all_named_with_the_nearest_known_one(
     words: list[str], messages: list[str]
 ) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        parse_flags([*NEEDED, *words])
-    assert [str(problem) for problem in caught.value.problems] == messages
+    assert refusals([*NEEDED, *words]) == messages
 
 
-def test_a_base_model_and_a_dataset_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        parse_flags([])
-    assert caught.value.code == 2
-    assert "the following arguments are required: --base_model" in capsys.readouterr().err
+def test_a_base_model_and_a_dataset_are_needed() -> None:
+    needed = [
+        "--base_model: is missing. Give an alias (llama3.1-8b, qwen2.5-1.5b, ...), hub id, or folder.",
+        "--dataset: is missing. Give a comma list of folders (save_to_disk), .jsonl or .parquet files, short "
+        "names (dow30-202305-202405) or hub ids; NAME*2 repeats its training rows.",
+    ]
+    assert refusals([]) == needed
+    assert refusals(["--plan"]) == needed[:1]  # a plan needs no rows
+    assert refusals(["--seed", "odd"]) == [*needed, "--seed: is 'odd'. Give a whole number."]
 
 
 def _yaml_problem(content: str | bytes | None, tmp_path: Path) -> str:
@@ -210,8 +230,16 @@ def test_a_yaml_file_that_cannot_be_read_is_refused_with_the_reason(
 
 
 def test_a_yaml_file_is_not_looked_for_where_none_is_named() -> None:
-    with pytest.raises(SystemExit):
-        parse_flags([*NEEDED, "--config"])
+    assert refusals([*NEEDED, "--config"]) == [
+        "command line: argument --config: expected one argument. See --help."
+    ]
+
+
+def test_a_value_may_begin_with_a_dash_in_yaml(yaml_file: Path) -> None:
+    with yaml_file.open("a") as file:
+        file.write("run_name: -x\nweight_decay: -1e-5\n")
+    flags = parse_flags(["--config", str(yaml_file)])
+    assert (flags.run_name, flags.weight_decay) == ("-x", -1e-5)
 
 
 def test_flags_are_plain_values_for_a_record() -> None:
