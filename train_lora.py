@@ -46,7 +46,7 @@ from forecaster.fit.gpus import (
 )
 from forecaster.flags import flag_names
 from forecaster.models import registry
-from forecaster.models.tuner import parameter_counts
+from forecaster.models.tuners import DEFAULT_TUNER
 from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
 from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
@@ -250,17 +250,17 @@ def print_plan(run: Run, settings: Settings) -> None:
         print(
             "WARNING: 4-bit weights change the numerics; give --quantization 4bit to say that this is meant."
         )
-    if run.tuner == "full":
-        print("Every weight is trained: --lora_... flags and --target_modules are not used.")
+    if run.tuner.note:
+        print(run.tuner.note)
     if note := train_config.resolve_scheduler(flags).note:
         print(note)
     if flags.report_to == "wandb":
         print(tracking.resolve_mode(settings)[1])
     trainable = ""
     if run.model.shape:
-        trained, total = parameter_counts(run.model.shape, run.tuner, flags.lora_r, flags.target_module_names)
+        trained, total = run.tuner.parameter_counts(run.model.shape, flags.tuner_settings)
         trainable = f" ({trained:,} trainable of {total:,} parameters)"
-    print(f"Base model {run.model.location}, tuner {run.tuner}{trainable}.")
+    print(f"Base model {run.model.location}, tuner {run.tuner.name}{trainable}.")
     at_once = choice.micro_batch_size or flags.batch_size
     accumulated = choice.gradient_accumulation_steps or flags.gradient_accumulation_steps
     print(
@@ -315,7 +315,7 @@ def train(
 
     # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
     # checked.
-    from forecaster.models import attaching, templates
+    from forecaster.models import templates, weights
     from forecaster.training import fine_tuning
 
     args = fine_tuning.sft_config(run)
@@ -353,7 +353,7 @@ def train(
     trainer = fine_tuning.make_trainer(
         run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch, grouped
     )
-    trainable, total = attaching.count_parameters(model)
+    trainable, total = weights.count_parameters(model)
     if is_main:
         print(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).", flush=True)
         print(f"{fine_tuning.attention_of(run).reason}.", flush=True)
@@ -366,7 +366,7 @@ def train(
     card = model_card(run, template, corpus, result.training_loss, final_loss)
     tensors = fine_tuning.save_run(run, trainer, tokenizer, record, data_record, card)
     if is_main:
-        what = "Model" if run.tuner == "full" else "Adapter"
+        what = "Adapter" if run.tuner.saves_adapter else "Model"
         print(f"{what} with {tensors} tensors, trained: {run.output_dir}", flush=True)
         tracking.finish()
 
@@ -413,7 +413,7 @@ def check_same_run(run: Run, corpus: sources.Corpus, ranks: int) -> None:
     record = json.loads((run.output_dir / RUN_CONFIG).read_text())
     known = json.loads((run.output_dir / DATASET_FILE).read_text())
     # Runs older than these flags held nothing out, and had LoRA.
-    older = {"validation_share": 0.0, "tuner": "lora"}
+    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER}
     before, now = older | record["flags"], train_config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")
@@ -484,13 +484,11 @@ def model_card(
     *others, last = (f"{len(part)} {PART_NAMES[name]}" for name, part in corpus.parts.items())
     rows = f"{', '.join(others)} and {last}"
     test_line = f"{test_loss:.4f}" if test_loss is not None else "not measured"
-    is_full, lora = run.tuner == "full", f"r {flags.lora_r}, alpha {flags.lora_alpha}"
-    tuned = "every weight" if is_full else f"{lora}, dropout {flags.lora_dropout}, {flags.target_modules}"
-    what = "A fully fine-tuned model" if is_full else "An adapter"
+    what, tuned = run.tuner.result, run.tuner.describe(flags.tuner_settings)
     return f"""---
 base_model: {run.model.location}
-library_name: {"transformers" if is_full else "peft"}
-tags: [finance, forecasting, {run.tuner}]
+library_name: {"peft" if run.tuner.saves_adapter else "transformers"}
+tags: [finance, forecasting, {run.tuner.name}]
 ---
 # {flags.run_name}
 
@@ -501,7 +499,7 @@ a predicted move and an analysis. Not financial advice.
 |---|---|
 | base model | {run.model.location} |
 | data | {flags.dataset}, {rows} rows |
-| tuner | {run.tuner}: {tuned} |
+| tuner | {run.tuner.name}: {tuned} |
 | optimisation | rate {flags.learning_rate:g}, {flags.scheduler}, {flags.num_epochs:g} epochs |
 | seed | {flags.seed} |
 | numerics | {choice.precision}, base weights {weights} |

@@ -231,21 +231,19 @@ def run_plain_loop(base: Path, data: Path, length: int, out: Path) -> int:
     """FinGPT's settings: a row at a time, checkpointing, the logits of every token, in 16 bit on a GPU."""
     import torch
 
-    from forecaster.models import attaching, loading
-    from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
+    from forecaster.models import loading
+    from forecaster.models.registry import BaseModel
     from forecaster.models.templates import load_tokenizer
+    from forecaster.models.tuners.base import TunerSettings
+    from forecaster.models.tuners.lora import LORA
     from forecaster.training.tokenising import tokenise_row
     from forecaster.training.trainer import peak_memory_bytes
 
     tokenizer, _ = load_tokenizer(BaseModel(str(base), is_local=True), trust_remote_code=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = attaching.attach(
+    model = LORA.attach(
         loading.load_base(str(base), "bf16" if device == "cuda" else "fp32", "none", False),
-        "lora",
-        rank=8,
-        alpha=16,
-        dropout=0.1,
-        target_modules=ALL_PROJECTIONS,
+        TunerSettings(),
         gradient_checkpointing=True,
     )
     model.to(device).train()

@@ -30,12 +30,13 @@ from tabulate import tabulate
 
 from forecaster.models import registry
 from forecaster.models.finished import trained_weights
-from forecaster.models.tuner import TUNERS, Tuner, parameter_counts
+from forecaster.models.tuners import TUNERS
+from forecaster.models.tuners.base import TunerSettings
 from forecaster.settings import calm_openmp
 from forecaster.training import train_config
 
 EMBEDDED = ROOT / "configs" / "embedded.yaml"
-RATES: dict[Tuner, float] = {
+RATES = {
     "lora": 5e-3,
     "qlora": 5e-3,
     "dora": 5e-3,
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 # --- the embedded base, CPU ---------------------------------------------------------------------------------
 
 
-def embedded_line(tuner: Tuner, folder: Path, num_epochs: str, test_rows: int) -> dict[str, str]:
+def embedded_line(tuner: str, folder: Path, num_epochs: str, test_rows: int) -> dict[str, str]:
     """Train and benchmark one tuner."""
     run, rows = folder / tuner, folder / "test.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def embedded_line(tuner: Tuner, folder: Path, num_epochs: str, test_rows: int) -
     base = registry.resolve(str(ROOT / "sample" / "base"))
     assert isinstance(base, registry.BaseModel) and base.shape
     lora = train_config.parse_flags(flags)
-    trainable, total = parameter_counts(base.shape, tuner, lora.lora_r, lora.target_module_names)
+    trainable, total = TUNERS[tuner].parameter_counts(base.shape, lora.tuner_settings)
     history = json.loads((run / "log_history.json").read_text())
     metrics = json.loads((run / "benchmark" / "metrics.json").read_text())
     scores = metrics["models"]["fine-tuned"]["project"]
@@ -169,7 +170,7 @@ def random_base(folder: Path) -> Path:
     return folder
 
 
-def gpu_line(tuner: Tuner, base: Path) -> dict[str, str]:
+def gpu_line(tuner: str, base: Path) -> dict[str, str]:
     """One tuner in a process of its own, so that it starts with an empty GPU."""
     command = [sys.executable, __file__, "--measure", tuner, str(base)]
     # The default allocator cuts memory into pieces; a fully tuned 7B needs what lies between them.
@@ -187,15 +188,15 @@ def gpu_line(tuner: Tuner, base: Path) -> dict[str, str]:
         "peak GiB": f"{found['peak_bytes'] / 2**30:.1f}",
         "trainable": f"{found['trainable']:,} ({found['trainable'] / found['total']:.2%})",
         # Adapters train, and are saved, in fp32; a model in bf16.
-        "saved bytes": f"{found['trainable'] * (2 if tuner == 'full' else 4):,}",
+        "saved bytes": f"{found['trainable'] * (4 if TUNERS[tuner].saves_adapter else 2):,}",
     }
 
 
-def measure_steps(tuner: Tuner, base: str) -> dict[str, float]:
+def measure_steps(tuner: str, base: str) -> dict[str, float]:
     """Median seconds of an optimizer step of one row of `TOKENS` tokens, peak bytes, and parameters."""
     import torch
 
-    from forecaster.models import attaching, loading
+    from forecaster.models import loading, weights
     from forecaster.training.loss import add_answer_loss
     from forecaster.training.tokenising import IGNORED
 
@@ -203,20 +204,12 @@ def measure_steps(tuner: Tuner, base: str) -> dict[str, float]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = loading.load_base(
         base,
-        "fp32" if tuner == "full" else "bf16",
-        "4bit" if tuner == "qlora" else "none",
+        "fp32" if TUNERS[tuner].trains_base else "bf16",
+        TUNERS[tuner].base_quantization or "none",
         device_map={"": device},
     )
     add_answer_loss(loaded)
-    model = attaching.attach(
-        loaded,
-        tuner,
-        rank=8,
-        alpha=16,
-        dropout=0.1,
-        target_modules=registry.ALL_PROJECTIONS,
-        gradient_checkpointing=True,
-    )
+    model = TUNERS[tuner].attach(loaded, TunerSettings(), gradient_checkpointing=True)
     model.gradient_checkpointing_enable()
     model.train()
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5, fused=True)
@@ -235,7 +228,7 @@ def measure_steps(tuner: Tuner, base: str) -> dict[str, float]:
         if device == "cuda":
             torch.cuda.synchronize()
         times_s.append(time.perf_counter() - began_s)
-    trainable, total = attaching.count_parameters(model)
+    trainable, total = weights.count_parameters(model)
     peak_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     step_s = sorted(times_s[WARM_UP_STEPS:])[TIMED_STEPS // 2]
     return {"step_s": step_s, "peak_bytes": peak_bytes, "trainable": trainable, "total": total}

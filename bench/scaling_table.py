@@ -20,7 +20,8 @@ from forecaster.fit.memory import Layout, training_bytes
 from forecaster.fit.planner import GIB, FitPlan, FitRequest, plan
 from forecaster.fit.step_time import SPEEDS, bytes_on_the_wire, flops_per_token, micro_step_s, speed_of
 from forecaster.models.registry import MODELS, ModelShape
-from forecaster.models.tuner import Tuner
+from forecaster.models.tuners import TUNERS
+from forecaster.models.tuners.base import Tuner, TunerSettings
 
 DOC = ROOT / "docs" / "scaling.md"
 LENGTH, ROWS = 2048, 64
@@ -75,8 +76,7 @@ def wire() -> str:
     """GB that each of eight ranks sends in an optimizer step of 8 micro steps, and bytes that it holds."""
     rows = []
     for name, shape in SHAPES.items():
-        tuners: tuple[Tuner, ...] = ("lora", "full")
-        for tuner in tuners:
+        for tuner in (TUNERS["lora"], TUNERS["full"]):
             cells = []
             for stage in (0, 1, 2, 3):
                 layout = Layout("bf16", tuner=tuner, ranks=8, zero_stage=stage, length=LENGTH)
@@ -84,7 +84,7 @@ def wire() -> str:
                 needed = training_bytes(shape, layout)
                 state = needed.weights + needed.adapters + needed.gradients + needed.optimizer
                 cells.append(f"{sent / 1e9:.2f} / {state / 1e9:.1f}")
-            rows.append([name, tuner, *cells])
+            rows.append([name, tuner.name, *cells])
     headers = ["model", "tuner", *(f"stage {stage}" for stage in (0, 1, 2, 3))]
     return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
 
@@ -101,7 +101,7 @@ def published() -> str:
         ["8B LoRA, H100, 4096: tokens/s (NeMo AutoModel)", "12,473", f"{h100:,.0f}"],
         ["8B LoRA, A100: share of peak (transformers, FlashAttention 2)", "32 %", f"{a100:.0%}"],
     ]
-    of_qwen = replace(every, lora_rank=64, lora_dropout=0.05, logits_in_chunks=False)
+    of_qwen = replace(every, tuner_settings=TunerSettings(rank=64, dropout=0.05), logits_in_chunks=False)
     for four_bit, length, figure in (
         (False, 2048, 23.8),
         (False, 4096, 29.7),
@@ -112,7 +112,9 @@ def published() -> str:
         name = f"Qwen-7B {'QLoRA' if four_bit else 'LoRA'}, {length}: GB (Qwen README)"
         rows.append([name, str(figure), f"{needed / 1e9:.1f}"])
     targets = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    of_torchtune = replace(every, micro_batch_size=2, length=2048, lora_dropout=0.0, targets=targets)
+    of_torchtune = replace(
+        every, micro_batch_size=2, length=2048, tuner_settings=TunerSettings(dropout=0.0, targets=targets)
+    )
     for four_bit, figure in ((True, 7.4), (False, 16.2)):
         needed_parts = training_bytes(eight, replace(of_torchtune, four_bit=four_bit))
         allocated = (needed_parts.total - needed_parts.reserve) / GIB
@@ -124,8 +126,8 @@ def published() -> str:
 
 def tables() -> dict[str, str]:
     return {
-        "lora": times("lora"),
-        "full": times("full"),
+        "lora": times(TUNERS["lora"]),
+        "full": times(TUNERS["full"]),
         "wire": wire(),
         "published": published(),
     }

@@ -42,9 +42,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
 
-from forecaster.models.attaching import attach
-from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
+from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
+from forecaster.models.tuners.base import TunerSettings
+from forecaster.models.tuners.lora import LORA
 from forecaster.training.batching import Batching, epoch_order, micro_batches, padding_efficiency
 from forecaster.training.loss import TokenLosses, add_answer_loss
 from forecaster.training.tokenising import IGNORED, tokenise_row
@@ -246,15 +247,7 @@ def make_model(head_share: float, dropout: float, checkpointing: bool = False) -
     )
     if checkpointing:
         base.activation_checkpointing_enable()
-    model = attach(
-        base,
-        "lora",
-        rank=8,
-        alpha=16,
-        dropout=dropout,
-        target_modules=ALL_PROJECTIONS,
-        gradient_checkpointing=checkpointing,
-    )
+    model = LORA.attach(base, TunerSettings(dropout=dropout), gradient_checkpointing=checkpointing)
     return model.train()
 
 

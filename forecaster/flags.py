@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
@@ -55,7 +55,14 @@ class Program(Generic[_RecordT]):
 
 
 def flag(
-    default: Any, text: str, group: str, *, metavar: str = "", shown: str = "", positional: bool = False
+    default: Any,
+    text: str,
+    group: str,
+    *,
+    metavar: str = "",
+    shown: str = "",
+    positional: bool = False,
+    choices: Collection[str] = (),
 ) -> Any:
     """A field that is a flag.
 
@@ -66,9 +73,11 @@ def flag(
         metavar: what the help shows for its value; empty: what its type calls it.
         shown: how the help tells the default; empty: as it is.
         positional: whether it is known by its place, and not by its name.
+        choices: a registry whose names are its values; the type of a flag with values of its own is a
+            Literal.
     """
     about = {"text": text, "group": group, "metavar": metavar, "shown": shown, "positional": positional}
-    return field(default=default, metadata=about)
+    return field(default=default, metadata={**about, "choices": choices})
 
 
 # --- types --------------------------------------------------------------------------------------------------
@@ -96,7 +105,11 @@ _KINDS = {
 
 
 def _kinds(record: type[DataclassInstance]) -> dict[str, _Kind]:
-    return {name: _kind(hint) for name, hint in get_type_hints(record).items()}
+    hints = get_type_hints(record)
+    return {
+        item.name: _one_of(choices) if (choices := item.metadata["choices"]) else _kind(hints[item.name])
+        for item in fields(record)
+    }
 
 
 def _kind(hint: Any) -> _Kind:
@@ -106,10 +119,13 @@ def _kind(hint: Any) -> _Kind:
     if get_origin(hint) is tuple:
         return replace(_kind(get_args(hint)[0]), takes_several=True)
     if get_origin(hint) is Literal:
-        names = get_args(hint)
-        choices = {name: name for name in names}
-        return _Kind(choices.__getitem__, f"{{{','.join(names)}}}", f"Use one of {', '.join(names)}.")
+        return _one_of(get_args(hint))
     return _KINDS[hint]
+
+
+def _one_of(names: Collection[str]) -> _Kind:
+    choices = {name: name for name in names}
+    return _Kind(choices.__getitem__, f"{{{','.join(names)}}}", f"Use one of {', '.join(names)}.")
 
 
 # --- command line -> texts ----------------------------------------------------------------------------------

@@ -42,15 +42,15 @@ def main(port: str, names: list[str]) -> None:
 def make_model(precision: str) -> Any:
     import torch
 
-    from forecaster.models.attaching import attach
     from forecaster.models.loading import load_base
-    from forecaster.models.registry import ALL_PROJECTIONS
+    from forecaster.models.tuners.base import TunerSettings
+    from forecaster.models.tuners.lora import LORA
     from forecaster.training.loss import add_answer_loss
 
     torch.manual_seed(0)
     base = load_base(str(ROOT / "sample" / "base"), precision)  # type: ignore[arg-type]
     add_answer_loss(base)
-    return attach(base, "lora", rank=8, alpha=16, dropout=0.0, target_modules=ALL_PROJECTIONS)
+    return LORA.attach(base, TunerSettings(dropout=0.0))
 
 
 def loss_of(model: Any) -> Any:

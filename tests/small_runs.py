@@ -81,13 +81,13 @@ def _save_trained(folder: Path, run: Run, seed: int) -> None:
     """A fresh adapter whose second factors, zero before training, are random; or a model with other keys."""
     import torch
 
-    from forecaster.models import attaching
+    from forecaster.models.weights import sort_adapter_config
     from forecaster.training import fine_tuning
 
     model = fine_tuning.build_model(run)
     torch.manual_seed(seed)
     for name, tensor in model.named_parameters():
-        if "lora_B" in name or (run.tuner == "full" and "k_proj" in name):
+        if "lora_B" in name or (run.tuner.name == "full" and "k_proj" in name):
             torch.nn.init.normal_(tensor, std=0.05)
     model.save_pretrained(folder)
-    attaching.sort_adapter_config(folder)
+    sort_adapter_config(folder)

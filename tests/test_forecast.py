@@ -59,18 +59,16 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the embedded base model, with an adapter that changes it and is not trained."""
     import torch
 
-    from forecaster.models import attaching, loading, registry, templates
+    from forecaster.models import loading, registry, templates
+    from forecaster.models.tuners.base import TunerSettings
+    from forecaster.models.tuners.lora import LORA
 
     base = registry.resolve(str(ROOT / "sample" / "base"))
     assert isinstance(base, registry.BaseModel)
     torch.manual_seed(7)
-    model = attaching.attach(
+    model = LORA.attach(
         loading.load_base(base.location, "fp32"),
-        "lora",
-        rank=2,
-        alpha=4,
-        dropout=0.0,
-        target_modules=("q_proj",),
+        TunerSettings(rank=2, alpha=4, dropout=0.0, targets=("q_proj",)),
     )
     for name, tensor in model.named_parameters():
         if "lora_B" in name:

@@ -385,7 +385,7 @@ def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
         last = folder / "checkpoint-2" / "model.safetensors"
         assert last.read_bytes() == (folder / "model.safetensors").read_bytes()
         run = read_finished(folder)
-        assert (run.tuner, run.resolved["quantization"]) == ("full", "none")
+        assert (run.tuner.name, run.resolved["quantization"]) == ("full", "none")
 
 
 def test_full_fine_tuning_goes_on_from_its_checkpoint(data: Path, full_zero2: Path, tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_dora_under_zero_3_learns_as_a_plain_loop_does(data: Path, tmp_path: Pat
     assert losses(zero3) == pytest.approx(losses(alone), abs=1e-5)
     saved = [load_file(folder / "adapter_model.safetensors") for folder in (zero3, alone)]
     assert saved[0].keys() == saved[1].keys()
-    assert read_finished(zero3).tuner == "dora"
+    assert read_finished(zero3).tuner.name == "dora"
 
 
 def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from forecaster.models.finished import holds_adapter
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
-from forecaster.models.tuner import Tuner
+from forecaster.models.tuners.base import Tuner
 
 Engine = Literal["hf", "vllm"]
 

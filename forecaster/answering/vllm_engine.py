@@ -19,7 +19,7 @@ from forecaster.answering.hf_engine import Generated, GeneratedBatch, Prompt
 from forecaster.errors import Problem
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.templates import end_token_ids
-from forecaster.models.tuner import Tuner
+from forecaster.models.tuners.base import Tuner
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -52,9 +52,9 @@ def problems(
     if ranks > 1:
         way_out = "Start one process, or use --engine hf, which shares the rows among ranks."
         found.append(Problem("--engine vllm", f"takes one rank, and there are {ranks}.", way_out))
-    if tuner == "dora":
-        found.append(Problem("--engine vllm", "cannot load DoRA adapters.", "Use --engine hf."))
-    if tuner == "full":
+    if tuner and "vllm" in tuner.not_served_by:
+        found.append(Problem("--engine vllm", tuner.not_served_by["vllm"], "Use --engine hf."))
+    if tuner and not tuner.saves_adapter:
         cannot = "holds one set of weights; a fully fine-tuned model and its base are two."
         found.append(Problem("--engine vllm", cannot, "Use --engine hf."))
     if lora_rank is not None and room_for(lora_rank) is None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +24,9 @@ from forecaster.fit.memory import Layout, host_bytes
 from forecaster.fit.planner import FitPlan, FitRequest
 from forecaster.fit.step_time import speed_of
 from forecaster.models.numerics import Precision, Quantization
-from forecaster.models.registry import ALL_PROJECTIONS, ModelShape
-from forecaster.models.tuner import Tuner
+from forecaster.models.registry import ModelShape
+from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
+from forecaster.models.tuners.base import Tuner, TunerSettings
 
 LARGEST_ON_CPU_PARAMETERS = 1_000_000_000
 
@@ -60,10 +61,8 @@ class Asked:
     max_new_tokens: int = 0
     """Of the benchmark, which no `--max_length` that is advised may fall below."""
     fit: Literal["auto", "off"] = "auto"
-    tuner: Tuner = "lora"
-    lora_rank: int = 8
-    targets: tuple[str, ...] = ALL_PROJECTIONS
-    lora_dropout: float = 0.1
+    tuner: Tuner = TUNERS[DEFAULT_TUNER]
+    tuner_settings: TunerSettings = field(default_factory=TunerSettings)
     precision: Precision | Literal["auto"] = "auto"
     quantization: Quantization | Literal["auto"] = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
@@ -159,9 +158,7 @@ def _request(
         layout=Layout(
             precision,
             tuner=asked.tuner,
-            lora_rank=asked.lora_rank,
-            targets=asked.targets,
-            lora_dropout=asked.lora_dropout,
+            tuner_settings=asked.tuner_settings,
             ranks=ranks,
             length=asked.length,
             under_deepspeed=under_deepspeed,

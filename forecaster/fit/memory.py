@@ -7,13 +7,13 @@ estimate.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Literal
 
-from forecaster.models.registry import ALL_PROJECTIONS, ModelShape
-from forecaster.models.tuner import Tuner
+from forecaster.models.registry import ModelShape, Tensors, elements
+from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
+from forecaster.models.tuners.base import TrainedTensors, Tuner, TunerSettings
 
 RESERVE_BYTES = 1_000_000_000
 """CUDA context (about half of it) and allocator slack."""
@@ -38,10 +38,8 @@ class Layout:
     """All that decides the bytes of a run on each GPU, besides the model's shape."""
 
     precision: Literal["fp32", "fp16", "bf16"]
-    tuner: Tuner = "lora"
-    lora_rank: int = 8
-    targets: tuple[str, ...] = ALL_PROJECTIONS
-    lora_dropout: float = 0.1
+    tuner: Tuner = TUNERS[DEFAULT_TUNER]
+    tuner_settings: TunerSettings = field(default_factory=TunerSettings)
     four_bit: bool = False
     zero_stage: int = 0
     offload: bool = False
@@ -72,7 +70,7 @@ class GpuBytes:
     """Bytes on one GPU at the peak of a training step, by what they hold."""
 
     weights: int
-    """The base model, frozen or (full) trained."""
+    """The base model, frozen or trained."""
     adapters: int
     """Trainable parameters beside the base."""
     gradients: int
@@ -116,67 +114,17 @@ def training_bytes(shape: ModelShape, layout: Layout) -> GpuBytes:
 
 # --- tensors: their sizes decide padding and what ZeRO-3 leaves whole ---------------------------------------
 
-Tensors = Counter[int]
-"""How many tensors have that many elements."""
 
-
-def base_tensors(shape: ModelShape) -> Tensors:
-    return projection_tensors(shape) + plain_tensors(shape) + embedding_tensors(shape)
-
-
-def projection_tensors(shape: ModelShape) -> Tensors:
-    """What 4-bit quantisation packs."""
-    sizes = Counter(i * o for i, o in shape.projection_sizes().values())
-    return Counter({size: count * shape.layers for size, count in sizes.items()})
-
-
-def embedding_tensors(shape: ModelShape) -> Tensors:
-    return Counter({shape.vocab_size * shape.hidden_size: 1 if shape.tied_embeddings else 2})
-
-
-def plain_tensors(shape: ModelShape) -> Tensors:
-    """Norms and biases: the Trainer's AdamW has them in a group of their own, without weight decay."""
-    tensors = Counter({shape.hidden_size: 2 * shape.layers + 1})
-    if shape.qkv_bias:
-        for heads in (shape.heads, shape.kv_heads, shape.kv_heads):
-            tensors[heads * shape.head_dim] += shape.layers
-    return tensors
-
-
-def adapter_tensors(shape: ModelShape, layout: Layout) -> Tensors:
-    """LoRA's two factors for each adapted projection, and DoRA's magnitude of each output."""
-    tensors: Tensors = Counter()
-    if layout.tuner == "full":
-        return tensors
-    for name, (inputs, outputs) in shape.projection_sizes().items():
-        if name in layout.targets:
-            tensors[inputs * layout.lora_rank] += shape.layers
-            tensors[outputs * layout.lora_rank] += shape.layers
-            if layout.tuner == "dora":
-                tensors[outputs] += shape.layers
-    return tensors
-
-
-def _elements(tensors: Tensors) -> int:
-    return sum(size * count for size, count in tensors.items())
-
-
-def _trainable_groups(shape: ModelShape, layout: Layout) -> list[Tensors]:
-    """Trainable tensors as the optimizer's parameter groups."""
-    if layout.tuner != "full":
-        return [adapter_tensors(shape, layout)]
-    return [projection_tensors(shape) + embedding_tensors(shape), plain_tensors(shape)]
-
-
-def trainable_elements(shape: ModelShape, layout: Layout) -> int:
-    return sum(map(_elements, _trainable_groups(shape, layout)))
+def trained_tensors(shape: ModelShape, layout: Layout) -> TrainedTensors:
+    return layout.tuner.trained(shape, layout.tuner_settings)
 
 
 def _padded(shape: ModelShape, layout: Layout) -> int:
     """Trainable elements with ZeRO-1/2's padding: each group to a multiple of twice the number of ranks
     (`nccl_start_alignment_factor`)."""
     unit = 2 * layout.ranks
-    return sum(ceil(_elements(group) / unit) * unit for group in _trainable_groups(shape, layout))
+    groups = trained_tensors(shape, layout).groups()
+    return sum(ceil(elements(group) / unit) * unit for group in groups)
 
 
 def _divided(tensors: Tensors, ranks: int) -> int:
@@ -216,8 +164,9 @@ def weight_bytes(shape: ModelShape, four_bit: bool, element_bytes: int = 2) -> i
     """The whole base model on one GPU; in 4 bit, embeddings, head, norms and biases stay as they are."""
     if not four_bit:
         return element_bytes * shape.parameters
-    packed = sum(four_bit_bytes(size) * count for size, count in projection_tensors(shape).items())
-    rest = _elements(plain_tensors(shape) + embedding_tensors(shape))
+    tensors = shape.tensors()
+    packed = sum(four_bit_bytes(size) * count for size, count in tensors.projections.items())
+    rest = elements(tensors.plain + tensors.embeddings)
     return packed + element_bytes * rest
 
 
@@ -229,34 +178,34 @@ def _trainable_element_bytes(layout: Layout) -> int:
 
 def base_bytes(shape: ModelShape, layout: Layout) -> int:
     """Weights of the base model on one GPU."""
-    each = _trainable_element_bytes(layout) if layout.tuner == "full" else layout.bytes_each
+    each = _trainable_element_bytes(layout) if layout.tuner.trains_base else layout.bytes_each
     if layout.zero_stage == 3:
-        return _zero3(shape, base_tensors(shape), layout, each)
-    padding = 0
-    if layout.tuner == "full" and layout.zero_stage in (1, 2):
-        padding = each * (_padded(shape, layout) - shape.parameters)
+        return _zero3(shape, shape.tensors().together(), layout, each)
+    padding, trained = 0, trained_tensors(shape, layout)
+    if not trained.added and layout.zero_stage in (1, 2):
+        padding = each * (_padded(shape, layout) - trained.elements)
     return weight_bytes(shape, layout.four_bit, each) + padding
 
 
 def adapter_bytes(shape: ModelShape, layout: Layout) -> int:
     """Weights of the adapters on one GPU."""
-    tensors = adapter_tensors(shape, layout)
-    if not tensors:
+    trained, each = trained_tensors(shape, layout), _trainable_element_bytes(layout)
+    if not trained.added:
         return 0
     if layout.zero_stage == 3:
-        return _zero3(shape, tensors, layout, _trainable_element_bytes(layout))
-    elements = _padded(shape, layout) if layout.zero_stage in (1, 2) else _elements(tensors)
-    return _trainable_element_bytes(layout) * elements
+        return _zero3(shape, trained.added, layout, each)
+    padding = _padded(shape, layout) - trained.elements if layout.zero_stage in (1, 2) else 0
+    return each * (elements(trained.added) + padding)
 
 
 def _own_trainable(shape: ModelShape, layout: Layout) -> int:
     """Trainable elements whose optimizer state lives on one rank."""
-    groups = _trainable_groups(shape, layout)
+    trained = trained_tensors(shape, layout)
     if layout.zero_stage == 3:
-        return sum(_divided(group, layout.ranks) for group in groups)
+        return sum(_divided(group, layout.ranks) for group in trained.groups())
     if layout.zero_stage in (1, 2):
         return _padded(shape, layout) // layout.ranks
-    return sum(map(_elements, groups))
+    return trained.elements
 
 
 def gradient_bytes(shape: ModelShape, layout: Layout) -> int:
@@ -264,7 +213,7 @@ def gradient_bytes(shape: ModelShape, layout: Layout) -> int:
     if layout.offload:
         return 0
     if not layout.under_deepspeed:
-        return base_bytes(shape, layout) if layout.tuner == "full" else adapter_bytes(shape, layout)
+        return _trainable_element_bytes(layout) * trained_tensors(shape, layout).elements
     return layout.bytes_each * _own_trainable(shape, layout)
 
 
@@ -286,7 +235,9 @@ def host_bytes(shape: ModelShape, layout: Layout) -> int:
     """CPU memory of one rank that offload takes: gradients and optimizer in fp32, and ZeRO-3's weights."""
     if not layout.offload:
         return 0
-    weights = layout.bytes_each * _divided(base_tensors(shape), layout.ranks) if layout.zero_stage == 3 else 0
+    weights = 0
+    if layout.zero_stage == 3:
+        weights = layout.bytes_each * _divided(shape.tensors().together(), layout.ranks)
     return 16 * _own_trainable(shape, layout) + weights
 
 
@@ -304,39 +255,26 @@ def layer_activation_bytes(shape: ModelShape, layout: Layout) -> int:
 
     Counted operation by operation in transformers' Llama layer with fused attention (as Korthikanti et al.
     2022 did for GPT): each norm keeps its input in fp32; attention keeps queries, keys, values and its
-    output; the gated MLP keeps gate, its activation and up. A frozen projection needs no input. An adapted
-    one does: dropout gives each its own copy and a mask of one byte; without, those behind one norm share it.
-    DoRA keeps its two outputs as well.
+    output; the gated MLP keeps gate, its activation and up. A frozen projection needs no input; the tuner
+    says what is kept beside.
     """
     each, h, f = layout.bytes_each, shape.hidden_size, shape.intermediate_size
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     kept = 2 * 4 * h + each * (2 * q + 2 * kv) + each * 3 * f
-    if layout.tuner == "full":
-        return kept + each * (4 * h + f)  # both norms' outputs, before and after their weight
-    sizes = shape.projection_sizes()
-    targets = [name for name in layout.targets if name in sizes]
-    if layout.lora_dropout > 0:
-        kept += (each + 1) * sum(sizes[name][0] for name in targets)
-    else:
-        after_norms = [{"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}]
-        kept += each * h * sum(bool(names & set(targets)) for names in after_norms)
-        kept += each * f * ("down_proj" in targets)
-    if layout.tuner == "dora":
-        kept += 2 * each * sum(sizes[name][1] for name in targets)
-    return kept
+    return kept + layout.tuner.kept_bytes_per_token(shape, layout.tuner_settings, each)
 
 
 def activation_bytes(shape: ModelShape, layout: Layout) -> int:
     """With checkpointing: the input of each layer, and one layer's activations; else those of all layers.
 
     To either come a layer's gradients (of the gated MLP, mostly), and one weight matrix where 4-bit weights
-    are unpacked for a product, or three where DoRA computes a weight's norm.
+    are unpacked for a product, or as many as the tuner makes.
     """
     each = layout.bytes_each
     per_token = each * shape.hidden_size if layout.checkpointing else layer_activation_bytes(shape, layout)
     stored = layout.tokens * per_token * shape.layers
-    matrices = 3 if layout.tuner == "dora" else int(layout.four_bit)
-    unpacked = each * matrices * max(projection_tensors(shape))
+    matrices = layout.tuner.transient_matrices or int(layout.four_bit)
+    unpacked = each * matrices * max(shape.tensors().projections)
     return stored + _layer_backward_bytes(shape, layout) + unpacked + _autocast_bytes(shape, layout)
 
 
@@ -354,7 +292,7 @@ def _autocast_bytes(shape: ModelShape, layout: Layout) -> int:
 
     The backward pass needs them; with checkpointing, autocast's cache still holds them until the loss.
     """
-    is_autocast = layout.tuner == "full" and not layout.under_deepspeed and layout.precision != "fp32"
+    is_autocast = layout.tuner.trains_base and not layout.under_deepspeed and layout.precision != "fp32"
     return layout.bytes_each * shape.linear_parameters if is_autocast else 0
 
 
@@ -374,7 +312,7 @@ def logit_bytes(shape: ModelShape, layout: Layout) -> int:
 
 def _head_gradient_bytes(shape: ModelShape, layout: Layout) -> int:
     """The gradient of a trained head: summed in fp32, then copied into a 16-bit weight's own dtype."""
-    if layout.tuner != "full":
+    if not trained_tensors(shape, layout).of_base.embeddings:
         return 0
     each = _trainable_element_bytes(layout)
     return (4 + (each if each < 4 else 0)) * shape.vocab_size * shape.hidden_size
@@ -389,7 +327,7 @@ def communication_bytes(shape: ModelShape, layout: Layout) -> int:
     if not layout.under_deepspeed:
         return 0
     if layout.zero_stage == 0:
-        bucket = min(trainable_elements(shape, layout), REDUCE_BUCKET_ELEMENTS)
+        bucket = min(trained_tensors(shape, layout).elements, REDUCE_BUCKET_ELEMENTS)
         return layout.bytes_each * bucket if layout.ranks > 1 else 0
     # The files for stage 3 leave the bucket to the Trainer, which takes the square of the hidden size.
     bucket = shape.hidden_size**2 if layout.zero_stage == 3 else REDUCE_BUCKET_ELEMENTS

@@ -10,6 +10,7 @@ from typing import Any
 from forecaster.fit.memory import USABLE_SHARE, GpuBytes, Layout, training_bytes
 from forecaster.fit.step_time import GpuSpeed, step_time
 from forecaster.models.registry import MODELS, ModelShape
+from forecaster.models.tuners import TUNERS
 
 CARD_GIB = (8, 12, 16, 24, 40, 48, 80, 141)
 """Sizes of cards that are sold and rented."""
@@ -112,7 +113,7 @@ def settings(request: FitRequest) -> list[Setting]:
     """Every combination of what the request leaves open."""
     micro_batch_sizes = [request.micro_batch_size] if request.micro_batch_size else divisors(request.rows)
     found = []
-    for four_bit in _open(request.four_bit, (False, True) if request.layout.tuner != "full" else (False,)):
+    for four_bit in _open(request.four_bit, (False, True) if _may_be_four_bit(request) else (False,)):
         for stage, offload in [request.zero] if request.zero else _zero_settings(request.layout):
             if four_bit and stage == 3 and not (request.four_bit and request.zero):
                 continue  # PEFT's documentation excludes it; where both are asked for, hardware.py says so
@@ -128,6 +129,10 @@ def settings(request: FitRequest) -> list[Setting]:
                     )
                     found.append(_setting(request, layout))
     return found
+
+
+def _may_be_four_bit(request: FitRequest) -> bool:
+    return request.layout.tuner.base_quantization != "none"
 
 
 def _setting(request: FitRequest, layout: Layout) -> Setting:
@@ -202,15 +207,14 @@ def ways_out(request: FitRequest, loosened: Mapping[str, FitRequest]) -> list[st
 
 def _other_tuners(request: FitRequest) -> list[str]:
     """Flags of a tuner, or of base weights, with which a request would fit."""
-    tuner = request.layout.tuner
     found = []
-    if request.four_bit is False and tuner != "full" and _would_fit_in_four_bit(request):
+    if request.four_bit is False and _may_be_four_bit(request) and _would_fit_in_four_bit(request):
         found.append("--quantization 4bit")
-    as_lora = _with(request, tuner="lora")
-    if tuner in ("full", "dora") and _would_fit(as_lora):
-        found.append("--tuner lora")
-    elif tuner == "full" and _would_fit_in_four_bit(as_lora):
-        found.append("--tuner qlora")
+    for name in request.layout.tuner.instead:
+        tuner = TUNERS[name]
+        would_fit = _would_fit_in_four_bit if tuner.base_quantization == "4bit" else _would_fit
+        if would_fit(_with(request, tuner=tuner)):
+            return [*found, f"--tuner {name}"]
     return found
 
 

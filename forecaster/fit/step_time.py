@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from forecaster.fit.memory import Layout, trainable_elements
-from forecaster.models.registry import ModelShape
+from forecaster.fit.memory import Layout, trained_tensors
+from forecaster.models.registry import ModelShape, elements
 
 ACHIEVED_SHARE = 0.40
 """Share of a GPU's peak that matrix products reach over a whole step. Published for LoRA on an 8B: 41 % on an
@@ -95,22 +95,23 @@ def step_time(shape: ModelShape, layout: Layout, accumulation: int, speed: GpuSp
     return StepTime(compute_s, communication_s, _offload_s(shape, layout, accumulation, speed))
 
 
-def forward_passes(layout: Layout) -> tuple[float, float]:
+def forward_passes(shape: ModelShape, layout: Layout) -> tuple[float, float]:
     """How often a step computes with the weights, counted in forward passes: of the layers, of the head.
 
     Forward, and backward to the inputs; trained weights cost another backward. Checkpointing repeats the
-    layers' forward. DoRA computes the frozen product twice when there is dropout.
+    layers' forward.
     """
-    backward = 2.0 if layout.tuner == "full" else 1.0
-    forward = 2.0 if layout.tuner == "dora" and layout.lora_dropout > 0 else 1.0
+    of_base = trained_tensors(shape, layout).of_base
+    backward = 1.0 + elements(of_base.projections) / shape.linear_parameters
+    forward = layout.tuner.forward_products(layout.tuner_settings)
     layers = forward * (2.0 if layout.checkpointing else 1.0) + backward
-    return layers, 1.0 + backward
+    return layers, 3.0 if of_base.embeddings else 2.0
 
 
 def flops_per_token(shape: ModelShape, layout: Layout) -> float:
     """4 N without checkpointing, 6 N with it (N: weights of the layers), the head on tokens with a loss, and
     causal attention, whose backward costs 2.5 forwards (Dao 2023)."""
-    layers, head = forward_passes(layout)
+    layers, head = forward_passes(shape, layout)
     attention = 2.0 * layout.length * shape.heads * shape.head_dim * shape.layers
     attention *= (2.0 if layout.checkpointing else 1.0) + 2.5
     head_weights = shape.vocab_size * shape.hidden_size * layout.logits_share
@@ -120,7 +121,7 @@ def flops_per_token(shape: ModelShape, layout: Layout) -> float:
 def micro_step_s(shape: ModelShape, layout: Layout, speed: GpuSpeed) -> float:
     """Seconds of one micro step: computing, or reading the weights where that takes longer; unpacking 4-bit
     weights for each product; and starting kernels."""
-    passes, _ = forward_passes(layout)
+    passes, _ = forward_passes(shape, layout)
     peak = speed.flops_fp32 if layout.precision == "fp32" else speed.flops_16bit
     compute_s = layout.tokens * flops_per_token(shape, layout) / (ACHIEVED_SHARE * peak)
     read_s = passes * layout.bytes_each * shape.linear_parameters / speed.memory_bytes_per_s
@@ -141,7 +142,7 @@ def bytes_on_the_wire(shape: ModelShape, layout: Layout, accumulation: int) -> t
     if layout.ranks == 1:
         return 0.0, 0.0
     share = (layout.ranks - 1) / layout.ranks
-    trained = share * layout.bytes_each * trainable_elements(shape, layout)
+    trained = share * layout.bytes_each * trained_tensors(shape, layout).elements
     if layout.zero_stage == 0:
         return 0.0, 2 * trained
     if layout.zero_stage == 1:
@@ -155,7 +156,7 @@ def bytes_on_the_wire(shape: ModelShape, layout: Layout, accumulation: int) -> t
 def _offload_s(shape: ModelShape, layout: Layout, accumulation: int, speed: GpuSpeed) -> float:
     if not layout.offload:
         return 0.0
-    own = trainable_elements(shape, layout) / layout.ranks
+    own = trained_tensors(shape, layout).elements / layout.ranks
     copied = 2.0 * layout.bytes_each * own
     if layout.zero_stage == 3:
         copied += accumulation * 2.0 * layout.bytes_each * shape.parameters / layout.ranks

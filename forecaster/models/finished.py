@@ -13,7 +13,8 @@ from typing import Any
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
 from forecaster.models import registry
-from forecaster.models.tuner import TUNERS, Tuner
+from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
+from forecaster.models.tuners.base import Tuner
 from forecaster.run_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -51,13 +52,13 @@ class FinishedRun:
 
     @property
     def tuner(self) -> Tuner:
-        """LoRA where an older training did not write it down."""
+        """The default where an older training did not write it down."""
         return _tuner_of(self.record)
 
     @property
     def lora_rank(self) -> int | None:
-        """None for a fully fine-tuned model."""
-        return None if self.tuner == "full" else int(self.flags["lora_r"])
+        """None where there are no low-rank factors."""
+        return int(self.flags["lora_r"]) if self.tuner.has_lora_rank else None
 
     @property
     def trained_until(self) -> date | None:
@@ -106,8 +107,7 @@ def read_finished(folder: Path) -> FinishedRun:
     try:
         record, data, _ = [json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3]]
         base = registry.resolve(record["resolved"]["base_model"])
-        if _tuner_of(record) not in TUNERS:
-            raise ValueError("no such tuner")
+        _ = _tuner_of(record)
         _ = record["resolved"]["precision"], record["resolved"]["quantization"], data["fingerprint_sha256"]
         if not (isinstance(record["flags"], dict) and isinstance(data["training_labels"], dict)):
             raise TypeError("no JSON object")
@@ -123,18 +123,18 @@ def read_finished(folder: Path) -> FinishedRun:
 
 
 def _tuner_of(record: Mapping[str, Any]) -> Tuner:
-    tuner: Tuner = record["resolved"].get("tuner", "lora")
-    return tuner
+    """Raises LookupError where the record names none that is known."""
+    return TUNERS[record["resolved"].get("tuner", DEFAULT_TUNER)]
 
 
 def _missing_weights(folder: Path) -> list[str]:
     """Names of files that the folder lacks of an adapter, or of a whole model."""
     try:
         record = json.loads((folder / RUN_CONFIG).read_text(encoding="utf-8"))
-        is_full = _tuner_of(record) == "full"
+        holds_model = not _tuner_of(record).saves_adapter
     except (AttributeError, LookupError, OSError, TypeError, ValueError):
-        is_full = False  # a damaged record is told by itself
-    if not is_full:
+        holds_model = False  # a damaged record is told by itself
+    if not holds_model:
         return [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     missing = [] if (folder / MODEL_CONFIG).is_file() else [MODEL_CONFIG]
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,28 @@ from typing import Any
 from forecaster.errors import Problem
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+Tensors = Counter[int]
+"""How many tensors have that many elements."""
+
+
+def elements(tensors: Tensors) -> int:
+    return sum(size * count for size, count in tensors.items())
+
+
+@dataclass(frozen=True)
+class WeightTensors:
+    """Tensors of a base model, or some of them, by kind."""
+
+    projections: Tensors = field(default_factory=Counter)
+    """Linear layers: what 4-bit quantisation packs."""
+    embeddings: Tensors = field(default_factory=Counter)
+    """Input embedding, and the output head where they are two."""
+    plain: Tensors = field(default_factory=Counter)
+    """Norms and biases."""
+
+    def together(self) -> Tensors:
+        return self.projections + self.embeddings + self.plain
 
 
 @dataclass(frozen=True)
@@ -57,10 +80,17 @@ class ModelShape:
         norms = (2 * self.layers + 1) * self.hidden_size
         return self.linear_parameters + self.embedding_parameters + bias + norms
 
-    def lora_parameters(self, rank: int, targets: tuple[str, ...] = ALL_PROJECTIONS) -> int:
-        """rank x (inputs + outputs) for each adapted projection (Hu et al. 2021, section 4.1)."""
-        sizes = self.projection_sizes()
-        return self.layers * rank * sum(sum(sizes[name]) for name in targets if name in sizes)
+    def tensors(self) -> WeightTensors:
+        projections = Counter(inputs * outputs for inputs, outputs in self.projection_sizes().values())
+        plain = Counter({self.hidden_size: 2 * self.layers + 1})
+        if self.qkv_bias:
+            for heads in (self.heads, self.kv_heads, self.kv_heads):
+                plain[heads * self.head_dim] += self.layers
+        return WeightTensors(
+            Counter({size: count * self.layers for size, count in projections.items()}),
+            Counter({self.vocab_size * self.hidden_size: 1 if self.tied_embeddings else 2}),
+            plain,
+        )
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelShape | None:

@@ -28,7 +28,8 @@ from trl import SFTConfig
 from forecaster.errors import ConfigurationError, Problem, RunOutOfMemoryError
 from forecaster.fit.attention import Attention, choose_attention
 from forecaster.fit.planner import out_of_memory_message
-from forecaster.models import attaching, loading
+from forecaster.models import loading
+from forecaster.models.weights import sort_adapter_config
 from forecaster.processes import unlink_shared_buffers
 from forecaster.run_folder import (
     DATASET_FILE,
@@ -158,8 +159,8 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
     device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.gpus else None
     # DeepSpeed keeps fp32 copies of weights that train in 16 bit. Without it nobody does, and most updates
     # are smaller than 16 bit can add to a weight: the weights are fp32 then, and computing is autocast.
-    whole = run.tuner == "full" and choice.ds_config is None
-    precision = "fp32" if whole else choice.precision
+    in_fp32 = run.tuner.trains_base and choice.ds_config is None
+    precision = "fp32" if in_fp32 else choice.precision
     base = loading.load_base(
         run.model.location,
         precision,
@@ -168,15 +169,7 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
         device_map,
         attention_of(run).implementation,
     )
-    return attaching.attach(
-        base,
-        run.tuner,
-        rank=config.lora_r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        target_modules=config.target_module_names,
-        gradient_checkpointing=choice.gradient_checkpointing,
-    )
+    return run.tuner.attach(base, config.tuner_settings, gradient_checkpointing=choice.gradient_checkpointing)
 
 
 def make_trainer(
@@ -240,14 +233,14 @@ def save_run(
     Returns:
         Tensors in the adapter or model.
     """
-    if run.tuner == "full":
+    if not run.tuner.saves_adapter:
         # It was switched off for training; who loads this model generates with it.
         trainer.model.config.use_cache = True
     trainer.save_model(str(run.output_dir))
     if not trainer.is_world_process_zero():
         return 0
     folder = run.output_dir
-    attaching.sort_adapter_config(folder)
+    sort_adapter_config(folder)
     tokenizer.save_pretrained(folder)
     trainer.state.save_to_json(str(folder / TRAINER_STATE))
     write_json(folder / DATASET_FILE, dataset_record)
@@ -256,10 +249,7 @@ def save_run(
         # As it ran: the Trainer has put its values where the file says "auto".
         write_json(folder / DS_CONFIG, trainer.args.hf_deepspeed_config.config)
     (folder / "README.md").write_text(model_card, encoding="utf-8")
-    if run.tuner == "full":
-        tensors = attaching.check_fully_trained(folder, run.model.location)
-    else:
-        tensors = attaching.check_trained(folder)
+    tensors = run.tuner.check_trained(folder, run.model.location)
     # Last: a run with this file has ended.
     write_json(folder / LOG_HISTORY, trainer.state.log_history)
     return tensors
@@ -276,7 +266,7 @@ def run_record(
         "resolved": {
             "base_model": location,
             "chat_template": template,
-            "tuner": run.tuner,
+            "tuner": run.tuner.name,
             "precision": run.choice.precision,
             "quantization": run.choice.quantization,
             "gradient_checkpointing": run.choice.gradient_checkpointing,

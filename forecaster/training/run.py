@@ -11,7 +11,8 @@ from forecaster.errors import Problem
 from forecaster.fit.gpus import Gpu
 from forecaster.fit.hardware import HardwareChoice
 from forecaster.models.registry import BaseModel
-from forecaster.models.tuner import Tuner
+from forecaster.models.tuners import TUNERS
+from forecaster.models.tuners.base import Tuner
 from forecaster.run_folder import BEFORE_THE_FIRST_CHECKPOINT
 from forecaster.training.survival import checkpoints
 from forecaster.training.train_config import OUTPUT_FOLDER, TrainConfig
@@ -35,9 +36,8 @@ class Run:
 
     @property
     def tuner(self) -> Tuner:
-        """`--tuner`; LoRA over 4-bit weights is QLoRA, whether it was asked for or is what fits."""
-        is_qlora = self.config.tuner == "lora" and self.choice.quantization == "4bit"
-        return "qlora" if is_qlora else self.config.tuner
+        """`--tuner`, as it is called over base weights of the kind that was chosen."""
+        return TUNERS[self.config.tuner].over(self.choice.quantization)
 
 
 @dataclass(frozen=True)

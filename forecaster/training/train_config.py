@@ -20,7 +20,8 @@ from forecaster.fit.hardware import Asked
 from forecaster.fit.memory import weight_bytes
 from forecaster.flags import REQUIRED, Program, flag, read_words, read_yaml, typed
 from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
-from forecaster.models.tuner import Tuner, parameter_counts
+from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
+from forecaster.models.tuners.base import TunerSettings
 from forecaster.settings import Settings
 from forecaster.training.survival import checkpoints
 
@@ -91,7 +92,7 @@ class TrainConfig:
         metavar="FILE",
     )
     local_rank: int = flag(-1, "set by the launcher", HARDWARE)
-    tuner: Tuner = flag("lora", "how weights are tuned", MODEL)
+    tuner: str = flag(DEFAULT_TUNER, "how weights are tuned", MODEL, choices=TUNERS)
 
     lora_r: int = flag(8, "rank of the factors", LORA)
     lora_alpha: int = flag(16, "scale: updates are multiplied by alpha / r (rslora: alpha / sqrt(r))", LORA)
@@ -163,6 +164,12 @@ class TrainConfig:
     @property
     def target_module_names(self) -> tuple[str, ...]:
         return tuple(name for part in self.target_modules.split(",") if (name := part.strip()))
+
+    @property
+    def tuner_settings(self) -> TunerSettings:
+        """A rank out of range, which `find_value_problems` reports, counts as 1."""
+        rank, targets = max(1, self.lora_r), self.target_module_names
+        return TunerSettings(rank, self.lora_alpha, self.lora_dropout, targets)
 
 
 PROGRAM = Program(
@@ -258,25 +265,12 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "It names a folder: at most 100 letters, digits, dots, dashes and underscores.",
     )
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
-    return problems + find_tuner_problems(config)
-
-
-def find_tuner_problems(config: TrainConfig) -> list[Problem]:
-    """Ways to tune, and base weights that do not go with them."""
-    if config.tuner == "qlora" and config.quantization == "none":
-        found = "is qlora, which is LoRA over 4-bit base weights, but --quantization is none."
-        return [Problem("--tuner", found, "Use --tuner lora, or --quantization 4bit.")]
-    if config.tuner == "full" and config.quantization == "4bit":
-        found = "is full, but weights in 4 bit cannot be trained."
-        return [Problem("--tuner", found, "Use --tuner qlora, or leave --quantization out.")]
-    return []
+    return problems + TUNERS[config.tuner].quantization_problems(config.quantization)
 
 
 def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
-    """What --tuner leaves open of --quantization: qlora means 4-bit base weights, full means whole ones."""
-    if config.tuner == "qlora":
-        return "4bit"
-    return "none" if config.tuner == "full" else config.quantization
+    """What --tuner leaves open of --quantization."""
+    return TUNERS[config.tuner].asked_quantization(config.quantization)
 
 
 def find_access_problems(model: BaseModel, settings: Settings) -> list[Problem]:
@@ -332,18 +326,21 @@ def find_disk_problems(config: TrainConfig, model: BaseModel, output_dir: Path) 
 
     A checkpoint holds the trained weights twice (as a model or adapter, and as DeepSpeed's), their fp32 copy
     and two Adam moments: 16 bytes a parameter in 16 bit. One more than stay is written before the oldest
-    goes. What training leaves counts as another; a whole model has up to 4 bytes a parameter. Those that are
-    there already, of a run that goes on, are not needed again.
+    goes. What training leaves counts as another; a whole model has up to 4 bytes a parameter, those that are
+    not trained too. Checkpoints that are there already, of a run that goes on, are not needed again.
     """
-    trainable = 0
+    trainable = saved = 0
+    tuner = TUNERS[config.tuner]
     if model.shape:
-        trainable, _ = parameter_counts(model.shape, config.tuner, config.lora_r, config.target_module_names)
-    result = 4 if config.tuner == "full" else 16
+        trainable, _ = tuner.parameter_counts(model.shape, config.tuner_settings)
+        saved = tuner.saved_parameters(model.shape, config.tuner_settings)
+    checkpoint = 16 * trainable + 4 * (saved - trainable)
+    result = 16 * trainable if tuner.saves_adapter else 4 * saved
     kept = config.save_total_limit
     if config.evaluation_strategy == "steps" and 0 < config.eval_steps < 1:
         kept = min(kept, math.ceil(1 / config.eval_steps))  # no more are made
     present = sum(checkpoints.size_bytes(folder) for folder in checkpoints.folders(output_dir))
-    needed = max(trainable * (16 * (kept + 1) + result) - present, trainable * (16 + result))
+    needed = max(checkpoint * (kept + 1) + result - present, checkpoint + result)
     problems = disk_problem("--output_dir", output_dir, 50_000_000 + needed)
     if not model.is_local and model.shape and not is_cached(model.location):
         problems += disk_problem("HF_HOME", Path(HF_HUB_CACHE), weight_bytes(model.shape, four_bit=False))
@@ -405,10 +402,8 @@ def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
         division_is_fixed=not {"batch_size", "gradient_accumulation_steps"}.isdisjoint(given),
         max_new_tokens=config.max_new_tokens,
         fit=config.fit,
-        tuner=config.tuner,
-        lora_rank=max(1, config.lora_r),
-        targets=config.target_module_names,
-        lora_dropout=config.lora_dropout,
+        tuner=TUNERS[config.tuner],
+        tuner_settings=config.tuner_settings,
         precision=config.precision,
         quantization=asked_quantization(config),
         gradient_checkpointing="auto" if checkpointing == "auto" else checkpointing == "true",

@@ -14,7 +14,7 @@ from forecaster.answering import engines, vllm_engine
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.benchmark_config import parse_flags
 from forecaster.models.numerics import Precision
-from forecaster.models.tuner import Tuner
+from forecaster.models.tuners import TUNERS
 from forecaster.settings import Settings
 
 NOT_INSTALLED = (
@@ -35,10 +35,15 @@ def problems(
     quantization: Literal["none", "4bit"] = "none",
     ranks: int = 1,
     has_gpu: bool = True,
-    tuner: Tuner | None = None,
+    tuner: str | None = None,
     lora_rank: int | None = None,
 ) -> list[str]:
-    return [str(found) for found in vllm_engine.problems(quantization, ranks, has_gpu, tuner, lora_rank)]
+    return [
+        str(found)
+        for found in vllm_engine.problems(
+            quantization, ranks, has_gpu, TUNERS[tuner] if tuner else None, lora_rank
+        )
+    ]
 
 
 def test_it_says_whether_vllm_can_be_imported() -> None:

@@ -26,6 +26,7 @@ from forecaster.fit.gpus import (
 )
 from forecaster.fit.hardware import Asked, HardwareChoice, choose
 from forecaster.models.registry import MODELS
+from forecaster.models.tuners import TUNERS
 
 LISTING = """\
 0, GPU-1a2b3c4d-0000-1111-2222-333344445555, Tesla T4, 15360, 7.5, 550.54.15
@@ -547,21 +548,22 @@ def test_with_fit_off_everything_is_as_given() -> None:
 
 
 def test_what_was_fixed_as_a_whole_is_named_as_a_way_out() -> None:
-    (problem,) = refused([A100], tuner="full", fit="off")
+    (problem,) = refused([A100], tuner=TUNERS["full"], fit="off")
     assert "What would fit: --fit auto, or " in problem
     assert "--ds_config auto" not in problem
-    (problem,) = refused([A100], tuner="full", ds_config="bf16_zero2")
+    (problem,) = refused([A100], tuner=TUNERS["full"], ds_config="bf16_zero2")
     assert "What would fit: --ds_config auto, or " in problem
     assert "--fit auto" not in problem
 
 
 def test_full_fine_tuning_divides_or_offloads_what_does_not_fit() -> None:
     assert (
-        chosen([A100], alias="qwen2.5-1.5b", tuner="full").ds_config == DS_CONFIG_FOLDER / "bf16_zero2.json"
+        chosen([A100], alias="qwen2.5-1.5b", tuner=TUNERS["full"]).ds_config
+        == DS_CONFIG_FOLDER / "bf16_zero2.json"
     )
-    eight = chosen([A100] * 8, ranks=8, tuner="full")
+    eight = chosen([A100] * 8, ranks=8, tuner=TUNERS["full"])
     assert eight.ds_config == DS_CONFIG_FOLDER / "bf16_zero3.json"
-    assert chosen([A100], tuner="full").ds_config == DS_CONFIG_FOLDER / "bf16_zero2_offload.json"
+    assert chosen([A100], tuner=TUNERS["full"]).ds_config == DS_CONFIG_FOLDER / "bf16_zero2_offload.json"
 
 
 @pytest.mark.parametrize(

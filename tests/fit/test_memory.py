@@ -12,8 +12,10 @@ import pytest
 from processes import ROOT
 
 from forecaster.fit import memory
-from forecaster.fit.memory import Layout, training_bytes, weight_bytes
+from forecaster.fit.memory import Layout, trained_tensors, training_bytes, weight_bytes
 from forecaster.models.registry import MODELS, ModelShape
+from forecaster.models.tuners import TUNERS
+from forecaster.models.tuners.base import TunerSettings
 
 GIB = 2**30
 TINY = ModelShape(
@@ -22,8 +24,8 @@ TINY = ModelShape(
 SHAPES = {model.alias: model.shape for model in MODELS}
 
 
-def bf16(**layout: Any) -> Layout:
-    return Layout("bf16", **layout)
+def bf16(tuner: str = "lora", lora_rank: int = 8, **layout: Any) -> Layout:
+    return Layout("bf16", TUNERS[tuner], TunerSettings(lora_rank), **layout)
 
 
 # --- by hand ------------------------------------------------------------------------------------------------
@@ -35,7 +37,7 @@ def test_the_parts_of_a_toy_model_are_those_counted_by_hand() -> None:
     assert TINY.embedding_parameters == 80
     assert TINY.parameters == 388
     # Inputs plus outputs in one layer: q 8, k 6, v 6, o 8, gate 12, up 12, down 12.
-    assert TINY.lora_parameters(2) == 2 * 2 * 64
+    assert trained_tensors(TINY, bf16(lora_rank=2)).elements == 2 * 2 * 64
 
 
 def test_four_bit_weights_are_half_a_byte_and_their_scales() -> None:
@@ -113,9 +115,9 @@ def test_full_fine_tuning_without_deepspeed_keeps_autocasts_copies_of_the_weight
     under, plain = (bf16(tuner="full", under_deepspeed=under) for under in (True, False))
     more = memory.activation_bytes(TINY, plain) - memory.activation_bytes(TINY, under)
     assert more == 2 * TINY.linear_parameters
-    fp32 = Layout("fp32", tuner="full", under_deepspeed=False)
+    fp32 = Layout("fp32", TUNERS["full"], under_deepspeed=False)
     assert memory.activation_bytes(TINY, fp32) == memory.activation_bytes(
-        TINY, Layout("fp32", tuner="full", under_deepspeed=True)
+        TINY, Layout("fp32", TUNERS["full"], under_deepspeed=True)
     )
 
 
@@ -237,8 +239,8 @@ def test_weights_gradients_and_optimizer_are_exact_for_every_tuner_and_zero_stag
     for case in (case for rank in ranks for case in rank):
         layout = Layout(
             case["precision"],
-            tuner=case["tuner"],
-            lora_rank=3,
+            TUNERS[case["tuner"]],
+            TunerSettings(rank=3),
             four_bit=case["tuner"] == "qlora",
             zero_stage=case["stage"],
             ranks=2,
@@ -264,8 +266,8 @@ def test_they_are_exact_for_every_tuner_without_deepspeed(tuner: Any, tied: bool
     shape = save_base(tmp_path / "base", tie_word_embeddings=tied)
     layout = Layout(
         "fp32" if tuner == "full" else "bf16",
-        tuner=tuner,
-        lora_rank=4,
+        TUNERS[tuner],
+        TunerSettings(rank=4),
         four_bit=tuner == "qlora",
         under_deepspeed=False,
     )

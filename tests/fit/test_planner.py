@@ -20,6 +20,9 @@ from forecaster.fit.step_time import (
     step_time,
 )
 from forecaster.models.registry import MODELS, ModelShape
+from forecaster.models.tuners import TUNERS
+from forecaster.models.tuners.base import TunerSettings
+from forecaster.models.tuners.lora import LORA
 
 GIB = 2**30
 SHAPES = {model.alias: model.shape for model in MODELS}
@@ -107,7 +110,7 @@ def test_four_bit_and_zero_3_do_not_meet() -> None:
 
 def test_seventy_billion_parameters_in_full_take_thirty_two_80_gib_gpus_without_offload() -> None:
     def fits(ranks: int) -> bool:
-        asked = request(80, "H100", LLAMA_70B, layout={"ranks": ranks, "tuner": "full"})
+        asked = request(80, "H100", LLAMA_70B, layout={"ranks": ranks, "tuner": TUNERS["full"]})
         made = plan(asked)
         return made.chosen is not None and not made.chosen.layout.offload
 
@@ -143,7 +146,7 @@ def test_no_length_is_advised_that_the_longest_answer_would_not_fit_into() -> No
 
 
 def test_qlora_is_the_way_out_of_full_where_lora_does_not_fit_either() -> None:
-    full = {"tuner": "full", "length": 1024}
+    full = {"tuner": TUNERS["full"], "length": 1024}
     asked = {gib: request(gib, four_bit=False, zero=(0, False), layout=full) for gib in (12, 24)}
     assert [planner.ways_out(one, {})[0] for one in asked.values()] == ["--tuner qlora", "--tuner lora"]
     # 4-bit weights are refused with a file for stage 3.
@@ -151,7 +154,7 @@ def test_qlora_is_the_way_out_of_full_where_lora_does_not_fit_either() -> None:
 
 
 def test_a_flag_that_leaves_more_open_is_named_only_where_that_fits() -> None:
-    asked = request(24, four_bit=False, zero=(0, False), layout={"tuner": "full", "length": 1024})
+    asked = request(24, four_bit=False, zero=(0, False), layout={"tuner": TUNERS["full"], "length": 1024})
     loosened = {"--ds_config auto": replace(asked, zero=None), "--fit auto": asked}
     ways = planner.ways_out(asked, loosened)
     assert "--ds_config auto" in ways
@@ -226,7 +229,7 @@ def test_a_lora_token_costs_four_operations_a_weight_and_six_with_checkpointing(
     assert flops_per_token(EIGHT_B, layout) / EIGHT_B.linear_parameters == pytest.approx(4, rel=1e-3)
     recomputed = replace(layout, checkpointing=True)
     assert flops_per_token(EIGHT_B, recomputed) / EIGHT_B.linear_parameters == pytest.approx(6, rel=1e-3)
-    full = replace(layout, tuner="full")
+    full = replace(layout, tuner=TUNERS["full"])
     assert flops_per_token(EIGHT_B, full) / EIGHT_B.linear_parameters == pytest.approx(6, rel=1e-3)
 
 
@@ -245,7 +248,7 @@ def test_tokens_per_second_of_an_8b_are_near_the_published_ones() -> None:
 
 
 def test_between_machines_a_link_is_no_faster_than_within_one() -> None:
-    full = Layout("bf16", tuner="full", ranks=16)
+    full = Layout("bf16", tuner=TUNERS["full"], ranks=16)
     within, between = (
         step_time(EIGHT_B, replace(full, ranks=ranks), 1, SPEEDS["T4"]).communication_s for ranks in (8, 16)
     )
@@ -254,7 +257,7 @@ def test_between_machines_a_link_is_no_faster_than_within_one() -> None:
 
 
 def test_bytes_on_the_wire_follow_the_zero_stage() -> None:
-    adapters = 2 * EIGHT_B.lora_parameters(8)
+    adapters = 2 * LORA.trained(EIGHT_B, TunerSettings(rank=8)).elements
     sent = {
         stage: bytes_on_the_wire(EIGHT_B, Layout("bf16", ranks=2, zero_stage=stage), accumulation=8)
         for stage in (0, 1, 2, 3)

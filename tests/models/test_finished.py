@@ -110,13 +110,13 @@ def full(folder: Path) -> Path:
 
 def test_a_fully_fine_tuned_run_has_a_model_instead_of_an_adapter(full: Path) -> None:
     run = read_finished(full)
-    assert (run.tuner, run.lora_rank) == ("full", None)
+    assert (run.tuner.name, run.lora_rank) == ("full", None)
     assert weights_sha256(full) == sha256_of(full / "model.safetensors")
 
 
 def test_a_run_of_before_the_flag_is_lora(folder: Path) -> None:
     run = read_finished(folder)
-    assert (run.tuner, run.lora_rank) == ("lora", 8)
+    assert (run.tuner.name, run.lora_rank) == ("lora", 8)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -133,7 +133,7 @@ def test_a_model_in_shards_needs_them_all(full: Path) -> None:
     assert f"lacks {', '.join(shards)}. Give" in refusal(full)
     for name in shards:
         (full / name).write_bytes(b"weights")
-    assert read_finished(full).tuner == "full"
+    assert read_finished(full).tuner.name == "full"
     (full / "model.safetensors.index.json").write_text("{")
     assert "lacks a readable model.safetensors.index.json. Give" in refusal(full)
 

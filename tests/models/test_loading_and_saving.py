@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from forecaster.errors import AdapterNotTrainedError, ConfigurationError
-from forecaster.models.attaching import attach, check_trained, sort_adapter_config
 from forecaster.models.loading import load_base
 from forecaster.models.registry import ALL_PROJECTIONS
+from forecaster.models.tuners.base import TunerSettings
+from forecaster.models.tuners.lora import LORA
+from forecaster.models.weights import sort_adapter_config
 from forecaster.run_folder import ADAPTER_WEIGHTS
 
 
@@ -37,14 +39,8 @@ def lora(
     base: Path, dropout: float = 0.0, quantization: str = "none", checkpointing: bool = False
 ) -> PeftModel:
     model = load_base(str(base), "fp32", quantization)  # type: ignore[arg-type]
-    return attach(
-        model,
-        "lora",
-        rank=4,
-        alpha=8,
-        dropout=dropout,
-        target_modules=ALL_PROJECTIONS,
-        gradient_checkpointing=checkpointing,
+    return LORA.attach(  # type: ignore[return-value]
+        model, TunerSettings(rank=4, alpha=8, dropout=dropout), gradient_checkpointing=checkpointing
     )
 
 
@@ -85,10 +81,10 @@ def test_a_trained_adapter_passes_the_check_and_an_untrained_one_does_not(
     model = lora(base_folder)
     model.save_pretrained(tmp_path / "untrained")
     with pytest.raises(AdapterNotTrainedError, match="still zero, as before training"):
-        check_trained(tmp_path / "untrained")
+        LORA.check_trained(tmp_path / "untrained", str(base_folder))
     train_two_steps(model)
     model.save_pretrained(tmp_path / "trained")
-    assert check_trained(tmp_path / "trained") == 28
+    assert LORA.check_trained(tmp_path / "trained", str(base_folder)) == 28
 
 
 @pytest.mark.parametrize(
@@ -108,13 +104,13 @@ def test_a_damaged_adapter_is_named_by_tensor(
     name = sorted(tensors)[3]
     save_file(tensors | {name: damage(tensors[name]).contiguous()}, tmp_path / ADAPTER_WEIGHTS)
     with pytest.raises(AdapterNotTrainedError, match=message) as caught:
-        check_trained(tmp_path)
+        LORA.check_trained(tmp_path, "base")
     assert caught.value.tensor == name
 
 
 def test_a_missing_adapter_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(AdapterNotTrainedError, match="is missing"):
-        check_trained(tmp_path)
+        LORA.check_trained(tmp_path, "base")
 
 
 def test_adapter_config_is_written_in_sorted_order(base_folder: Path, tmp_path: Path) -> None:

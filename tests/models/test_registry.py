@@ -11,8 +11,14 @@ import pytest
 
 from forecaster.errors import Problem
 from forecaster.models.registry import ALL_PROJECTIONS, MODELS, BaseModel, ModelShape, resolve
+from forecaster.models.tuners.base import TunerSettings
+from forecaster.models.tuners.lora import LORA
 
 SPECS = {model.alias: model for model in MODELS}
+
+
+def lora_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...] = ALL_PROJECTIONS) -> int:
+    return LORA.trained(shape, TunerSettings(rank, targets=targets)).elements
 
 
 @pytest.mark.parametrize(
@@ -36,16 +42,16 @@ def test_a_model_has_as_many_parameters_as_published(alias: str, parameters: int
 )
 def test_lora_of_rank_8_adds_its_known_number_of_parameters(alias: str, trainable: int, total: int) -> None:
     shape = SPECS[alias].shape
-    assert shape.lora_parameters(8) == trainable
-    assert shape.parameters + shape.lora_parameters(8) == total
+    assert lora_parameters(shape, 8) == trainable
+    assert shape.parameters + lora_parameters(shape, 8) == total
 
 
 def test_lora_grows_with_rank_and_targets() -> None:
     shape = SPECS["qwen2.5-1.5b"].shape
-    assert shape.lora_parameters(16) == 2 * 9_232_384
+    assert lora_parameters(shape, 16) == 2 * 9_232_384
     # q: 1536 + 1536, v: 1536 + 256, in 28 layers
-    assert shape.lora_parameters(8, ("q_proj", "v_proj")) == 28 * 8 * (3072 + 1792)
-    assert shape.lora_parameters(8, ("no_such_layer",)) == 0
+    assert lora_parameters(shape, 8, ("q_proj", "v_proj")) == 28 * 8 * (3072 + 1792)
+    assert lora_parameters(shape, 8, ("no_such_layer",)) == 0
 
 
 def _real_config(alias: str) -> Any:
@@ -74,11 +80,9 @@ def test_a_real_model_with_lora_of_rank_8_has_exactly_these_parameters(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from forecaster.models.attaching import attach
-
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(_real_config(alias))
-        model = attach(base, "lora", rank=8, alpha=16, dropout=0.1, target_modules=ALL_PROJECTIONS)
+        model = LORA.attach(base, TunerSettings())
     assert model.get_nb_trainable_parameters() == (trainable, total)
 
 

@@ -17,30 +17,26 @@ from forecaster.answering.hf_engine import with_adapter
 from forecaster.errors import AdapterNotTrainedError
 from forecaster.fit.hardware import HardwareChoice
 from forecaster.models import registry
-from forecaster.models.attaching import attach, check_fully_trained, count_parameters
 from forecaster.models.finished import trained_weights, weights_sha256
 from forecaster.models.loading import load_base
 from forecaster.models.numerics import Quantization
-from forecaster.models.registry import ALL_PROJECTIONS
-from forecaster.models.tuner import TUNERS, Tuner, parameter_counts
+from forecaster.models.tuners import TUNERS
+from forecaster.models.tuners.base import TunerSettings
+from forecaster.models.weights import count_parameters
 from forecaster.training.run import Run
 from forecaster.training.train_config import TrainConfig
 
 BASE = ROOT / "sample" / "base"
 IDS = torch.arange(10, 70).reshape(2, 30)
-LORA_LIKE: tuple[Tuner, ...] = ("lora", "rslora", "dora")
+LORA_LIKE = ("lora", "rslora", "dora")
 
 
-def tuned(tuner: Tuner, rank: int = 8, checkpointing: bool = False) -> PreTrainedModel | PeftModel:
+def tuned(tuner: str, rank: int = 8, checkpointing: bool = False) -> PreTrainedModel | PeftModel:
     torch.manual_seed(0)
     quantization: Quantization = "4bit" if tuner == "qlora" else "none"
-    return attach(
+    return TUNERS[tuner].attach(
         load_base(str(BASE), "fp32", quantization),
-        tuner,
-        rank=rank,
-        alpha=16,
-        dropout=0.0,
-        target_modules=ALL_PROJECTIONS,
+        TunerSettings(rank, dropout=0.0),
         gradient_checkpointing=checkpointing,
     )
 
@@ -73,17 +69,17 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     ],
 )
 def test_as_many_parameters_train_as_the_shape_of_the_model_tells(
-    tuner: Tuner, trainable: int, total: int
+    tuner: str, trainable: int, total: int
 ) -> None:
     base = registry.resolve(str(BASE))
     assert isinstance(base, registry.BaseModel)
     assert base.shape is not None
-    assert parameter_counts(base.shape, tuner, 8, ALL_PROJECTIONS) == (trainable, total)
+    assert TUNERS[tuner].parameter_counts(base.shape, TunerSettings()) == (trainable, total)
     assert count_parameters(tuned(tuner)) == (trainable, total)
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-def test_a_step_changes_what_is_tuned_and_every_bit_else_stays(tuner: Tuner) -> None:
+def test_a_step_changes_what_is_tuned_and_every_bit_else_stays(tuner: str) -> None:
     model = tuned(tuner)
     before = {name: (p.clone(), p.requires_grad) for name, p in model.named_parameters()}
     assert {"lora" in name for name, (_, trains) in before.items() if trains} == {tuner != "full"}
@@ -94,9 +90,7 @@ def test_a_step_changes_what_is_tuned_and_every_bit_else_stays(tuner: Tuner) -> 
 
 
 @pytest.mark.parametrize("tuner", LORA_LIKE)
-def test_a_merged_an_unmerged_and_a_reloaded_adapter_give_the_same_logits(
-    tuner: Tuner, tmp_path: Path
-) -> None:
+def test_a_merged_an_unmerged_and_a_reloaded_adapter_give_the_same_logits(tuner: str, tmp_path: Path) -> None:
     model = tuned(tuner)
     untrained = logits(load_base(str(BASE), "fp32"))
     assert logits(model) == pytest.approx(untrained, abs=1e-4)
@@ -113,13 +107,13 @@ def test_a_merged_an_unmerged_and_a_reloaded_adapter_give_the_same_logits(
 
 
 @pytest.mark.parametrize(("tuner", "scale"), [("lora", 4.0), ("dora", 4.0), ("rslora", 8.0)])
-def test_rslora_divides_by_the_root_of_the_rank(tuner: Tuner, scale: float) -> None:
+def test_rslora_divides_by_the_root_of_the_rank(tuner: str, scale: float) -> None:
     layers = [m for m in tuned(tuner, rank=4).modules() if hasattr(m, "lora_B") and hasattr(m, "scaling")]
     assert [layer.scaling for layer in layers] == [{"default": scale}] * 28
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-def test_gradients_are_the_same_with_and_without_checkpointed_layers(tuner: Tuner) -> None:
+def test_gradients_are_the_same_with_and_without_checkpointed_layers(tuner: str) -> None:
     found = []
     for checkpointing in (False, True):
         model = tuned(tuner, checkpointing=checkpointing)
@@ -147,20 +141,20 @@ def full(tmp_path: Path) -> Path:
 
 def fault(folder: Path) -> str:
     with pytest.raises(AdapterNotTrainedError) as caught:
-        check_fully_trained(folder, str(BASE))
+        TUNERS["full"].check_trained(folder, str(BASE))
     return f"{caught.value.tensor} {caught.value.reason}"
 
 
 def test_a_trained_model_passes_the_check_and_its_base_does_not(full: Path, tmp_path: Path) -> None:
-    assert check_fully_trained(full, str(BASE)) == 38
+    assert TUNERS["full"].check_trained(full, str(BASE)) == 38
     load_base(str(BASE), "fp32").save_pretrained(tmp_path / "untrained")
     assert fault(tmp_path / "untrained") == f"every weight is still that of {BASE}"
 
 
 def test_a_base_that_is_no_safetensors_file_leaves_the_other_checks(full: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    assert check_fully_trained(full, str(tmp_path / "other")) == 38
-    assert check_fully_trained(full, "owner/not-in-the-cache") == 38
+    assert TUNERS["full"].check_trained(full, str(tmp_path / "other")) == 38
+    assert TUNERS["full"].check_trained(full, "owner/not-in-the-cache") == 38
 
 
 def test_a_damaged_model_is_named_by_tensor(full: Path) -> None:
@@ -183,7 +177,7 @@ def test_a_model_in_shards_is_checked_and_hashed_whole(full: Path, tmp_path: Pat
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ]
-    assert check_fully_trained(sharded, str(BASE)) == 38
+    assert TUNERS["full"].check_trained(sharded, str(BASE)) == 38
     before = weights_sha256(sharded)
     assert len(before) == 64
     assert before != weights_sha256(full)
@@ -206,16 +200,16 @@ def test_a_model_in_shards_is_checked_and_hashed_whole(full: Path, tmp_path: Pat
     ],
 )
 def test_lora_over_4_bit_weights_is_recorded_as_qlora(
-    asked: Tuner, quantization: Quantization, recorded: Tuner
+    asked: str, quantization: Quantization, recorded: str
 ) -> None:
     config = TrainConfig(base_model="m", dataset="d", tuner=asked)
     choice = HardwareChoice("fp32", quantization, False, None, ())
     run = Run(config, registry.BaseModel("m", True), choice, (), Path("r"), None)
-    assert run.tuner == recorded
+    assert run.tuner.name == recorded
 
 
 @pytest.mark.parametrize("tuner", ["dora", "rslora"])
-def test_the_kind_of_adapter_is_saved_with_it(tuner: Tuner, tmp_path: Path) -> None:
+def test_the_kind_of_adapter_is_saved_with_it(tuner: str, tmp_path: Path) -> None:
     tuned(tuner).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["use_dora"], config["use_rslora"]) == (tuner == "dora", tuner == "rslora")

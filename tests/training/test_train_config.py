@@ -443,7 +443,7 @@ def test_values_out_of_range_are_planned_as_the_nearest_allowed() -> None:
     words = ["--batch_size=0", "--gradient_accumulation_steps=-3", "--lora_r=0", "--max_length=-1"]
     asked = asked_of_hardware(parse_flags([*NEEDED, *words]), ())
     assert (asked.batch_size, asked.gradient_accumulation_steps) == (1, 1)
-    assert (asked.lora_rank, asked.length) == (1, 16)
+    assert (asked.tuner_settings.rank, asked.length) == (1, 16)
 
 
 def test_a_plan_does_not_ask_for_room_for_the_benchmarks_answers() -> None:

@@ -14,10 +14,11 @@ from processes import ROOT
 from transformers import TrainerCallback
 from trl import SFTConfig
 
-from forecaster.models.attaching import attach
 from forecaster.models.loading import load_base
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
+from forecaster.models.tuners.base import TunerSettings
+from forecaster.models.tuners.lora import LORA
 from forecaster.training.trainer import ForecasterTrainer, RowCollator
 
 BASE = ROOT / "sample" / "base"
@@ -38,7 +39,7 @@ def rows() -> list[dict[str, Any]]:
 def model() -> Any:
     torch.manual_seed(0)
     base = load_base(str(BASE), "fp32")
-    return attach(base, "lora", rank=8, alpha=16, dropout=0.0, target_modules=("q_proj", "down_proj"))
+    return LORA.attach(base, TunerSettings(dropout=0.0, targets=("q_proj", "down_proj")))
 
 
 class Gradients(TrainerCallback):

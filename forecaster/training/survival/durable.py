@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from forecaster.errors import TrainingFailedError, TrainingStoppedError
-from forecaster.models import attaching
+from forecaster.models.weights import sort_adapter_config
 from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN
 from forecaster.run_folder import ADAPTER_CONFIG
 from forecaster.training.survival import checkpoints
@@ -199,7 +199,7 @@ class DurableTrainer(ForecasterTrainer):
                 if evaluation_pending:
                     (inside / _PENDING).touch()
                 if (inside / ADAPTER_CONFIG).exists():
-                    attaching.sort_adapter_config(inside)
+                    sort_adapter_config(inside)
                 checkpoints.commit(self._output_dir, step)
                 best = checkpoints.best_step(self.state.log_history) if self._keep_best else None
                 checkpoints.prune(self._output_dir, step, int(self.args.save_total_limit or 1), best)

@@ -1,4 +1,4 @@
-"""Making a model trainable, and checking what a training saved."""
+"""Weights in memory and on disk: counted, put in order, and checked after a training."""
 
 from __future__ import annotations
 
@@ -8,50 +8,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from forecaster.errors import AdapterNotTrainedError
-from forecaster.models.tuner import Tuner
-from forecaster.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, MODEL_WEIGHTS
-
-
-def attach(
-    model: PreTrainedModel,
-    tuner: Tuner,
-    *,
-    rank: int,
-    alpha: int,
-    dropout: float,
-    target_modules: Sequence[str],
-    gradient_checkpointing: bool = False,
-) -> PreTrainedModel | PeftModel:
-    """Make a model trainable: all of it, or factors on every linear layer of `target_modules` over a frozen
-    base.
-
-    qlora is lora here: what differs is how the base was loaded. The arguments of LoRA mean nothing to `full`.
-    """
-    model.config.use_cache = False
-    if tuner == "full":
-        return model.requires_grad_(True)
-    if gradient_checkpointing:
-        # Without this, no input of a checkpointed layer needs a gradient, and the adapters inside get none.
-        model.enable_input_require_grads()
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=list(target_modules),
-        bias="none",
-        use_dora=tuner == "dora",
-        use_rslora=tuner == "rslora",
-    )
-    # PEFT makes 16-bit factors fp32. DeepSpeed casts them back and keeps fp32 copies, but not under ZeRO-3:
-    # their fp32 would be taken for the precision of the run, and fp16 left without loss scaling.
-    return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+from forecaster.run_folder import ADAPTER_CONFIG, MODEL_CONFIG, MODEL_WEIGHTS
 
 
 def count_parameters(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
@@ -65,7 +27,7 @@ def count_parameters(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
 def sort_adapter_config(folder: Path) -> None:
     """Rewrite adapter_config.json in sorted order: PEFT writes `target_modules` in the order of a set.
 
-    A fully fine-tuned model has none.
+    A whole model has none.
     """
     path = folder / ADAPTER_CONFIG
     if not path.exists():
@@ -76,31 +38,7 @@ def sort_adapter_config(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def check_trained(folder: Path) -> int:
-    """Check that a saved adapter has no empty tensor, no non-finite one, and LoRA-B factors that moved from
-    zero.
-
-    Returns:
-        The number of tensors.
-
-    Raises:
-        AdapterNotTrainedError: naming the first bad tensor.
-    """
-    path = folder / ADAPTER_WEIGHTS
-    if not path.exists():
-        raise AdapterNotTrainedError(str(folder), ADAPTER_WEIGHTS, "is missing")
-    names, any_b_moved = 0, False
-    for name, tensor in _sound_tensors([path]):
-        names += 1
-        any_b_moved = any_b_moved or ("lora_B" in name and bool(tensor.any()))
-    if not names:
-        raise AdapterNotTrainedError(str(folder), ADAPTER_WEIGHTS, "holds no tensors")
-    if not any_b_moved:
-        raise AdapterNotTrainedError(str(folder), "every LoRA-B factor", "is still zero, as before training")
-    return names
-
-
-def check_fully_trained(folder: Path, base: str) -> int:
+def check_changed(folder: Path, base: str) -> int:
     """Check that a saved model has no empty tensor, no non-finite one, and other weights than its base.
 
     Args:
@@ -117,7 +55,7 @@ def check_fully_trained(folder: Path, base: str) -> int:
         with safe_open(path, framework="pt") as tensors:
             base_of |= dict.fromkeys(tensors.keys(), path)
     names, any_moved = 0, not base_of
-    for name, tensor in _sound_tensors(_weight_files(str(folder))):
+    for name, tensor in sound_tensors(_weight_files(str(folder))):
         names += 1
         if not any_moved and name in base_of:
             with safe_open(base_of[name], framework="pt") as tensors:
@@ -136,7 +74,7 @@ def _weight_files(location: str) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
-def _sound_tensors(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+def sound_tensors(paths: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
     """Each tensor with its name; raises AdapterNotTrainedError at one that is empty or not finite."""
     for path in paths:
         with safe_open(path, framework="pt") as tensors:
