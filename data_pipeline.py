@@ -53,9 +53,10 @@ from forecaster.data.ledger import Ledger, Trace, fingerprint
 from forecaster.data.pipeline_config import PipelineConfig, parse_flags
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
 from forecaster.evaluation import plots
+from forecaster.exits import report_problems
 from forecaster.provenance import versions
 from forecaster.records import Example, Messages
-from forecaster.settings import Settings, load_settings, redact, report_problems
+from forecaster.settings import Settings, load_settings, redact
 from forecaster.vendors import own_files
 from prompts import split_published
 

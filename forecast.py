@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,11 +33,13 @@ from forecaster.data.pipeline_config import (
     pace_problems,
 )
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, VendorError
+from forecaster.exits import report_problems
+from forecaster.files import write_whole
 from forecaster.flags import FlagParser
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
-from forecaster.settings import Settings, calm_openmp, load_settings, redact, report_problems
+from forecaster.settings import Settings, calm_openmp, load_settings, redact
 from forecaster.tasks.answers import parse_answer
 from prompts import CONCERNS, POSITIVE, render_published
 
@@ -351,9 +352,7 @@ def keep(record: Mapping[str, Any], path: Path, now: datetime) -> None:
         made_at = now.isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**record, "made_at": made_at}, indent=1, ensure_ascii=False)
-    building = path.with_name(f"{path.name}.{os.getpid()}.building")
-    building.write_text(text + "\n", encoding="utf-8", errors="surrogatepass")
-    building.replace(path)
+    write_whole(path, text + "\n", errors="surrogatepass")
     print(f"\nRecord: {path}")
 
 

@@ -30,13 +30,14 @@ from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponen
 
 from forecaster.cluster import doctor, nodes
 from forecaster.cluster.supervision import StopSignals, remove_dead_build_locks, supervise
-from forecaster.errors import ConfigurationError, Problem
+from forecaster.errors import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, ConfigurationError, Problem
+from forecaster.exits import report_problems
 from forecaster.fit import plan_tables
 from forecaster.fit.gpus import GpuSelectionError, detect_gpus, select_gpus
 from forecaster.flags import flag_names
-from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
+from forecaster.processes import say
 from forecaster.run_folder import LOG_HISTORY
-from forecaster.settings import Settings, calm_openmp, load_settings, report_problems
+from forecaster.settings import Settings, calm_openmp, load_settings
 from forecaster.training import train_config
 from forecaster.training.run import RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import (
+    SAVED_UNFINISHED,
+    WOULD_FAIL_AGAIN,
     AdapterNotTrainedError,
     ConfigurationError,
     Problem,
@@ -31,6 +33,8 @@ from forecaster.errors import (
     TrainingFailedError,
     TrainingStoppedError,
 )
+from forecaster.exits import report_problems
+from forecaster.files import write_json
 from forecaster.fit import hardware, plan_tables
 from forecaster.fit.gpus import (
     GPU_SYNTAX,
@@ -47,10 +51,10 @@ from forecaster.fit.gpus import (
 from forecaster.flags import flag_names
 from forecaster.models import registry
 from forecaster.models.tuners import DEFAULT_TUNER
-from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, say
+from forecaster.processes import say
 from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
-from forecaster.settings import Settings, calm_openmp, load_settings, report_problems, use_gpu
+from forecaster.settings import Settings, calm_openmp, load_settings, use_gpu
 from forecaster.training import train_config
 from forecaster.training.run import Run, RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints, stopping
@@ -344,8 +348,8 @@ def train(
     )
     if is_main:
         prepare_folder(run.output_dir)
-        fine_tuning.write_json(run.output_dir / RUN_CONFIG, record)
-        fine_tuning.write_json(run.output_dir / DATASET_FILE, data_record)
+        write_json(run.output_dir / RUN_CONFIG, record)
+        write_json(run.output_dir / DATASET_FILE, data_record)
         if run.config.report_to == "wandb":
             tracking.start(run.output_dir, run.config.run_name, record, settings)
     # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.

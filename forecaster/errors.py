@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SAVED_UNFINISHED = 75
+"""Exit status of a training that was stopped and can go on: EX_TEMPFAIL of sysexits.h."""
+WOULD_FAIL_AGAIN = 70
+"""Exit status of a training that started again as it is would fail again: EX_SOFTWARE of sysexits.h."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -33,9 +38,13 @@ class ConfigurationError(Exception):
 class RunOutOfMemoryError(Exception):
     """A run that ran out of GPU memory: what was planned and measured, and how to go on."""
 
+    exit_status = WOULD_FAIL_AGAIN
+
 
 class AdapterNotTrainedError(Exception):
     """A saved adapter, or fully fine-tuned model, that holds empty tensors or was never updated."""
+
+    exit_status = WOULD_FAIL_AGAIN
 
     def __init__(self, path: str, tensor: str, reason: str) -> None:
         self.path, self.tensor, self.reason = path, tensor, reason
@@ -48,9 +57,13 @@ class AdapterNotTrainedError(Exception):
 class TrainingStoppedError(Exception):
     """A training that was asked to stop, and did, with a complete checkpoint."""
 
+    exit_status = SAVED_UNFINISHED
+
 
 class TrainingFailedError(Exception):
     """A training that cannot go on as it is; the text says what was found, and what to change."""
+
+    exit_status = WOULD_FAIL_AGAIN
 
 
 class VendorError(Exception):
@@ -61,6 +74,8 @@ class VendorError(Exception):
         found: one sentence on what came back.
     """
 
+    exit_status = 1
+
     def __init__(self, vendor: str, found: str) -> None:
         self.vendor, self.found = vendor, found
         super().__init__(f"{vendor}: {found}")
@@ -68,6 +83,8 @@ class VendorError(Exception):
 
 class KeyRefusedError(VendorError):
     """The key is missing, empty or not accepted: every further call would fail as well."""
+
+    exit_status = ConfigurationError.exit_status
 
 
 class NoAccessError(VendorError):

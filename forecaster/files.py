@@ -1,10 +1,39 @@
-"""What a folder held when it was finished, and what has become of it since."""
+"""Files that are whole or absent, and what has become of them since they were written."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file so that it is either the former or the new one at any moment, whoever else writes it.
+
+    Args:
+        errors: as for `str.encode`; `surrogatepass` for what a user may have given.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", errors=errors)
+    to_disk(temporary)  # without this, a loss of power may leave the new name with nothing in it
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_whole` of JSON in sorted order; what JSON does not know is written as its text."""
+    write_whole(path, json.dumps(content, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def to_disk(path: Path) -> None:
+    """Have a file's content, or a folder's names, written through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Processes of a run: how they are found, whoever their parent is by now, and what their statuses mean."""
+"""Processes of a run: how they are found, whoever their parent is by now."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from typing import TextIO
 
 JOB = "FORECASTER_JOB"
 """The word's name; its value begins with the process id of the supervisor, which the ranks watch."""
-SAVED_UNFINISHED = 75
-"""Exit status of a training that was stopped and can go on: EX_TEMPFAIL of sysexits.h."""
-WOULD_FAIL_AGAIN = 70
-"""Exit status of a training that started again as it is would fail again: EX_SOFTWARE of sysexits.h."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHAN_GRACE_S = 25.0
 """Time for ranks whose launcher is gone: DeepSpeed's, when it is signalled, kills them after 30 s."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,14 +127,6 @@ def redact(text: str) -> str:
             for spelling in sorted({value, quote(value), quote(value, safe=""), quote_plus(value)}):
                 text = re.sub(re.escape(spelling), f"<{name}>", text, flags=re.IGNORECASE)
     return text
-
-
-def report_problems(program: str, error: ConfigurationError) -> int:
-    """Print every problem, without secrets; returns the exit status."""
-    print(f"\n{program} cannot start, {len(error.problems)} to mend:", file=sys.stderr)
-    for problem in error.problems:
-        print(redact(f"  - {problem}"), file=sys.stderr)
-    return error.exit_status
 
 
 def use_gpu(index: int) -> None:

@@ -36,6 +36,7 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
         steps: of the checkpoints.
     """
     from forecaster.data import sources
+    from forecaster.files import write_json
     from forecaster.fit.hardware import HardwareChoice
     from forecaster.models import registry, templates
     from forecaster.provenance import versions
@@ -58,9 +59,9 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     history = [{"step": step, "epoch": step / 60, "loss": 2 - step / 60} for step in (20, 40, 60)]
     _save_trained(folder, run, seed)
     tokenizer.save_pretrained(folder)
-    fine_tuning.write_json(folder / LOG_HISTORY, history)
-    fine_tuning.write_json(folder / RUN_CONFIG, fine_tuning.run_record(run, template, 4, versions(), 1))
-    fine_tuning.write_json(
+    write_json(folder / LOG_HISTORY, history)
+    write_json(folder / RUN_CONFIG, fine_tuning.run_record(run, template, 4, versions(), 1))
+    write_json(
         folder / DATASET_FILE,
         fine_tuning.dataset_record(
             corpus.fingerprint,

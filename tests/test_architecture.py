@@ -16,7 +16,13 @@ ENTRY_POINTS = {path.stem for path in ROOT.glob("*.py")} - {"indices", "prompts"
 TIERS = (
     {"indices", "forecaster", "forecaster.records", "forecaster.calls", "forecaster.errors"},
     {
-        *("forecaster.chat", "forecaster.files", "forecaster.flags", "forecaster.processes"),
+        *(
+            "forecaster.chat",
+            "forecaster.exits",
+            "forecaster.files",
+            "forecaster.flags",
+            "forecaster.processes",
+        ),
         *("forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),
         *("forecaster.settings", "forecaster.tracking"),
     },

@@ -9,7 +9,8 @@ import pytest
 
 from forecaster import tracking
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.settings import Settings, load_settings, redact, report_problems
+from forecaster.exits import report_problems
+from forecaster.settings import Settings, load_settings, redact
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from forecaster.data.news import covers
 from forecaster.data.sources import SHORT_NAME_PREFIX
 from forecaster.data.store import Stored
-from forecaster.files import differences, sha256_of
+from forecaster.files import differences, sha256_of, write_whole
 from forecaster.records import Example, TradingWeek
 from prompts import render_published
 
@@ -105,7 +105,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
         if path.is_file()
     }
     text = json.dumps({"files": files, **content}, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / MANIFEST, text + "\n")
 
 
 def changed_files(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, numbered, rows_of_dataset
+from forecaster.files import write_whole
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"
@@ -373,10 +374,3 @@ def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Each answer once: a kill between a copy and its removal leaves two."""
     found = {(line["model"], line["row_id"]): line for line in lines}
     write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.values()))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either the former or the new one at any moment."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from forecaster.errors import AdapterNotTrainedError
+from forecaster.files import write_whole
 from forecaster.run_folder import ADAPTER_CONFIG, MODEL_CONFIG, MODEL_WEIGHTS
 
 
@@ -35,7 +36,7 @@ def sort_adapter_config(folder: Path) -> None:
     config = json.loads(path.read_text())
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def check_changed(folder: Path, base: str) -> int:

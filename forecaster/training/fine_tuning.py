@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from trl import SFTConfig
 
 from forecaster.errors import ConfigurationError, Problem, RunOutOfMemoryError
+from forecaster.files import write_json
 from forecaster.fit.attention import Attention, choose_attention
 from forecaster.fit.planner import out_of_memory_message
 from forecaster.models import loading
@@ -318,10 +318,3 @@ def dataset_record(
         "tokenised": {name: asdict(report) for name, report in reports.items()},
     }
     return record if recipe is None else record | {"recipe": dict(recipe)}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all: a kill leaves the former one."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -11,11 +11,11 @@ from typing import Any
 
 from forecaster.evaluation.backtest import Backtest
 from forecaster.evaluation.metrics import Skill
-from forecaster.evaluation.predictions import write_whole
 from forecaster.evaluation.published import SECTIONS, Published
 from forecaster.evaluation.rows import AnswerSpeed
 from forecaster.evaluation.scorecard import ModelScorecard, Scoreboard, Scorecard
 from forecaster.evaluation.training_log import TrainingLog
+from forecaster.files import write_whole
 
 _BY_WEEK = ("weeks", "weekly_returns_pct", "equity", "band_low", "band_high")
 """Fields of a backtest that are curves."""

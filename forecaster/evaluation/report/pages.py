@@ -20,6 +20,7 @@ from forecaster.evaluation.report.pictures import drawings
 from forecaster.evaluation.report.tables import NONE, Table, tables
 from forecaster.evaluation.report.verdict import best_in_words, verdicts
 from forecaster.evaluation.scorecard import Scoreboard
+from forecaster.files import write_whole
 
 __all__ = ["Table", "metrics_json", "render_summary", "tables", "write_metrics", "write_report"]
 
@@ -136,7 +137,7 @@ def write_report(folder: Path, board: Scoreboard, title: str, facts: Mapping[str
     environment = _environment()
     for name in ("report.md", "report.html"):
         text = environment.get_template(name).render(content)
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
     return pngs
 
 

@@ -8,14 +8,13 @@ says: DeepSpeed unpickles what it finds there.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forecaster.files import differences, sha256_of
+from forecaster.files import differences, sha256_of, to_disk, write_whole
 
 MANIFEST = "manifest.json"
 UNFINISHED_PREFIX = "tmp-checkpoint-"
@@ -52,15 +51,15 @@ def commit(output_dir: Path, step: int) -> Path:
     folder = complete_folder(output_dir, step)
     written = unfinished_folder(output_dir, step) / folder.name
     for path in _files(written):
-        _to_disk(path)
+        to_disk(path)
     mark_complete(written)
     for path in [*(path for path in written.rglob("*") if path.is_dir()), written]:
-        _to_disk(path)
+        to_disk(path)
     replaced = written.parent / _REPLACED
     if folder.exists():  # a damaged one, whose step was done again
         folder.rename(replaced)
     written.rename(folder)
-    _to_disk(output_dir)
+    to_disk(output_dir)
     shutil.rmtree(written.parent)
     return folder
 
@@ -92,10 +91,7 @@ def remove_unfinished(output_dir: Path) -> list[Path]:
 def mark_complete(folder: Path) -> None:
     """Write the manifest of a finished checkpoint, atomically; call it when every rank has saved."""
     manifest = {str(path.relative_to(folder)): sha256_of(path) for path in _files(folder)}
-    temporary = folder / f".{MANIFEST}"
-    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    _to_disk(temporary)
-    temporary.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def fault(folder: Path) -> str | None:
@@ -169,12 +165,3 @@ def _files(folder: Path) -> list[Path]:
 
 def _name_in(folder: Path, path: Path) -> str:
     return str(path.relative_to(folder))
-
-
-def _to_disk(path: Path) -> None:
-    """Have a file's content, or a folder's names, written through to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

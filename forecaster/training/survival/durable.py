@@ -15,9 +15,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from forecaster.errors import TrainingFailedError, TrainingStoppedError
+from forecaster.errors import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, TrainingFailedError, TrainingStoppedError
 from forecaster.models.weights import sort_adapter_config
-from forecaster.processes import SAVED_UNFINISHED, WOULD_FAIL_AGAIN
 from forecaster.run_folder import ADAPTER_CONFIG
 from forecaster.training.survival import checkpoints
 from forecaster.training.survival.stopping import StopWatch, ignore_stop_signals

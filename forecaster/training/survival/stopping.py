@@ -19,9 +19,9 @@ from enum import Enum
 from types import FrameType
 from typing import NoReturn
 
+from forecaster.errors import SAVED_UNFINISHED
 from forecaster.processes import (
     ORPHAN_GRACE_S,
-    SAVED_UNFINISHED,
     STOP_SIGNALS,
     command_line,
     is_alive,

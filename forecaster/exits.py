@@ -1,0 +1,88 @@
+"""From what went wrong to a message and an exit status: one ladder for all entry points."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forecaster.errors import (
+    AdapterNotTrainedError,
+    ConfigurationError,
+    KeyRefusedError,
+    RunOutOfMemoryError,
+    TrainingFailedError,
+    TrainingStoppedError,
+    VendorError,
+)
+from forecaster.processes import say
+from forecaster.settings import Settings, calm_openmp, load_settings, redact
+
+INTERRUPTED = 130
+"""Exit status of what Ctrl-C ended: 128 and the signal's number."""
+
+
+@dataclass(frozen=True)
+class WaysOn:
+    """What a program says of going on, below what went wrong; None: the fault is not one that it knows."""
+
+    vendor: str | None = None
+    disk: str | None = None
+    interrupted: str | None = None
+
+
+def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) -> int:
+    """Run an entry point's work.
+
+    Args:
+        program: what it is called in messages.
+        work: returns the exit status where nothing goes wrong.
+
+    Returns:
+        0 done; 1 a vendor or the disk failed; 2 something has to be mended first; 70 it would fail again as
+        it is; 75 stopped, and can go on; 130 interrupted.
+    """
+    is_main = True
+    try:
+        settings = load_settings()
+        calm_openmp()
+        is_main = settings.rank == 0
+        return work(settings)
+    except ConfigurationError as error:
+        return report_problems(program, error) if is_main else error.exit_status
+    except TrainingStoppedError as error:
+        if is_main:
+            say(f"\n{error} --resume goes on.")
+        return error.exit_status
+    except (AdapterNotTrainedError, TrainingFailedError, RunOutOfMemoryError) as error:
+        # Memory runs out on one rank, which may be any of them.
+        if is_main or isinstance(error, RunOutOfMemoryError):
+            say(f"\n{error}", sys.stderr)
+        return error.exit_status
+    except KeyRefusedError as error:
+        return _told(error, error.exit_status, "Mend the key; the same command then goes on.")
+    except VendorError as error:
+        return _told(error, error.exit_status, ways_on.vendor)
+    except (sqlite3.Error, OSError) as error:
+        return _told(error, 1, ways_on.disk)
+    except KeyboardInterrupt:
+        if ways_on.interrupted:
+            print(f"\n{ways_on.interrupted}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def report_problems(program: str, error: ConfigurationError) -> int:
+    """Print every problem, without secrets; returns the exit status."""
+    print(f"\n{program} cannot start, {len(error.problems)} to mend:", file=sys.stderr)
+    for problem in error.problems:
+        print(redact(f"  - {problem}"), file=sys.stderr)
+    return error.exit_status
+
+
+def _told(error: Exception, status: int, way_on: str | None) -> int:
+    """Tell a fault and the way on; raises it again where a program knows none."""
+    if way_on is None:
+        raise error
+    print(redact(f"\n{error}\n{way_on}"), file=sys.stderr)
+    return status
