@@ -10,6 +10,7 @@ from typing import Any
 import wandb
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import write_whole
 from forecaster.settings import Settings, redact
 
 RUN_FILE = "wandb_run.json"
@@ -52,9 +53,8 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
         raise ConfigurationError(
             [Problem("WANDB_API_KEY", found, "Mend the key, or set WANDB_MODE=offline.")]
         ) from None
-    temporary = run_file.with_name(f".{RUN_FILE}")
-    temporary.write_text(json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
-    temporary.replace(run_file)  # whole, or as before: a kill in between must not part one run in two
+    # Whole, or as before: a kill in between must not part one run in two.
+    write_whole(run_file, json.dumps({"id": run.id, "project": project, "mode": mode}) + "\n")
 
 
 def _init(

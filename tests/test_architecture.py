@@ -23,7 +23,7 @@ TIERS = (
             "forecaster.flags",
             "forecaster.processes",
         ),
-        *("forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),
+        *("forecaster.progress", "forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),
         *("forecaster.settings", "forecaster.tracking"),
     },
     {"prompts"},

@@ -13,7 +13,7 @@ import pytest
 from processes import ROOT, free_port, run, run_entry
 from safetensors.torch import load_file
 
-import train_lora
+from forecaster.training import resuming
 from forecaster.data.sources import Corpus
 from forecaster.errors import ConfigurationError
 from forecaster.fit.hardware import HardwareChoice
@@ -287,10 +287,10 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
     fingerprint = "g" if message and "validation_share" in message else "f"
     corpus = Corpus(None, None, None, fingerprint)  # type: ignore[arg-type]
     if message is None:
-        train_lora.check_same_run(going_on, corpus, ranks=1)
+        resuming.check_same_run(going_on, corpus.fingerprint, ranks=1)
         return
     with pytest.raises(ConfigurationError) as caught:
-        train_lora.check_same_run(going_on, corpus, ranks=1)
+        resuming.check_same_run(going_on, corpus.fingerprint, ranks=1)
     assert [str(problem) for problem in caught.value.problems] == [f"{message} Give the former value."]
 
 
@@ -323,7 +323,7 @@ def test_a_run_goes_on_with_what_auto_chose_when_it_began(
     going_on = Run(
         config, BaseModel("m", True), HardwareChoice("fp32", "none", False, None, ()), (), tmp_path, None
     )
-    problems = [str(problem) for problem in train_lora.find_changed_choices(going_on, began)]
+    problems = [str(problem) for problem in resuming.find_changed_choices(going_on, began)]
     assert problems == ([message] if message else [])
 
 
@@ -349,10 +349,10 @@ def test_a_run_goes_on_with_fewer_rows_at_a_time_where_a_step_has_as_many(
     )
     corpus = Corpus(None, None, None, "f")  # type: ignore[arg-type]
     if message is None:
-        train_lora.check_same_run(going_on, corpus, ranks=1)
+        resuming.check_same_run(going_on, corpus.fingerprint, ranks=1)
         return
     with pytest.raises(ConfigurationError) as caught:
-        train_lora.check_same_run(going_on, corpus, ranks=1)
+        resuming.check_same_run(going_on, corpus.fingerprint, ranks=1)
     assert str(caught.value).startswith(message)
 
 

@@ -17,6 +17,9 @@ from forecaster.run_folder import BEFORE_THE_FIRST_CHECKPOINT
 from forecaster.training.survival import checkpoints
 from forecaster.training.train_config import OUTPUT_FOLDER, TrainConfig
 
+PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+"""What messages call the parts of a dataset."""
+
 
 @dataclass(frozen=True)
 class Run:

@@ -10,9 +10,11 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.templates import prompt_and_answer_ids, prompt_ids
 from forecaster.records import Messages
 from forecaster.tasks.trimming import FittedPrompt, fit
+from forecaster.training.run import PART_NAMES
 from prompts import news_item_spans, split_published, without_oldest_news
 
 IGNORED = -100
@@ -112,3 +114,13 @@ def tokenise(
     if too_long:
         done = done.select([i for i, count in enumerate(tokens) if count])
     return done.select_columns(list(_TRAINING_COLUMNS)), report
+
+
+def check_rows_fit(max_length: int, reports: Mapping[str, RowReport]) -> None:
+    """Raises ConfigurationError when a part has no row that is short enough."""
+    if all(report.kept for report in reports.values()):
+        return
+    *others, last = (f"{report.kept} {PART_NAMES[name]}" for name, report in reports.items())
+    would_do = max(report.max_length_that_would_do for report in reports.values())
+    found = f"is {max_length}, which leaves {', '.join(others)} and {last} rows."
+    raise ConfigurationError([Problem("--max_length", found, f"--max_length {would_do} would keep all.")])

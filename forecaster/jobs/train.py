@@ -1,0 +1,248 @@
+"""Fine-tuning as a job: from a checked run to a trained folder and its figures."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from forecaster import tracking
+from forecaster.data import sources
+from forecaster.errors import (
+    AdapterNotTrainedError,
+    ConfigurationError,
+    RunOutOfMemoryError,
+    TrainingFailedError,
+    TrainingStoppedError,
+)
+from forecaster.files import write_json
+from forecaster.jobs.train_checks import CheckedTraining, check, count_lines, run_lines
+from forecaster.progress import Listener, at_terminal
+from forecaster.provenance import versions
+from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
+from forecaster.settings import Settings, calm_openmp, load_settings
+from forecaster.training import resuming
+from forecaster.training.run import PART_NAMES
+from forecaster.training.survival import checkpoints
+from forecaster.training.survival.stopping import StopWatch
+from forecaster.training.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to, as its folder tells."""
+
+    output_dir: Path
+    steps: int
+    train_loss: float
+    """Token mean over the answers, and over all steps of the last session."""
+    test_loss: float | None
+    """Token mean over the test rows' answers; None: not measured."""
+    validation_loss: float | None
+    """The last one; None: nothing was held out."""
+    log_history: tuple[Mapping[str, Any], ...]
+    """What the Trainer logged, in order of steps."""
+
+
+def train(
+    checked: CheckedTraining, settings: Settings, watch: StopWatch, listener: Listener
+) -> TrainingResult | None:
+    """Data, model, run, save. Every rank takes part; rank 0 speaks, writes and has the result.
+
+    Args:
+        watch: started by the process that this training owns: it takes the stop signals.
+
+    Raises:
+        ConfigurationError: the rows are too long, or not those that the run began with.
+        TrainingStoppedError: with a complete checkpoint.
+        AdapterNotTrainedError, RunOutOfMemoryError, TrainingFailedError: as their texts say.
+    """
+    try:
+        return _train(checked, settings, watch, listener)
+    except TrainingStoppedError:
+        tracking.finish()
+        raise
+
+
+def _train(
+    checked: CheckedTraining, settings: Settings, watch: StopWatch, listener: Listener
+) -> TrainingResult | None:
+    run = checked.run
+    corpus = checked.read_rows()
+    if run.resume_from:
+        resuming.check_same_run(run, corpus.fingerprint, settings.world_size)
+    grouped = resuming.rows_per_group(run)  # before the record of the former session is written over
+
+    # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
+    # checked.
+    from forecaster.models import templates, weights
+    from forecaster.training import fine_tuning, model_card, tokenising
+
+    args = fine_tuning.sft_config(run)
+    run = replace(run, output_dir=fine_tuning.agree_on_output_dir(args, run.output_dir, run.resume_from))
+    is_main = args.process_index == 0
+    tell = listener.say if is_main else _to_nobody
+
+    tokenizer, template = templates.load_tokenizer(run.model, run.config.trust_remote_code)
+    parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, **corpus.parts)
+    reports = {name: report for name, (_, report) in parts.items()}
+    for line in count_lines(corpus):
+        tell(line)
+    for name, report in reports.items():
+        tell(report.summary(PART_NAMES[name].capitalize()))
+    tokenising.check_rows_fit(run.config.max_length, reports)
+
+    model = fine_tuning.build_model(run)
+    effective_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    record = fine_tuning.run_record(run, template, effective_batch, versions(), grouped)
+    data_record = fine_tuning.dataset_record(
+        corpus.fingerprint,
+        corpus.counts,
+        corpus.train["label"],
+        reports,
+        sources.recipe(checked.train_sources),
+        max(period[-10:] for period in corpus.train["period"]),
+    )
+    if is_main:
+        for line in prepare_folder(run.output_dir):
+            tell(line)
+        write_json(run.output_dir / RUN_CONFIG, record)
+        write_json(run.output_dir / DATASET_FILE, data_record)
+        if run.config.report_to == "wandb":
+            tracking.start(run.output_dir, run.config.run_name, record, settings)
+    # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
+    evaluated: Literal["validation", "test"] = "test" if corpus.validation is None else "validation"
+    trainer = fine_tuning.make_trainer(
+        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch, grouped
+    )
+    trainable, total = weights.count_parameters(model)
+    tell(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).")
+    tell(f"{fine_tuning.attention_of(run).reason}.")
+
+    result = fine_tuning.run_training(run, trainer)
+
+    final_loss = None
+    if run.config.evaluation_strategy != "no":
+        final_loss = fine_tuning.final_test_loss(trainer, parts["test"][0], evaluated)
+    rows_by_part = {name: len(rows) for name, rows in corpus.parts.items()}
+    card = model_card.model_card(run, template, rows_by_part, result.training_loss, final_loss)
+    tensors = fine_tuning.save_run(run, trainer, tokenizer, record, data_record, card)
+    if not is_main:
+        return None
+    what = "Adapter" if run.tuner.saves_adapter else "Model"
+    tell(f"{what} with {tensors} tensors, trained: {run.output_dir}")
+    tracking.finish()
+    return read_result(run.output_dir)
+
+
+def prepare_folder(output_dir: Path) -> list[str]:
+    """Make the folder of a run that begins or goes on, without what a killed one left half done.
+
+    Returns:
+        A line for each thing removed.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    removed = checkpoints.remove_unfinished(output_dir)
+    (output_dir / LOG_HISTORY).unlink(missing_ok=True)  # it says that a run has ended
+    return [f"Removed {folder}: a save that was not finished." for folder in removed]
+
+
+def read_result(output_dir: Path) -> TrainingResult:
+    """The figures of a training that has ended; raises OSError where it has not."""
+    history = json.loads((output_dir / LOG_HISTORY).read_text(encoding="utf-8"))
+
+    def last(key: str) -> float | None:
+        return next((float(entry[key]) for entry in reversed(history) if key in entry), None)
+
+    has_validation = last("test_loss") is not None
+    return TrainingResult(
+        output_dir=output_dir,
+        steps=max(int(entry["step"]) for entry in history),
+        train_loss=float(last("train_loss") or 0.0),
+        test_loss=last("test_loss") if has_validation else last("eval_loss"),
+        validation_loss=last("eval_loss") if has_validation else None,
+        log_history=tuple(history),
+    )
+
+
+def _to_nobody(line: str) -> None:
+    """What a rank other than the first has to say."""
+
+
+# --- in a process of its own --------------------------------------------------------------------------------
+
+_RAISED_AGAIN = (AdapterNotTrainedError, RunOutOfMemoryError, TrainingFailedError, TrainingStoppedError)
+
+
+def train_in_process(config: TrainConfig, given: Sequence[str], listener: Listener) -> TrainingResult:
+    """Train in a process of its own, which owns its signals and its memory, and wait for the figures.
+
+    For callers that are no command line: a search, a page, a loop over weeks. One device, without DeepSpeed.
+
+    Args:
+        config: the flags.
+        given: names of those that are fixed, and not only defaults, as on a command line.
+        listener: hears the lines; steps are told on the child's stdout.
+
+    Raises:
+        ConfigurationError: as `check` and `train`.
+        TrainingFailedError: what stopped or failed, with the child's own words.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would take threads and torch's state along
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=_train_and_send, args=(sending, config, tuple(given)))
+    child.start()
+    sending.close()
+    kind: str = "failed"
+    content: Any = None
+    try:
+        while (message := _next_of(receiving)) is not None:
+            kind, content = message
+            if kind == "line":
+                listener.say(content)
+    finally:
+        child.terminate()  # where the caller was interrupted, the training saves and leaves
+        child.join()
+    if kind == "result":
+        return read_result(content)
+    if kind == "problems":
+        raise ConfigurationError(content)
+    told = content if kind == "failed" and content else f"The training ended with status {child.exitcode}."
+    raise TrainingFailedError(told)
+
+
+def _next_of(receiving: Connection) -> tuple[str, Any] | None:
+    """The child's next message; None when it has closed its end."""
+    try:
+        kind, content = receiving.recv()
+    except EOFError:
+        return None
+    return kind, content
+
+
+def _train_and_send(sending: Connection, config: TrainConfig, given: tuple[str, ...]) -> None:
+    """The child's part: sends lines, then the folder, the problems or what failed."""
+
+    def heard(line: str) -> None:
+        sending.send(("line", line))
+
+    try:
+        settings = load_settings()
+        calm_openmp()
+        checked = check(config, settings, given)
+        for line in run_lines(checked.run, settings):
+            heard(line)
+        watch = StopWatch(config.grace_seconds, settings.launched, settings.supervisor_pid, is_main=True)
+        watch.start()
+        result = train(checked, settings, watch, replace(at_terminal(), say=heard, warn=heard))
+    except ConfigurationError as error:
+        sending.send(("problems", error.problems))
+    except _RAISED_AGAIN as error:
+        sending.send(("failed", str(error)))
+    else:
+        assert result is not None  # it is the only rank
+        sending.send(("result", result.output_dir))

@@ -1,0 +1,41 @@
+"""What a job tells while it runs. A terminal is one listener; a page or a search is another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from forecaster.processes import say
+
+Advance = Callable[[], None]
+"""Tells that one more call, row or symbol is done."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Hears a job."""
+
+    say: Callable[[str], None]
+    """A line of what the job does or found."""
+    warn: Callable[[str], None]
+    """A line of what falls short."""
+    bar: Callable[[str, str, int | None], AbstractContextManager[Advance]]
+    """A stretch of work: what is done, in which unit, and how many of them (None: not known)."""
+
+
+def at_terminal() -> Listener:
+    """Lines to stdout and stderr, bars to stderr."""
+    return Listener(say, lambda line: say(line, sys.stderr), _terminal_bar)
+
+
+@contextmanager
+def _terminal_bar(what: str, unit: str, total: int | None) -> Iterator[Advance]:
+    from tqdm import tqdm  # only where somebody looks
+
+    # Of work without an end in sight, nothing is shown when it was short, and nothing stays.
+    shape: dict[str, Any] = {"leave": False, "delay": 1} if total is None else {}
+    with tqdm(total=total, desc=what, unit=unit, **shape) as bar:
+        yield lambda: bar.update() and None
