@@ -21,6 +21,7 @@ from typing import (
     Literal,
     NoReturn,
     TypeVar,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -60,7 +61,7 @@ def flag(
     group: str,
     *,
     metavar: str = "",
-    shown: str = "",
+    shown: str | None = None,
     positional: bool = False,
     choices: Collection[str] = (),
 ) -> Any:
@@ -71,7 +72,7 @@ def flag(
         text: what it means, with its unit.
         group: the heading that it stands under in the help.
         metavar: what the help shows for its value; empty: what its type calls it.
-        shown: how the help tells the default; empty: as it is.
+        shown: how the help tells the default; None: as it is; empty: not at all.
         positional: whether it is known by its place, and not by its name.
         choices: a registry whose names are its values; the type of a flag with values of its own is a
             Literal.
@@ -114,7 +115,7 @@ def _kinds(record: type[DataclassInstance]) -> dict[str, _Kind]:
 
 def _kind(hint: Any) -> _Kind:
     """Of `Path`, `Path | None`, `tuple[Path, ...]` or `Literal["auto", "off"]`."""
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):  # of a Literal and None, or of classes and None
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     if get_origin(hint) is tuple:
         return replace(_kind(get_args(hint)[0]), takes_several=True)
@@ -125,7 +126,7 @@ def _kind(hint: Any) -> _Kind:
 
 def _one_of(names: Collection[str]) -> _Kind:
     choices = {name: name for name in names}
-    return _Kind(choices.__getitem__, f"{{{','.join(names)}}}", f"Use one of {', '.join(names)}.")
+    return _Kind(choices.__getitem__, f"{{{','.join(names)}}}", f"Allowed: {', '.join(names)}.")
 
 
 # --- command line -> texts ----------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def _metavar(item: Field[Any], kinds: Mapping[str, _Kind]) -> str:
 
 def _help(item: Field[Any]) -> str:
     shown = item.metadata["shown"]
-    if not shown and item.default not in (None, ()):
+    if shown is None and item.default not in (None, ()):
         shown = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
     text = item.metadata["text"]
     if item.default is MISSING:

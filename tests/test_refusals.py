@@ -278,8 +278,14 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
             ["--adapter", "a", "--batch_size", "0", "--concurrency", "-1", "--cost_bps", "-2"],
             ["3 to mend", "--batch_size: is 0.", "--concurrency: is -1.", "--cost_bps: is -2."],
         ),
-        (["--adapter", "a", "--knowledge_cutoff", "2024"], ["'2024' is no day as YYYY-MM-DD"]),
-        (["--adapter", "a", "--batch_sise", "2"], ["unrecognized arguments: --batch_sise"]),
+        (
+            ["--adapter", "a", "--knowledge_cutoff", "2024"],
+            ["--knowledge_cutoff: is '2024'. Give a day as YYYY-MM-DD."],
+        ),
+        (
+            ["--adapter", "a", "--batch_sise", "2"],
+            ["--batch_sise: is no flag. Did you mean --batch_size?"],
+        ),
         (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet file."]),
         (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
         (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),

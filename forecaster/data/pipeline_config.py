@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.flags import FlagParser
+from forecaster.flags import Program, flag, read_words, typed
 from forecaster.settings import Settings
 
 STAGES = ("plan", "fetch", "label", "build", "audit", "describe", "convert")
@@ -23,37 +22,68 @@ FREE_TIER_DAYS = 365
 """About how far back the vendor's free plan serves company news."""
 
 
+WORK, WHAT, SOURCE = "what to do", "what to build", "where it comes from"
+TEACHER, OTHER = "who writes the answers", "other"
+FILES = "csv, jsonl, parquet"
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Flags as given, typed; FinGPT's names where it has them."""
+    """Every flag of data_pipeline.py; FinGPT's names where it has them."""
 
-    stage: str
-    """One of `STAGES`, or `all`."""
-    dataset: str | None
-    index_name: str
-    start_date: date
-    end_date: date
-    min_past_weeks: int
-    max_past_weeks: int
-    train_ratio: float
-    current_members: bool
-    data_folder: Path
-    news_file: tuple[Path, ...]
-    price_file: tuple[Path, ...]
-    with_indicators: bool
-    with_macro: bool
-    calls_per_minute: int
-    teacher: str
-    teacher_blind: bool
-    teacher_model: str | None
-    input_usd_per_million_tokens: float | None
-    output_usd_per_million_tokens: float | None
-    max_cost_usd: float | None
-    concurrency: int
-    model: str | None
-    from_remote: bool
-    push_to_hub: str | None
-    yes: bool
+    stage: str = flag("all", f"one of {', '.join(STAGES)}", WORK, metavar="stage", positional=True)
+    dataset: str | None = flag(
+        None,
+        "for describe, convert and audit: any dataset that train_lora.py takes",
+        WORK,
+        metavar="dataset",
+        positional=True,
+    )
+    index_name: str = flag("dow", "dow, nasdaq, euro, crypto, a comma list or a file of tickers", WHAT)
+    start_date: date = flag(
+        EARLIEST_START, "needed for a dataset; its weeks lie wholly between the two dates", WHAT, shown=""
+    )
+    end_date: date = flag(date.max, "needed for a dataset", WHAT, shown="")
+    min_past_weeks: int = flag(1, "weeks of history that a row needs", WHAT)
+    max_past_weeks: int = flag(4, "weeks of history that a prompt shows", WHAT)
+    train_ratio: float = flag(0.6, "share of weeks for training; then a gap of max_past_weeks", WHAT)
+    current_members: bool = flag(False, "today's members for all weeks, as FinGPT does", WHAT)
+    data_folder: Path = flag(Path("data"), "holds ledger.sqlite and the datasets", SOURCE)
+    news_file: tuple[Path, ...] = flag((), f"your news: {FILES} (FNSPID, Finnhub)", SOURCE)
+    price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)
+    with_indicators: bool = flag(False, "SMA, EMA, RSI and MACD in the prompts", WHAT)
+    with_macro: bool = flag(False, "S&P 500, VIX, ten-year yield, dollar and oil in the prompts", WHAT)
+    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "of your Finnhub plan", SOURCE)
+    teacher: str = flag(
+        "openai",
+        "openai (any compatible endpoint) or template (offline)",
+        TEACHER,
+        metavar="{openai,template}",
+    )
+    teacher_blind: bool = flag(False, "do not tell the teacher what the price then did", TEACHER)
+    teacher_model: str | None = flag(None, "its name at the endpoint", TEACHER, shown="OPENAI_MODEL")
+    input_usd_per_million_tokens: float | None = flag(
+        None, "the teacher's price of what it reads, for estimates and the limit", TEACHER, metavar="USD"
+    )
+    output_usd_per_million_tokens: float | None = flag(
+        None, "the teacher's price of what it writes", TEACHER, metavar="USD"
+    )
+    max_cost_usd: float | None = flag(
+        None,
+        "stop before the teacher has cost more, in all runs of this ledger with its model",
+        TEACHER,
+        metavar="USD",
+        shown="no limit",
+    )
+    concurrency: int = flag(8, "teacher requests in flight", TEACHER)
+    model: str | None = flag(
+        None, "for describe (token counts) and convert (chat template): alias, hub id or folder", OTHER
+    )
+    from_remote: bool = flag(False, "take the dataset to describe, convert or audit from the hub", OTHER)
+    push_to_hub: str | None = flag(
+        None, "upload the finished dataset; needs HF_TOKEN", OTHER, metavar="OWNER/NAME"
+    )
+    yes: bool = flag(False, "do not ask before spending calls and tokens", OTHER)
 
     @property
     def needs_dataset(self) -> bool:
@@ -73,107 +103,49 @@ class PipelineConfig:
         return self.stage in ("all", "label", "build") and self.teacher == "openai"
 
 
-def _parser() -> FlagParser:
-    parser = FlagParser(
-        prog="data_pipeline.py",
-        description="News, filings and prices of an index -> weekly forecasting dataset. Without a stage: "
-        "plan, fetch, label, build and audit, each going on where it stopped.",
-    )
-    add = parser.add_argument
-    add("stage", nargs="?", default="all", metavar="stage", help=f"one of {', '.join(STAGES)}")
-    add("dataset", nargs="?", help="for describe, convert and audit: any dataset that train_lora.py takes")
-    what = parser.add_argument_group("what to build")
-    add = what.add_argument
-    add("--index_name", default="dow", help="dow, nasdaq, euro, crypto, a comma list or a file of tickers")
-    add("--start_date", default="", help="YYYY-MM-DD; weeks lie wholly between the two dates")
-    add("--end_date", default="", help="YYYY-MM-DD")
-    add("--min_past_weeks", type=int, default=1, help="weeks of history that a row needs")
-    add("--max_past_weeks", type=int, default=4, help="weeks of history that a prompt shows")
-    add(
-        "--train_ratio",
-        type=float,
-        default=0.6,
-        help="share of weeks for training; then a gap of max_past_weeks",
-    )
-    add("--current_members", action="store_true", help="today's members for all weeks, as FinGPT does")
-    add("--with_indicators", action="store_true", help="SMA, EMA, RSI and MACD in the prompts")
-    add(
-        "--with_macro",
-        action="store_true",
-        help="S&P 500, VIX, ten-year yield, dollar and oil in the prompts",
-    )
-    source = parser.add_argument_group("where it comes from")
-    add = source.add_argument
-    add("--data_folder", type=Path, default=Path("data"), help="holds ledger.sqlite and the datasets")
-    files: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": []}
-    add("--news_file", **files, help="your news: csv, jsonl, parquet (FNSPID, Finnhub)")
-    add("--price_file", **files, help="your daily closes: csv, jsonl, parquet")
-    add("--calls_per_minute", type=int, default=FREE_TIER_CALLS_PER_MINUTE, help="of your Finnhub plan")
-    teacher = parser.add_argument_group("who writes the answers")
-    add = teacher.add_argument
-    add("--teacher", default="openai", help="openai (any compatible endpoint) or template (offline)")
-    add("--teacher_model", help="default: OPENAI_MODEL")
-    add("--teacher_blind", action="store_true", help="do not tell the teacher what the price then did")
-    add("--concurrency", type=int, default=8, help="teacher requests in flight")
-    add("--input_usd_per_million_tokens", type=float, help="the teacher's price, for estimates and the limit")
-    add("--output_usd_per_million_tokens", type=float)
-    add(
-        "--max_cost_usd",
-        type=float,
-        help="stop before the teacher has cost more, in all runs of this ledger with its model",
-    )
-    other = parser.add_argument_group("other")
-    add = other.add_argument
-    add("--model", help="for describe (token counts) and convert (chat template): alias, hub id or folder")
-    add(
-        "--from_remote",
-        action="store_true",
-        help="take the dataset to describe, convert or audit from the hub",
-    )
-    add("--push_to_hub", metavar="OWNER/NAME", help="upload the finished dataset; needs HF_TOKEN")
-    add("--yes", action="store_true", help="do not ask before spending calls and tokens")
-    return parser
+PROGRAM = Program(
+    "data_pipeline.py",
+    PipelineConfig,
+    "News, filings and prices of an index -> weekly forecasting dataset. Without a stage: plan, fetch, "
+    "label, build and audit, each going on where it stopped.",
+    (
+        "python data_pipeline.py --index_name AAPL,MSFT --start_date 2025-08-25 --end_date 2026-04-24 "
+        "--news_file sample/news.csv --price_file sample/weekly_closes.csv --teacher template",
+        "python data_pipeline.py --index_name nasdaq --start_date 2025-12-01 --end_date 2026-05-01",
+    ),
+)
 
 
 def parse_flags(argv: Sequence[str], settings: Settings, now: datetime) -> PipelineConfig:
     """Typed flags; raises ConfigurationError with everything that is wrong with them."""
-    # Intermixed, as the dataset may stand apart from the stage.
-    values = vars(_parser().parse_intermixed_args(argv))
-    if swallowed := _swallowed_stages(values):
+    texts = read_words(PROGRAM, argv)
+    config, problems = typed(PipelineConfig, texts)
+    if swallowed := _swallowed_stages(config):
         # Alone, as the rest would be judged by another stage.
         raise ConfigurationError(swallowed)
-    problems: list[Problem] = []
-    values["start_date"] = _date(values, "start_date", problems)
-    values["end_date"] = _date(values, "end_date", problems)
-    values["news_file"], values["price_file"] = tuple(values["news_file"]), tuple(values["price_file"])
-    values["teacher_model"] = values["teacher_model"] or settings.openai_model
-    config = PipelineConfig(**values)
+    config = replace(config, teacher_model=config.teacher_model or settings.openai_model)
     if config.needs_dataset or config.dataset:
-        problems = _dataset_problems(config)
+        problems += _dataset_problems(config)
     else:
+        problems += [
+            Problem(f"--{name}", "is missing.", "Give a day as YYYY-MM-DD.")
+            for name in ("start_date", "end_date")
+            if name not in texts
+        ]
         problems += _value_problems(config, now) + _index_problems(config) + _key_problems(config, settings)
     if problems:
         raise ConfigurationError(problems)
     return config
 
 
-def _swallowed_stages(values: dict[str, Any]) -> list[Problem]:
+def _swallowed_stages(config: PipelineConfig) -> list[Problem]:
     """Stages that were taken for one more file of a flag that takes several."""
     return [
-        Problem(f"--{flag}", f"takes the stage {str(path)!r} for a file.", "Put the stage first.")
-        for flag in ("news_file", "price_file")
-        for path in values[flag]
+        Problem(f"--{name}", f"takes the stage {str(path)!r} for a file.", "Put the stage first.")
+        for name, paths in (("news_file", config.news_file), ("price_file", config.price_file))
+        for path in paths
         if str(path) in STAGES and not path.is_file()
     ]
-
-
-def _date(values: dict[str, Any], flag: str, problems: list[Problem]) -> date:
-    try:
-        return date.fromisoformat(values[flag])
-    except ValueError:
-        found = f"is {values[flag]!r}." if values[flag] else "is missing."
-        problems.append(Problem(f"--{flag}", found, "Give a day as YYYY-MM-DD."))
-        return date.max if flag == "end_date" else EARLIEST_START
 
 
 def _stage_problems(config: PipelineConfig) -> list[Problem]:
@@ -211,11 +183,11 @@ def _dataset_problems(config: PipelineConfig) -> list[Problem]:
 def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
     problems = []
 
-    def need(holds: bool, flag: str, allowed: str) -> None:
+    def need(holds: bool, name: str, allowed: str) -> None:
         if not holds:
-            found = getattr(config, flag)
+            found = getattr(config, name)
             problems.append(
-                Problem(f"--{flag}", f"is {found if isinstance(found, date) else repr(found)}.", allowed)
+                Problem(f"--{name}", f"is {found if isinstance(found, date) else repr(found)}.", allowed)
             )
 
     problems += _stage_problems(config)
@@ -234,9 +206,9 @@ def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
     problems += pace_problems(config.calls_per_minute)
     need(config.teacher in ("openai", "template"), "teacher", "Use openai or template.")
     need(1 <= config.concurrency <= 256, "concurrency", "It has to be 1 to 256.")
-    for flag in ("input_usd_per_million_tokens", "output_usd_per_million_tokens", "max_cost_usd"):
-        value = getattr(config, flag)
-        need(value is None or 0 <= value < float("inf"), flag, "It has to be 0 or more.")
+    for name in ("input_usd_per_million_tokens", "output_usd_per_million_tokens", "max_cost_usd"):
+        value = getattr(config, name)
+        need(value is None or 0 <= value < float("inf"), name, "It has to be 0 or more.")
     need(
         config.push_to_hub is None or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", config.push_to_hub)),
         "push_to_hub",
@@ -283,10 +255,10 @@ def no_finnhub_key() -> Problem:
     return Problem("FINNHUB_API_KEY", "is missing.", way_out)
 
 
-def no_company_news(flag: str, name: str) -> Problem:
+def no_company_news(where: str, name: str) -> Problem:
     """An index or symbol outside North America."""
     found = f"is {name}, for which Finnhub has no company news."
-    return Problem(flag, found, "Bring news with --news_file (csv, jsonl or parquet).")
+    return Problem(where, found, "Bring news with --news_file (csv, jsonl or parquet).")
 
 
 def _put(name: str) -> str:

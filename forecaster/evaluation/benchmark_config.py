@@ -2,54 +2,85 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.answer_files import PREDICTION, PROMPT, REFERENCE, Columns
-from forecaster.flags import FlagParser
+from forecaster.flags import Program, flag, read_words, typed
 
-Stage = Literal["all", "generate", "score", "compare", "report"]
-STAGES: tuple[str, ...] = get_args(Stage)[1:]
-Engine = Literal["auto", "hf", "vllm", "api"]
+STAGES = ("generate", "score", "compare", "report")
 DEFAULT_MAX_LENGTH, DEFAULT_MAX_NEW_TOKENS = 4096, 512
-DEFAULT_COST_BPS = 10.0
+WORK, WHO, ROWS, FIGURES = "what to do", "who answers", "what is answered", "figures"
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Flags as given, typed."""
+    """Every flag of benchmark.py."""
 
-    stage: Stage
-    runs: tuple[str, ...]
-    adapter: Path | None
-    base_model: str | None
-    dataset: str | None
-    from_remote: bool
-    checkpoints: Literal["all"] | None
-    engine: Engine
-    api_model: str | None
-    concurrency: int
-    batch_size: int | None
-    max_length: int | None
-    max_new_tokens: int | None
-    precision: Literal["auto", "fp32", "fp16", "bf16"]
-    quantization: Literal["none", "4bit"]
-    trust_remote_code: bool
-    knowledge_cutoff: date | None
-    prediction_column: str
-    reference_column: str
-    prompt_column: str
-    price_file: tuple[Path, ...]
-    cost_bps: float
-    name: str | None
-    output_dir: Path | None
-    report_to: Literal["wandb", "none"] | None
-    local_rank: int
+    stage: str = flag("all", f"one of {', '.join(STAGES)}", WORK, metavar="stage", positional=True)
+    runs: tuple[str, ...] = flag(
+        (),
+        "for score, report and compare: a run's folder, a benchmark folder, or a csv, jsonl or parquet file "
+        "of answers; for compare also a training log, and NAME=ANSWERS,LOG",
+        WORK,
+        metavar="RUN",
+        positional=True,
+    )
+    adapter: Path | None = flag(
+        None, "the output folder of train_lora.py: base and fine-tuned model answer", WHO
+    )
+    base_model: str | None = flag(None, "alias, hub id or folder: this model alone answers", WHO)
+    dataset: str | None = flag(
+        None,
+        "the test split of a dataset, or all rows of one without splits",
+        ROWS,
+        shown="the test rows of the adapter's training",
+    )
+    from_remote: bool = flag(False, "take --dataset from the hub", ROWS)
+    checkpoints: Literal["all"] | None = flag(
+        None,
+        "compare all checkpoints on the validation part of the training (--validation_share), and take the "
+        "best one to the test rows",
+        WHO,
+    )
+    engine: Literal["auto", "hf", "vllm", "api"] = flag(
+        "auto",
+        "auto: vllm where it is installed and there is a GPU, else hf; api: an OpenAI-compatible endpoint "
+        "(OPENAI_API_KEY, OPENAI_BASE_URL)",
+        WHO,
+    )
+    api_model: str | None = flag(None, "with --engine api", WHO, shown="OPENAI_MODEL")
+    concurrency: int = flag(8, "with --engine api: requests in flight", WHO)
+    batch_size: int | None = flag(None, "prompts generated together", WHO, shown="16, or what the GPU holds")
+    max_length: int | None = flag(None, "tokens of prompt and answer", WHO, shown="as given to train_lora.py")
+    max_new_tokens: int | None = flag(
+        None, "longest answer, in tokens", WHO, shown="as given to train_lora.py"
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "with --base_model", WHO)
+    quantization: Literal["none", "4bit"] = flag("none", "with --base_model", WHO)
+    trust_remote_code: bool = flag(False, "run code that a model repository brings along", WHO)
+    knowledge_cutoff: date | None = flag(
+        None, "last day that the model may have read of", FIGURES, shown="that of the models we know"
+    )
+    prediction_column: str = flag(PREDICTION, "of a file of answers", ROWS, metavar="NAME")
+    reference_column: str = flag(REFERENCE, "of a file of answers", ROWS, metavar="NAME")
+    prompt_column: str = flag(PROMPT, "of a file of answers", ROWS, metavar="NAME")
+    price_file: tuple[Path, ...] = flag((), "daily closes: real returns for the backtest", FIGURES)
+    cost_bps: float = flag(10.0, "cost of trading, in basis points of what is traded", FIGURES)
+    name: str | None = flag(
+        None, "what a scored file is called in tables", FIGURES, metavar="NAME", shown="its file name"
+    )
+    output_dir: Path | None = flag(
+        None, "where it goes", FIGURES, shown="in the run's folder, else below benchmarks/"
+    )
+    report_to: Literal["wandb", "none"] | None = flag(
+        None, "where else it goes", FIGURES, shown="as the training did; else none"
+    )
+    local_rank: int = flag(0, "set by the launcher", WHO)
 
     @property
     def answers(self) -> bool:
@@ -60,94 +91,24 @@ class BenchmarkConfig:
         return Columns(self.prediction_column, self.reference_column, self.prompt_column)
 
 
-def _parser() -> FlagParser:
-    parser = FlagParser(
-        prog="benchmark.py",
-        description="Answers of models to test rows, and what they are worth. Without a stage: generate, "
-        "score and report.",
-    )
-    add = parser.add_argument
-    add("stage", nargs="?", default="all", metavar="stage", help=f"one of {', '.join(STAGES)}")
-    add(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="for score, report and compare: a run's folder, a benchmark folder, or a csv, jsonl or parquet "
-        "file of answers; for compare also a training log, and NAME=ANSWERS,LOG",
-    )
-    who = parser.add_argument_group("who answers")
-    add = who.add_argument
-    add("--adapter", type=Path, help="output folder of train_lora.py: base and fine-tuned model answer")
-    add("--base_model", help="alias, hub id or folder: this model alone answers")
-    add(
-        "--checkpoints",
-        choices=("all",),
-        help="compare all checkpoints on the validation part of the training (--validation_share), and take "
-        "the best one to the test rows",
-    )
-    add(
-        "--engine",
-        choices=get_args(Engine),
-        default="auto",
-        help="auto: vllm where it is installed and there is a GPU, else hf; api: an OpenAI-compatible "
-        "endpoint (OPENAI_API_KEY, OPENAI_BASE_URL)",
-    )
-    add("--api_model", help="with --engine api; default: OPENAI_MODEL")
-    add("--concurrency", type=int, default=8, help="with --engine api: requests in flight")
-    add("--batch_size", type=int, help="prompts generated together; default: 16, or what the GPU holds")
-    add("--max_new_tokens", type=int, help="longest answer in tokens; default: as given to train_lora.py")
-    add("--max_length", type=int, help="tokens of prompt and answer; default: as given to train_lora.py")
-    add("--precision", choices=("auto", "fp32", "fp16", "bf16"), default="auto", help="with --base_model")
-    add("--quantization", choices=("none", "4bit"), default="none", help="with --base_model")
-    add("--trust_remote_code", action="store_true", help="run code that a model repository brings along")
-    what = parser.add_argument_group("what is answered")
-    add = what.add_argument
-    add(
-        "--dataset",
-        help="the test split of a dataset, or all rows of one without splits; default: the test rows of the "
-        "adapter's training",
-    )
-    add("--from_remote", action="store_true", help="take --dataset from the hub")
-    add("--prediction_column", default=PREDICTION, help="of a file of answers (default: %(default)s)")
-    add("--reference_column", default=REFERENCE, help="of a file of answers (default: %(default)s)")
-    add("--prompt_column", default=PROMPT, help="of a file of answers (default: %(default)s)")
-    how = parser.add_argument_group("figures")
-    add = how.add_argument
-    add("--price_file", type=Path, nargs="+", default=[], help="daily closes: real returns for the backtest")
-    add("--cost_bps", type=float, default=DEFAULT_COST_BPS, help="cost of trading (default: %(default)s)")
-    add(
-        "--knowledge_cutoff",
-        type=_day,
-        help="YYYY-MM-DD: last day that the model may have read of; default: that of the models we know",
-    )
-    add("--name", help="what a scored file is called in tables; default: its file name")
-    add("--output_dir", type=Path, help="default: in the run's folder, else below benchmarks/")
-    add("--report_to", choices=("wandb", "none"), help="default: as the training did; else none")
-    add("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day as YYYY-MM-DD") from None
+PROGRAM = Program(
+    "benchmark.py",
+    BenchmarkConfig,
+    "Answers of models to test rows, and what they are worth. Without a stage: generate, score and report.",
+    (
+        "python benchmark.py --adapter finetuned_models/embedded_20260101000000",
+        'python benchmark.py compare finetuned_models/a finetuned_models/b "GPT=answers.csv"',
+    ),
+)
 
 
 def parse_flags(argv: Sequence[str]) -> BenchmarkConfig:
     """Raises ConfigurationError with everything wrong."""
-    values: dict[str, Any] = vars(_parser().parse_intermixed_args(argv))
-    values["runs"], values["price_file"] = tuple(values["runs"]), tuple(values["price_file"])
-    if (
-        values["stage"] in STAGES
-        and values["stage"] != "generate"
-        and values["adapter"]
-        and not values["runs"]
-    ):
+    config, problems = typed(BenchmarkConfig, read_words(PROGRAM, argv))
+    if config.stage in ("score", "report", "compare") and config.adapter and not config.runs:
         # What answers by this flag is also scored by it.
-        values |= {"runs": (str(values["adapter"]),), "adapter": None}
-    config = BenchmarkConfig(**values)
-    problems = [*_stage_problems(config), *_idle_problems(config), *_value_problems(config)]
+        config = replace(config, runs=(str(config.adapter),), adapter=None)
+    problems += [*_stage_problems(config), *_idle_problems(config), *_value_problems(config)]
     if problems:
         raise ConfigurationError(problems)
     return config
@@ -187,17 +148,17 @@ def _idle_problems(config: BenchmarkConfig) -> list[Problem]:
     if config.checkpoints and config.engine == "api":
         found = "has nothing to load with --engine api."
         problems.append(Problem("--checkpoints", found, "Leave one of the two out."))
-    for flag, value, default in (
+    for name, value, default in (
         ("--precision", config.precision, "auto"),
         ("--quantization", config.quantization, "none"),
     ):
         if config.adapter and value != default:
             found = "goes with --base_model only: an adapter answers as it was trained."
-            problems.append(Problem(flag, found, "Leave it out."))
+            problems.append(Problem(name, found, "Leave it out."))
     if not config.answers and (config.adapter or config.base_model):
-        flag = "--adapter" if config.adapter else "--base_model"
+        name = "--adapter" if config.adapter else "--base_model"
         way_out = f"Leave it out; {config.stage} works on the runs and files that are named after it."
-        problems.append(Problem(flag, f"answers rows, and {config.stage} does not.", way_out))
+        problems.append(Problem(name, f"answers rows, and {config.stage} does not.", way_out))
     if config.name is not None and len(config.runs) > 1:
         problems.append(Problem("--name", "goes with one run only.", "Tell runs apart as NAME=PATH."))
     if config.output_dir and config.stage == "score" and len(config.runs) > 1:
@@ -217,10 +178,10 @@ def _unwanted(config: BenchmarkConfig) -> Problem:
 
 def _value_problems(config: BenchmarkConfig) -> list[Problem]:
     problems = []
-    for flag in ("batch_size", "max_new_tokens", "max_length", "concurrency"):
-        value = getattr(config, flag)
+    for name in ("batch_size", "max_new_tokens", "max_length", "concurrency"):
+        value = getattr(config, name)
         if value is not None and value < 1:
-            problems.append(Problem(f"--{flag}", f"is {value}.", "It has to be 1 or more."))
+            problems.append(Problem(f"--{name}", f"is {value}.", "It has to be 1 or more."))
     if not 0 <= config.cost_bps < 10_000:
         found = f"is {config.cost_bps:g}."
         problems.append(Problem("--cost_bps", found, "It is in basis points: 0 or more, below 10,000."))

@@ -130,7 +130,7 @@ def test_from_remote_is_read_bare_and_with_a_value(words: list[str], expected: b
         (["--lora_r", "1.5"], "--lora_r: is '1.5'. Give a whole number."),
         (["--from_remote=perhaps"], "--from_remote: is 'perhaps'. Use true or false."),
         (["--from_remote", "perhaps"], "perhaps: belongs to no flag. Flags look like `--name value`."),
-        (["--precision", "fp8"], "--precision: is 'fp8'. Use one of auto, fp32, fp16, bf16."),
+        (["--precision", "fp8"], "--precision: is 'fp8'. Allowed: auto, fp32, fp16, bf16."),
         (["--lora_r"], "command line: argument --lora_r: expected one argument. See --help."),
         (["--lora_r="], "--lora_r: is missing. Give a whole number."),
         (["--save_total_limit", "all"], "--save_total_limit: is 'all'. Give a whole number."),
@@ -148,7 +148,7 @@ def test_all_values_that_cannot_be_read_are_told_at_once(yaml_file: Path) -> Non
         file.write("keep_best: perhaps\nseed: [1, 2]\n")
     assert refusals(["--config", str(yaml_file), "--max_length", "4k", "--fit=yes"]) == [
         "--max_length: is '4k'. Give a whole number.",
-        "--fit: is 'yes'. Use one of auto, off.",
+        "--fit: is 'yes'. Allowed: auto, off.",
         "--seed: is '1,2'. Give a whole number.",
         "--keep_best: is 'perhaps'. Use true or false.",
     ]
