@@ -13,12 +13,12 @@ import pytest
 from processes import ROOT, free_port, run, run_entry
 from safetensors.torch import load_file
 
-from forecaster.training import resuming
 from forecaster.data.sources import Corpus
 from forecaster.errors import ConfigurationError
 from forecaster.fit.hardware import HardwareChoice
 from forecaster.models.finished import read_finished
 from forecaster.models.registry import BaseModel
+from forecaster.training import resuming
 from forecaster.training.run import Run
 from forecaster.training.train_config import TrainConfig, as_flags
 

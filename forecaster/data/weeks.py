@@ -10,10 +10,12 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
-
-import exchange_calendars
+from typing import TYPE_CHECKING
 
 from forecaster.records import TradingWeek
+
+if TYPE_CHECKING:
+    import exchange_calendars
 
 SETTLING_TIME = timedelta(hours=1)
 """A week counts as over this long after its last close: by then vendors show the official closing price."""
@@ -104,4 +106,6 @@ def _sessions(calendar: str) -> tuple[date, ...]:
 
 @cache
 def _calendar(name: str) -> exchange_calendars.ExchangeCalendar:
+    import exchange_calendars  # brings pandas: not needed to read flags
+
     return exchange_calendars.get_calendar(name, start="2005-01-01")

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, make_row, numbered
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PREDICTION, REFERENCE, PROMPT = "prediction", "reference", "prompt"
 _SECONDS = ("inference_time_s", "latency_s")
@@ -66,6 +67,8 @@ def read_answer_file(
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd  # half a second, and not needed to read flags
+
     if not path.is_file():
         raise ConfigurationError([Problem(str(path), "is no file.", f"Give a {', '.join(SUFFIXES)} file.")])
     try:
@@ -148,6 +151,8 @@ def _speed(table: pd.DataFrame) -> AnswerSpeed | None:
     column = next((name for name in _SECONDS if name in table.columns), None)
     if column is None:
         return None
+    import pandas as pd
+
     seconds = pd.to_numeric(table[column], errors="coerce")
     seconds = seconds[seconds.between(0, math.inf, inclusive="left")]
     return AnswerSpeed(len(seconds), float(seconds.sum()), None, "as the file says") if len(seconds) else None
