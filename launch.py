@@ -33,7 +33,7 @@ from forecaster.cluster.supervision import StopSignals, remove_dead_build_locks,
 from forecaster.errors import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, ConfigurationError, Problem
 from forecaster.exits import report_problems
 from forecaster.fit import plan_tables
-from forecaster.fit.gpus import GpuSelectionError, detect_gpus, select_gpus
+from forecaster.fit.gpus import GpuSelectionError, detect_gpus, launcher_indices, select_gpus
 from forecaster.flags import flag_names
 from forecaster.processes import say
 from forecaster.run_folder import LOG_HISTORY
@@ -295,6 +295,7 @@ def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -
         selected = select_gpus(gpus, asked or settings.cuda_visible_devices)
         if not selected:
             raise ValueError("hides every GPU of this machine")
+        indices = launcher_indices(selected, gpus)
     except (GpuSelectionError, ValueError) as error:
         raise ConfigurationError(
             [
@@ -305,7 +306,7 @@ def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -
         ) from error
     if asked and settings.cuda_visible_devices:
         print(f"--gpus {asked} is used; CUDA_VISIBLE_DEVICES={settings.cuda_visible_devices} is not.")
-    return [gpu.index for gpu in selected]
+    return indices
 
 
 def cuda_visible(indices: Sequence[int]) -> dict[str, str]:

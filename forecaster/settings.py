@@ -129,10 +129,10 @@ def redact(text: str) -> str:
     return text
 
 
-def use_gpu(index: int) -> None:
-    """Show this process one GPU only; call it before torch is imported. Its index is nvidia-smi's."""
+def use_gpu(cuda_name: str) -> None:
+    """Show this process one GPU only; call it before torch is imported. An index is nvidia-smi's."""
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
+    os.environ["CUDA_VISIBLE_DEVICES"] = cuda_name
 
 
 def calm_openmp() -> None:

@@ -53,6 +53,7 @@ OWNERS = {
     "talib": "forecaster.data.indicators",
     "finnhub": "forecaster.vendors.finnhub",
     "openai": "forecaster.chat",
+    "pynvml": "forecaster.fit.gpus",
     "yfinance": "forecaster.vendors.yahoo",
     "vllm": "forecaster.answering.vllm_engine",
 }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import nvml_edge
 import pytest
 from processes import ROOT, run_entry
 
@@ -16,7 +15,6 @@ import benchmark
 import train_lora
 
 SAMPLE = ["--base_model", str(ROOT / "sample/base"), "--dataset", str(ROOT / "sample/dataset/train.jsonl")]
-T4 = "0, GPU-1111, Tesla T4, 15360, 7.5, 550.54.15"
 
 
 def run(cwd: Path, *flags: str, entry: str = "train_lora.py", **env: str) -> subprocess.CompletedProcess[str]:
@@ -142,20 +140,10 @@ def test_one_bit_adam_with_a_zero_stage_is_refused(tmp_path: Path) -> None:
     )
 
 
-def fake_gpu(folder: Path, listing: str) -> dict[str, str]:
-    """A PATH on which nvidia-smi shows the given GPUs: the edge where this machine has none."""
-    tools = folder / "tools"
-    tools.mkdir()
-    script = tools / "nvidia-smi"
-    script.write_text(f"#!/bin/sh\nprintf '%s\\n' '{listing}'\n")
-    script.chmod(0o755)
-    return {"PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
 def test_a_precision_that_the_gpu_lacks_and_a_torch_that_cannot_see_it_are_refused_together(
     tmp_path: Path,
 ) -> None:
-    done = run(tmp_path, *SAMPLE, "--precision", "bf16", **fake_gpu(tmp_path, T4))
+    done = run(tmp_path, *SAMPLE, "--precision", "bf16", **nvml_edge.environment(tmp_path, nvml_edge.T4))
     assert_refused(
         tmp_path,
         done,
@@ -165,7 +153,14 @@ def test_a_precision_that_the_gpu_lacks_and_a_torch_that_cannot_see_it_are_refus
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    done = run(tmp_path, *SAMPLE, "--gpus", "3", entry="train.sh", **fake_gpu(tmp_path, T4))
+    done = run(
+        tmp_path,
+        *SAMPLE,
+        "--gpus",
+        "3",
+        entry="train.sh",
+        **nvml_edge.environment(tmp_path, nvml_edge.T4),
+    )
     assert_refused(tmp_path, done, "--gpus: '3' asked for, GPUs present: 0", "nvidia-smi -L")
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 
 from forecaster.cluster.nodes import Cluster, Node, port_is_free
+from forecaster.fit.gpus import detect_gpus
 from forecaster.provenance import versions
 from forecaster.settings import named_variables, redact
 
@@ -84,7 +85,7 @@ def examine_this_machine(folder: Path, master_addr: str | None, port: int) -> No
     """The report of the machine that this runs on; `folder` is where the run would write."""
     return NodeReport(
         versions=versions(),
-        gpus=_gpus(),
+        gpus=tuple(f"{gpu.name}, {gpu.driver}" for gpu in detect_gpus()),
         clock_s=time.time(),
         free_bytes=shutil.disk_usage(folder).free,
         port_free=port_is_free(port),
@@ -92,15 +93,6 @@ def examine_this_machine(folder: Path, master_addr: str | None, port: int) -> No
         asked_interface=named_variables([IFNAME]).get(IFNAME),
         route_interface=interface_towards(master_addr) if master_addr else None,
     )
-
-
-def _gpus() -> tuple[str, ...]:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ()
-    return tuple(done.stdout.strip().splitlines()) if done.returncode == 0 else ()
 
 
 def interface_towards(address: str) -> str | None:

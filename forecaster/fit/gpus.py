@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import pynvml
 
 from forecaster.errors import Problem
 
@@ -15,16 +18,31 @@ BF16_CAPABILITY = (8, 0)
 
 @dataclass(frozen=True)
 class Gpu:
+    """A GPU, or a MIG slice of one, which CUDA takes for a GPU."""
+
     index: int
+    """As nvidia-smi counts; a slice has that of its GPU."""
     uuid: str
+    """`GPU-...`, or `MIG-...` of a slice."""
     name: str
     memory_bytes: int
     compute_capability: tuple[int, int]
     driver: str
+    is_unified: bool = False
+    """Whether its memory is the machine's (GB10, Jetson)."""
 
     @property
     def has_bf16(self) -> bool:
         return self.compute_capability >= BF16_CAPABILITY
+
+    @property
+    def is_slice(self) -> bool:
+        return self.uuid.startswith("MIG-")
+
+    @property
+    def cuda_name(self) -> str:
+        """What CUDA_VISIBLE_DEVICES calls it."""
+        return self.uuid if self.is_slice else str(self.index)
 
 
 def _known(name: str, mebibytes: int, capability: tuple[int, int]) -> Gpu:
@@ -76,50 +94,95 @@ class GpuSelectionError(Exception):
         )
 
 
+@dataclass(frozen=True)
+class GpuListing:
+    """What NVML, the library that comes with NVIDIA's driver, says of this machine."""
+
+    gpus: tuple[Gpu, ...] = ()
+    failure: str | None = None
+    """Why there is none of them; None also where there is no driver at all."""
+
+
+def list_gpus() -> GpuListing:
+    """The machine's NVIDIA GPUs, in the order of the bus; of one that is cut into MIG slices, these."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return GpuListing()
+    except pynvml.NVMLError as error:
+        return GpuListing(failure=str(error))
+    try:
+        return _listing(str(pynvml.nvmlSystemGetDriverVersion()))
+    except pynvml.NVMLError as error:
+        return GpuListing(failure=str(error))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _listing(driver: str) -> GpuListing:
+    gpus: list[Gpu] = []
+    failure = "it lists none"
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            units = _mig_slices(handle) if _is_sliced(handle) else [handle]
+            capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+            gpus += [_gpu(index, unit, capability, driver) for unit in units]
+        except pynvml.NVMLError as error:  # one that fell off the bus leaves the others
+            failure = f"GPU {index}: {error}"
+        else:
+            failure = failure if units else f"GPU {index} is in MIG mode and has no slice"
+    return GpuListing(tuple(gpus), None if gpus else failure)
+
+
+def _is_sliced(handle: Any) -> bool:
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+        return False  # a GPU, or a driver, that knows no MIG
+
+
+def _mig_slices(handle: Any) -> list[Any]:
+    slices = []
+    for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            slices.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
+        except pynvml.NVMLError_NotFound:  # numbers may have gaps
+            continue
+    return slices
+
+
+def _gpu(index: int, unit: Any, capability: tuple[int, int], driver: str) -> Gpu:
+    """A GPU, or a slice of one."""
+    try:
+        memory_bytes, is_unified = int(pynvml.nvmlDeviceGetMemoryInfo(unit).total), False
+    except pynvml.NVMLError_NotSupported:
+        memory_bytes, is_unified = int(psutil.virtual_memory().total), True
+    uuid, name = str(pynvml.nvmlDeviceGetUUID(unit)), str(pynvml.nvmlDeviceGetName(unit))
+    return Gpu(index, uuid, name, memory_bytes, capability, driver, is_unified)
+
+
 def detect_gpus() -> tuple[Gpu, ...]:
-    """The machine's NVIDIA GPUs as nvidia-smi lists them; none where there is no nvidia-smi or no driver."""
-    if not shutil.which("nvidia-smi"):
-        return ()
-    fields = "index,uuid,name,memory.total,compute_cap,driver_version"
-    listing = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    return parse_gpu_listing(listing.stdout) if listing.returncode == 0 else ()
+    """The machine's NVIDIA GPUs; none where there is no driver, or where it does not answer."""
+    return list_gpus().gpus
 
 
 def no_gpu_reason() -> str:
-    """What nvidia-smi says where it is installed and shows no GPU, in brackets; else nothing."""
-    if not shutil.which("nvidia-smi"):
-        return ""
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    said = " ".join((done.stdout + done.stderr).split())[:150]
-    return f" (nvidia-smi: {said or f'status {done.returncode}'})"
-
-
-def parse_gpu_listing(text: str) -> tuple[Gpu, ...]:
-    """GPUs of a listing; lines of another form, such as `[N/A]` for a memory size, are left out."""
-    gpus = []
-    for line in text.strip().splitlines():
-        match = re.fullmatch(r"(\d+), (\S+), (.+), (\d+), (\d+)\.(\d+), (\S+)", line.strip())
-        if not match:
-            continue
-        index, uuid, name, mebibytes, major, minor, driver = match.groups()
-        gpus.append(Gpu(int(index), uuid, name, int(mebibytes) * 2**20, (int(major), int(minor)), driver))
-    return tuple(gpus)
+    """What NVML says where there is a driver and no GPU, in brackets; else nothing."""
+    failure = list_gpus().failure
+    return f" (NVML: {failure})" if failure else ""
 
 
 def select_gpus(gpus: Sequence[Gpu], asked: str | None) -> tuple[Gpu, ...]:
-    """The GPUs that a list such as `2,3` or `GPU-1a2b` names, in its order; None means all.
+    """The GPUs that a list such as `2,3`, `GPU-1a2b` or `MIG-3c4d` names, in its order; None means all.
 
-    This is the syntax of CUDA_VISIBLE_DEVICES; an empty list or `-1` hides every GPU. Without a GPU there is
-    nothing to select: DeepSpeed's launcher numbers CPU ranks in that variable too.
+    This is the syntax of CUDA_VISIBLE_DEVICES; an empty list or `-1` hides every GPU. CUDA shows a process
+    one MIG slice, and nothing beside it: of several, the first is left. Without a GPU there is nothing to
+    select: DeepSpeed's launcher numbers CPU ranks in that variable too.
     """
     if asked is None or not gpus:
-        return tuple(gpus)
-    selected = []
+        return _as_cuda_shows(gpus)
+    selected: list[Gpu] = []
     for part in filter(None, (part.strip() for part in asked.split(","))):
         if part == "-1":
             break
@@ -127,24 +190,44 @@ def select_gpus(gpus: Sequence[Gpu], asked: str | None) -> tuple[Gpu, ...]:
             gpu for gpu in gpus if part == str(gpu.index) or (len(part) > 4 and gpu.uuid.startswith(part))
         ]
         if not matches or matches[0] in selected:
-            raise GpuSelectionError(part, [gpu.index for gpu in gpus], twice=bool(matches))
+            present = list(dict.fromkeys(gpu.index for gpu in gpus))
+            raise GpuSelectionError(part, present, twice=bool(matches))
         selected.append(matches[0])
-    return tuple(selected)
+    return _as_cuda_shows(selected)
+
+
+def _as_cuda_shows(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    return tuple(gpus[:1] if any(gpu.is_slice for gpu in gpus) else gpus)
+
+
+def launcher_indices(selected: Sequence[Gpu], present: Sequence[Gpu]) -> list[int]:
+    """Numbers for DeepSpeed's launcher, which knows no other names; one means the first slice of a GPU.
+
+    Raises:
+        ValueError: another slice was selected.
+    """
+    for gpu in selected:
+        if gpu != next(one for one in present if one.index == gpu.index):
+            raise ValueError(
+                f"chooses the MIG slice {gpu.uuid}, and DeepSpeed's launcher finds a GPU's first one only; "
+                "train_lora.py under plain python takes any"
+            )
+    return [gpu.index for gpu in selected]
 
 
 def describe(gpus: Sequence[Gpu]) -> str:
     """One phrase, such as `2 x NVIDIA A100-SXM4-40GB (40 GiB)`."""
     if not gpus:
         return f"no GPU{no_gpu_reason()}"
-    kinds = {gpu.name: gpu for gpu in gpus}
+    kinds = Counter((gpu.name, gpu.memory_bytes, gpu.is_unified) for gpu in gpus)
     return ", ".join(
-        f"{sum(gpu.name == name for gpu in gpus)} x {name} ({one.memory_bytes / 2**30:.0f} GiB)"
-        for name, one in kinds.items()
+        f"{count} x {name} ({memory_bytes / 2**30:.0f} GiB{', the memory of the machine' * is_unified})"
+        for (name, memory_bytes, is_unified), count in kinds.items()
     )
 
 
 def torch_mismatch(gpus: Sequence[Gpu], torch_version: str, torch_cuda: str | None) -> Problem:
-    """What to say when nvidia-smi shows GPUs that torch cannot use.
+    """What to say when there are GPUs that torch cannot use.
 
     The wheel of torch 2.6.0 on the package index is built for CUDA 12.4, which every driver from 525 on runs,
     for compute capabilities 5.0 to 9.0.

@@ -160,7 +160,7 @@ def find_gpus(
     if gpus and not settings.launched:
         # Without a launcher there is one process, and torch would spread it over every GPU that it sees.
         gpus = gpus[:1]
-        use_gpu(gpus[0].index)
+        use_gpu(gpus[0].cuda_name)
     if gpus and (mismatch := find_torch_mismatch(gpus)):
         problems.append(mismatch)
     return gpus

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import nvml_edge
 import pytest
 
 from forecaster.errors import Problem
@@ -19,7 +21,8 @@ from forecaster.fit.gpus import (
     built_for,
     describe,
     detect_gpus,
-    parse_gpu_listing,
+    launcher_indices,
+    no_gpu_reason,
     parse_gpus,
     select_gpus,
     torch_mismatch,
@@ -28,10 +31,6 @@ from forecaster.fit.hardware import Asked, HardwareChoice, choose
 from forecaster.models.registry import MODELS
 from forecaster.models.tuners import TUNERS
 
-LISTING = """\
-0, GPU-1a2b3c4d-0000-1111-2222-333344445555, Tesla T4, 15360, 7.5, 550.54.15
-1, GPU-9f8e7d6c-0000-1111-2222-333344445555, NVIDIA A100-SXM4-40GB, 40960, 8.0, 550.54.15
-"""
 T4 = Gpu(0, "GPU-1a2b3c4d-0000-1111-2222-333344445555", "Tesla T4", 15 * 2**30, (7, 5), "550.54.15")
 A100 = Gpu(
     1, "GPU-9f8e7d6c-0000-1111-2222-333344445555", "NVIDIA A100-SXM4-40GB", 40 * 2**30, (8, 0), "550.54.15"
@@ -73,34 +72,79 @@ def ds_file(name: str, **content: Any) -> str:
 # --- what the machine has -----------------------------------------------------------------------------------
 
 
-def test_a_listing_of_nvidia_smi_is_read_to_the_last_field() -> None:
-    assert parse_gpu_listing(LISTING) == (T4, A100)
-    assert parse_gpu_listing("") == ()
+def test_gpus_are_those_that_nvml_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml_edge.show(monkeypatch, tmp_path, nvml_edge.T4, nvml_edge.A100)
+    assert detect_gpus() == (T4, A100)
+    assert no_gpu_reason() == ""
     assert (T4.has_bf16, A100.has_bf16) == (False, True)
 
 
-def _nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _nvidia_smi(tmp_path, f"printf '%s' '{LISTING}'", monkeypatch)
-    assert detect_gpus() == (T4, A100)
-
-
-def test_a_machine_whose_driver_does_not_answer_has_no_gpu(
+def test_each_slice_of_a_gpu_in_mig_mode_is_a_gpu_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _nvidia_smi(tmp_path, "echo 'could not communicate with the NVIDIA driver'; exit 9", monkeypatch)
-    assert detect_gpus() == ()
+    sliced = nvml_edge.A100.removesuffix("0") + "1"
+    slices = (
+        "slice|MIG-aaaa1|A100 MIG 3g.20gb|20937965568",
+        "slice|-",
+        "slice|MIG-bbbb2|A100 MIG 1g.5gb|5100273664",
+    )
+    nvml_edge.show(monkeypatch, tmp_path, nvml_edge.T4, sliced, *slices)
+    gpus = detect_gpus()
+    large = Gpu(1, "MIG-aaaa1", "A100 MIG 3g.20gb", 20_937_965_568, (8, 0), "550.54.15")
+    small = Gpu(1, "MIG-bbbb2", "A100 MIG 1g.5gb", 5_100_273_664, (8, 0), "550.54.15")
+    assert gpus == (T4, large, small)
+    assert [gpu.cuda_name for gpu in gpus] == ["0", "MIG-aaaa1", "MIG-bbbb2"]
+    # CUDA shows one slice, and nothing beside it; a number means a GPU's first.
+    assert select_gpus(gpus, "MIG-bbbb2") == (small,)
+    assert select_gpus(gpus, "1") == (large,)
+    assert select_gpus(gpus, "MIG-bbbb2,MIG-aaaa1") == (small,)
+    assert select_gpus(gpus[1:], None) == (large,)
+    with pytest.raises(GpuSelectionError, match="'MIG-cccc' asked for, GPUs present: 0, 1"):
+        select_gpus(gpus, "MIG-cccc")
+    assert launcher_indices([large], gpus) == [1]
+    with pytest.raises(ValueError, match="chooses the MIG slice MIG-bbbb2, and DeepSpeed's launcher"):
+        launcher_indices([small], gpus)
+    assert describe([small]) == "1 x A100 MIG 1g.5gb (5 GiB)"
 
 
-def test_a_machine_without_nvidia_smi_has_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_gpu_without_memory_of_its_own_has_that_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml_edge.show(monkeypatch, tmp_path, "gpu|GPU-dd|NVIDIA GB10|-|12.1|-")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=119 * 2**30))
+    gpus = detect_gpus()
+    assert gpus == (Gpu(0, "GPU-dd", "NVIDIA GB10", 119 * 2**30, (12, 1), "550.54.15", is_unified=True),)
+    assert describe(gpus) == "1 x NVIDIA GB10 (119 GiB, the memory of the machine)"
+
+
+def test_a_gpu_that_is_lost_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml_edge.show(monkeypatch, tmp_path, "lost|15", nvml_edge.A100)
+    assert detect_gpus() == (A100,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["init|9"], " (NVML: Driver Not Loaded)"),
+        (["init|18"], " (NVML: RM has detected an NVML/RM version mismatch.)"),
+        (["lost|15"], " (NVML: GPU 0: GPU is lost)"),
+        ([], " (NVML: it lists none)"),
+        (["gpu|GPU-9|A100|42949672960|8.0|1"], " (NVML: GPU 0 is in MIG mode and has no slice)"),
+    ],
+)
+def test_a_driver_that_shows_no_gpu_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], reason: str
+) -> None:
+    nvml_edge.show(monkeypatch, tmp_path, *lines)
     assert detect_gpus() == ()
+    assert no_gpu_reason() == reason
+    assert describe([]) == f"no GPU{reason}"
+
+
+def test_a_machine_without_a_driver_has_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml_edge.hide(monkeypatch, tmp_path)
+    assert detect_gpus() == ()
+    assert no_gpu_reason() == ""
 
 
 @pytest.mark.parametrize(
