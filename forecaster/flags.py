@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 REQUIRED: Any = MISSING
 """The default of a flag that has to be given."""
+Texts = Mapping[str, Any]
+"""What was written for each flag that was given: a text, or a list of them for a flag that takes several."""
 _TRUTH = {
     **dict.fromkeys(("true", "yes", "t", "y", "1"), True),
     **dict.fromkeys(("false", "no", "f", "n", "0"), False),
 }
 _RecordT = TypeVar("_RecordT", bound="DataclassInstance")
-Texts = Mapping[str, Any]
-"""What was written for each flag that was given: a text, or a list of them for a flag that takes several."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def flag(
     return field(default=default, metadata={**about, "choices": choices})
 
 
-# --- types --------------------------------------------------------------------------------------------------
+# --- fields -> flags ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,38 @@ class _Kind:
     read: Callable[[str], Any]
     metavar: str
     allowed: str
-    is_bool: bool = False
     takes_several: bool = False
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """A field of a record, and how its words are read."""
+
+    name: str
+    default: Any
+    kind: _Kind
+    text: str
+    group: str
+    metavar: str
+    shown: str | None
+    positional: bool
+
+    @property
+    def is_needed(self) -> bool:
+        return self.default is MISSING
+
+    @property
+    def is_bool(self) -> bool:
+        return self.kind is _KINDS[bool]
+
+    @property
+    def help(self) -> str:
+        """As argparse takes it: a percent sign is doubled."""
+        shown = self.shown
+        if shown is None and self.default not in (None, ()):
+            shown = str(self.default).lower() if self.is_bool else str(self.default)
+        ending = " (needed)" if self.is_needed else f" (default: {shown})" if shown else ""
+        return (self.text + ending).replace("%", "%%")
 
 
 _KINDS = {
@@ -101,16 +131,20 @@ _KINDS = {
     int: _Kind(int, "N", "Give a whole number."),
     float: _Kind(float, "X", "Give a number."),
     date: _Kind(date.fromisoformat, "YYYY-MM-DD", "Give a day as YYYY-MM-DD."),
-    bool: _Kind(lambda text: _TRUTH[text.lower()], "true|false", "Use true or false.", is_bool=True),
+    bool: _Kind(lambda text: _TRUTH[text.lower()], "true|false", "Use true or false."),
 }
 
 
-def _kinds(record: type[DataclassInstance]) -> dict[str, _Kind]:
-    hints = get_type_hints(record)
-    return {
-        item.name: _one_of(choices) if (choices := item.metadata["choices"]) else _kind(hints[item.name])
-        for item in fields(record)
-    }
+def _flags(record: type[DataclassInstance]) -> list[_Flag]:
+    """Those known by their place first, as they stand in a help."""
+    hints, flags = get_type_hints(record), []
+    for item in fields(record):
+        about = dict(item.metadata)
+        choices = about.pop("choices")
+        kind = _one_of(choices) if choices else _kind(hints[item.name])
+        about["metavar"] = about["metavar"] or kind.metavar
+        flags.append(_Flag(item.name, item.default, kind, **about))
+    return sorted(flags, key=lambda one: not one.positional)
 
 
 def _kind(hint: Any) -> _Kind:
@@ -119,14 +153,17 @@ def _kind(hint: Any) -> _Kind:
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     if get_origin(hint) is tuple:
         return replace(_kind(get_args(hint)[0]), takes_several=True)
-    if get_origin(hint) is Literal:
-        return _one_of(get_args(hint))
-    return _KINDS[hint]
+    return _one_of(get_args(hint)) if get_origin(hint) is Literal else _KINDS[hint]
 
 
 def _one_of(names: Collection[str]) -> _Kind:
     choices = {name: name for name in names}
     return _Kind(choices.__getitem__, f"{{{','.join(names)}}}", f"Allowed: {', '.join(names)}.")
+
+
+def _named(record: type[DataclassInstance]) -> dict[str, _Flag]:
+    """The flags that are known by their name."""
+    return {one.name: one for one in _flags(record) if not one.positional}
 
 
 # --- command line -> texts ----------------------------------------------------------------------------------
@@ -144,49 +181,26 @@ class FlagParser(argparse.ArgumentParser):
 
 def _parser(program: Program[Any]) -> FlagParser:
     """argparse finds the words of each flag and shows the help; what words mean is left to `typed`."""
-    named = [item for item in fields(program.record) if not item.metadata["positional"]]
-    places = [item for item in fields(program.record) if item.metadata["positional"]]
-    kinds = _kinds(program.record)
-    needed = [f"--{item.name} {_metavar(item, kinds)}" for item in named if item.default is MISSING]
+    flags = _flags(program.record)
+    places = [f"[{one.metavar}{' ...' * one.kind.takes_several}]" for one in flags if one.positional]
+    needed = [f"--{one.name} {one.metavar}" for one in flags if one.is_needed]
     parser = FlagParser(
         prog=program.name,
-        usage=" ".join(["%(prog)s", *(f"[{_metavar(item, kinds)}]" for item in places), *needed, "[flags]"]),
+        usage=" ".join(["%(prog)s", *places, *needed, "[flags]"]),
         description=program.description,
         epilog="examples:\n  " + "\n  ".join(program.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    titles = dict.fromkeys(item.metadata["group"] for item in [*places, *named])
-    groups = {title: parser.add_argument_group(title) for title in titles}
-    for item in [*places, *named]:
-        kind, place = kinds[item.name], item.metadata["positional"]
-        shape: dict[str, Any] = {"nargs": "?"} if kind.is_bool or place else {}
-        if kind.takes_several:
+    groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(f.group for f in flags)}
+    for one in flags:
+        place = one.positional
+        shape: dict[str, Any] = {"nargs": "?"} if place or one.is_bool else {}
+        if one.kind.takes_several:
             shape = {"nargs": "*"} if place else {"nargs": "+", "action": "extend"}
-        groups[item.metadata["group"]].add_argument(
-            item.name if place else f"--{item.name}", metavar=_metavar(item, kinds), help=_help(item), **shape
-        )
+        word = one.name if place else f"--{one.name}"
+        groups[one.group].add_argument(word, metavar=one.metavar, help=one.help, **shape)
     return parser
-
-
-def _metavar(item: Field[Any], kinds: Mapping[str, _Kind]) -> str:
-    return item.metadata["metavar"] or kinds[item.name].metavar
-
-
-def _help(item: Field[Any]) -> str:
-    shown = item.metadata["shown"]
-    if shown is None and item.default not in (None, ()):
-        shown = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
-    text = item.metadata["text"]
-    if item.default is MISSING:
-        text += " (needed)"
-    elif shown:
-        text += f" (default: {shown})"
-    return text.replace("%", "%%")
-
-
-def _names(record: type[DataclassInstance]) -> list[str]:
-    return [item.name for item in fields(record) if not item.metadata["positional"]]
 
 
 def flag_names(argv: Sequence[str]) -> set[str]:
@@ -199,14 +213,14 @@ def _spelled_out(record: type[DataclassInstance], argv: Sequence[str]) -> list[s
 
     So `--max-length 8` becomes `--max_length 8`, and a bare `--resume` takes no word behind it for its value.
     """
-    kinds, names, words = _kinds(record), _names(record), list(argv)
+    named, words = _named(record), list(argv)
     end = words.index("--") if "--" in words else len(words)
     for i in reversed(range(end)):
         name, equals, value = words[i].partition("=")
         name = name.removeprefix("--").replace("-", "_")
-        if not words[i].startswith("--") or name not in names:
+        if not words[i].startswith("--") or name not in named:
             continue
-        if kinds[name].is_bool and not equals:
+        if named[name].is_bool and not equals:
             has_value = i + 1 < len(words) and words[i + 1].lower() in _TRUTH
             equals, value = "=", words.pop(i + 1) if has_value else "true"
         words[i] = f"--{name}{equals}{value}"
@@ -238,7 +252,7 @@ def read_words(program: Program[Any], argv: Sequence[str]) -> dict[str, Any]:
 
 def _unknown_flag(record: type[DataclassInstance], word: str) -> Problem:
     name = word.lstrip("-").split("=")[0].replace("-", "_")
-    close = difflib.get_close_matches(name, _names(record), n=1)
+    close = difflib.get_close_matches(name, _named(record), n=1)
     return Problem(word, "is no flag.", f"Did you mean --{close[0]}?" if close else "See --help.")
 
 
@@ -262,8 +276,8 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
         raise refused(f"cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise refused("is not a list of `name: value` lines.")
-    names = _names(program.record)
-    if unknown := sorted(set(map(str, content)) - set(names)):
+    names = _named(program.record).keys()
+    if unknown := sorted(set(map(str, content)) - names):
         raise refused(f"sets {', '.join(unknown)}.", f"Known names: {', '.join(sorted(names))}.")
     texts = {}
     for name, value in content.items():
@@ -285,20 +299,21 @@ def typed(record: type[_RecordT], texts: Texts) -> tuple[_RecordT, list[Problem]
     Raises:
         ConfigurationError: a flag without a default is missing; with all that cannot be read.
     """
+    flags = _flags(record)
     problems: list[Problem] = []
     values: dict[str, Any] = {}
-    kinds = _kinds(record)
-    for item in fields(record):
-        if item.name in texts:
-            kind, text = kinds[item.name], texts[item.name]
+    for one in flags:
+        if one.name in texts:
+            text = texts[one.name]
             try:
-                values[item.name] = tuple(map(kind.read, text)) if kind.takes_several else kind.read(text)
-            except (ValueError, KeyError):
-                problems.append(
-                    Problem(f"--{item.name}", f"is {text!r}." if text else "is missing.", kind.allowed)
+                values[one.name] = (
+                    tuple(map(one.kind.read, text)) if one.kind.takes_several else one.kind.read(text)
                 )
-        elif item.default is MISSING:
-            problems.append(Problem(f"--{item.name}", "is missing.", f"Give {item.metadata['text']}."))
-    if any(item.default is MISSING and item.name not in values for item in fields(record)):
+            except (ValueError, KeyError):
+                found = f"is {text!r}." if text else "is missing."
+                problems.append(Problem(f"--{one.name}", found, one.kind.allowed))
+        elif one.is_needed:
+            problems.append(Problem(f"--{one.name}", "is missing.", f"Give {one.text}."))
+    if any(one.is_needed and one.name not in values for one in flags):
         raise ConfigurationError(problems)
     return record(**values), problems
