@@ -11,7 +11,6 @@ A rented GPU:
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import os
 import re
@@ -29,12 +28,12 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
 from forecaster.cluster import doctor, nodes
+from forecaster.cluster.launch_config import LaunchConfig, split_flags
 from forecaster.cluster.supervision import StopSignals, remove_dead_build_locks, supervise
 from forecaster.errors import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, ConfigurationError, Problem
 from forecaster.exits import report_problems
 from forecaster.fit import plan_tables
 from forecaster.fit.gpus import GpuSelectionError, detect_gpus, launcher_indices, select_gpus
-from forecaster.flags import flag_names
 from forecaster.processes import say
 from forecaster.run_folder import LOG_HISTORY
 from forecaster.settings import Settings, calm_openmp, load_settings
@@ -43,7 +42,6 @@ from forecaster.training.run import RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints
 
 ROOT = Path(__file__).resolve().parent
-EMBEDDED = "configs/embedded.yaml"
 REFUSED = ConfigurationError.exit_status
 NOT_WORTH_A_RESTART = (0, REFUSED, SAVED_UNFINISHED, WOULD_FAIL_AGAIN)
 LAUNCHER_LOST = 128 + signal.SIGKILL
@@ -57,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     except ConfigurationError as error:
         return report_problems("launch.py", error)
     calm_openmp()
-    own, train_flags = split_flags(argv)
     try:
+        own, train_flags = split_flags(argv)
         flags = train_config.parse_flags(train_flags)
         indices = gpu_indices(own.gpus, settings, of_hosts=bool(own.hostfile) and not own.no_ssh)
         cluster = nodes.find_cluster(
@@ -67,10 +65,6 @@ def main(argv: Sequence[str]) -> int:
         )
         if own.doctor:
             return doctor.run(cluster, indices)
-        if own.restarts < 0:
-            raise ConfigurationError(
-                [Problem("--restarts", f"is {own.restarts}.", "It has to be 0 or more.")]
-            )
         if flags.gpu and not (flags.dry_run or flags.plan):
             found = f"{flags.gpu} goes with --plan and --dry_run only."
             raise ConfigurationError([Problem("--gpu", found, "Choose GPUs with --gpus 0,1.")])
@@ -123,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
 class Launch:
     """What was checked and now runs, under the eyes of this process."""
 
-    own: argparse.Namespace
+    own: LaunchConfig
     train_flags: Sequence[str]
     indices: Sequence[int]
     cluster: nodes.Cluster | None
@@ -230,44 +224,6 @@ def without_checking_flags(train_flags: Sequence[str]) -> list[str]:
         elif name not in ("__gpu", "__dry_run"):
             kept.append(word)
     return kept
-
-
-def split_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """train.sh's own flags, and those of train_lora.py; a leading YAML file becomes --config."""
-    words = list(argv)
-    if words and not words[0].startswith("-"):
-        words[:1] = ["--config", words[0]]
-    parser = argparse.ArgumentParser(
-        prog="train.sh",
-        allow_abbrev=False,
-        usage="train.sh [CONFIG.yaml] [--gpus 0,1] [--hostfile FILE | --no_ssh] [--doctor] [--restarts 3] "
-        "[--no_benchmark] [--dry_run] [any flag of train_lora.py]",
-        description="Fine-tune under DeepSpeed, then benchmark. Without flags: the embedded default.",
-        epilog="`python train_lora.py --help` lists its flags.",
-    )
-    parser.add_argument(
-        "--gpus", help="GPUs to use, for example 2,3 (without a GPU: CPU ranks); default: all"
-    )
-    parser.add_argument(
-        "--hostfile", help="machines to use, reached over ssh: lines such as 10.0.0.1 slots=8"
-    )
-    parser.add_argument("--ssh_port", type=int, help="of the machines of --hostfile; default: ssh's own")
-    parser.add_argument(
-        "--no_ssh",
-        action="store_true",
-        help="each machine is started by hand; its environment tells its rank",
-    )
-    parser.add_argument(
-        "--restarts", type=int, default=0, help="start a training that died again, this many times"
-    )
-    parser.add_argument(
-        "--doctor", action="store_true", help="check this machine, or those of --hostfile; start nothing"
-    )
-    parser.add_argument("--no_benchmark", action="store_true", help="stop after training")
-    own, rest = parser.parse_known_args(words)
-    if not flag_names(rest) & {"config", "base_model"}:
-        rest = ["--config", EMBEDDED, *rest]
-    return own, rest
 
 
 def gpu_indices(asked: str | None, settings: Settings, of_hosts: bool = False) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -13,14 +14,20 @@ from typing import Any, Literal
 import pytest
 from processes import ROOT
 
+from forecaster.cluster import launch_config
 from forecaster.data import pipeline_config
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation import benchmark_config
 from forecaster.flags import REQUIRED, Program, flag, read_words, split_words, typed
 from forecaster.training import train_config
 
-PROGRAMS: list[Program[Any]] = [train_config.PROGRAM, benchmark_config.PROGRAM, pipeline_config.PROGRAM]
-LIGHT_ENTRIES = ["train_lora.py"]
+PROGRAMS: list[Program[Any]] = [
+    train_config.PROGRAM,
+    benchmark_config.PROGRAM,
+    pipeline_config.PROGRAM,
+    launch_config.PROGRAM,
+]
+LIGHT_ENTRIES = ["train_lora.py", "launch.py"]
 HEAVY = {"torch", "transformers", "datasets", "pandas", "peft", "trl", "deepspeed", "wandb", "matplotlib"}
 
 
@@ -210,10 +217,16 @@ def test_a_help_names_every_flag_once_under_its_group_and_gives_two_examples(
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_the_examples_of_a_help_are_commands_that_are_read(program: Program[Any]) -> None:
+def test_the_examples_of_a_help_are_commands_that_are_read(
+    program: Program[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     for example in program.examples:
-        words = example.split(f"{program.name} ")[1].replace('"', "").split()
-        assert read_words(program, words)
+        words = shlex.split(example.partition(program.name)[2])
+        if program is launch_config.PROGRAM:
+            assert train_config.parse_flags(launch_config.split_flags(words)[1])
+        else:
+            assert read_words(program, words)
 
 
 @pytest.mark.parametrize("entry", LIGHT_ENTRIES)

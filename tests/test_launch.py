@@ -50,6 +50,33 @@ def test_a_leading_file_is_the_configuration() -> None:
     assert launch.split_flags(["a.yaml", "--seed", "1"])[1] == ["--config", "a.yaml", "--seed", "1"]
 
 
+def test_flags_of_both_programs_may_stand_in_any_order_and_with_dashes() -> None:
+    words = [
+        "a.yaml",
+        "--no-ssh",
+        "--dry-run",
+        "--restarts=2",
+        "--learning_rate",
+        "-1",
+        "--gpus",
+        "0",
+        "--gpu=t4",
+    ]
+    own, flags = launch.split_flags(words)
+    assert own == launch.LaunchConfig(gpus="0", no_ssh=True, restarts=2)
+    assert flags == ["--config", "a.yaml", "--dry-run", "--learning_rate", "-1", "--gpu=t4"]
+
+
+def test_everything_wrong_with_its_own_flags_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(["--ssh_port", "ssh", "--restarts", "-1", "--doctor=perhaps"]) == 2
+    assert capsys.readouterr().err == (
+        "\ntrain.sh cannot start, 3 to mend:\n"
+        "  - --ssh_port: is 'ssh'. Give a whole number.\n"
+        "  - --doctor: is 'perhaps'. Use true or false.\n"
+        "  - --restarts: is -1. It has to be 0 or more.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("asked", "visible", "expected"),
     [
