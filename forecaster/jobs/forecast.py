@@ -1,0 +1,350 @@
+"""A forecast as a job: the prompt of one symbol's coming week, its answer, and the record of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from forecaster.data import intake, outlook
+from forecaster.data.folder import locked, open_ledger
+from forecaster.data.outlook import Outlook, Shown, View
+from forecaster.data.pipeline_config import (
+    FREE_TIER_CALLS_PER_MINUTE,
+    no_company_news,
+    no_finnhub_key,
+    pace_problems,
+)
+from forecaster.errors import ConfigurationError, Problem, VendorError
+from forecaster.files import write_whole
+from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.progress import Listener
+from forecaster.provenance import MODEL_PACKAGES, versions
+from forecaster.records import Answer, Unreadable
+from forecaster.settings import Settings
+from forecaster.tasks.answers import parse_answer
+from prompts import CONCERNS, POSITIVE, render_published
+
+FORECASTS = Path("forecasts")
+PACKAGES = (*MODEL_PACKAGES, "exchange_calendars", "finnhub-python", "yfinance")
+
+
+@dataclass(frozen=True)
+class ForecastConfig:
+    """What is asked for: a symbol's week, or the answer to a text."""
+
+    adapter: Path
+    symbol: str | None = None
+    date: date | None = None
+    """The forecast starts from the last week-end close up to this day; None: today."""
+    prompt: Path | None = None
+    """A text file to answer instead, without data."""
+    max_new_tokens: int | None = None
+    """None: as given to the training."""
+    data_folder: Path = Path("data")
+    news_file: tuple[Path, ...] = ()
+    price_file: tuple[Path, ...] = ()
+    calls_per_minute: int = FREE_TIER_CALLS_PER_MINUTE
+    min_past_weeks: int | None = None
+    """None, as are the next three: what the adapter was trained on."""
+    max_past_weeks: int | None = None
+    with_indicators: bool | None = None
+    with_macro: bool | None = None
+
+    def find_problems(self) -> list[Problem]:
+        """What contradicts itself, or lies outside its range."""
+        problems = []
+        if bool(self.symbol) == bool(self.prompt):
+            both = "--symbol and --prompt are both given."
+            found = both if self.symbol else "neither --symbol nor --prompt."
+            problems.append(Problem("command line", found, "Give one of the two."))
+        if self.prompt and (self.date or self.news_file or self.price_file):
+            way_out = "Leave --date, --news_file and --price_file out: a prompt is answered as it is."
+            problems.append(Problem("--prompt", "takes no data.", way_out))
+        return problems + pace_problems(self.calls_per_minute)
+
+
+@dataclass(frozen=True)
+class AnsweredPrompt:
+    """A model's answer to one prompt."""
+
+    text: str
+    prompt_tokens: int
+    news_dropped: int
+    """Oldest news items that the model did not see, as the prompt was too long for it."""
+
+
+@dataclass(frozen=True)
+class ForecastResult:
+    """A forecast, and where its record lies."""
+
+    answered: AnsweredPrompt
+    read: Answer | Unreadable
+    record: Mapping[str, Any]
+    """As it was written, but for the time."""
+    path: Path
+
+
+def forecast(
+    config: ForecastConfig, settings: Settings, now: datetime, listener: Listener
+) -> ForecastResult:
+    """Answer a symbol's coming week, or a text.
+
+    Args:
+        now: UTC.
+
+    Raises:
+        ConfigurationError: flags, adapter, symbol, day or data of which no forecast can be made.
+        KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
+    """
+    run = read_finished(config.adapter)
+    max_new_tokens = longest_answer(config, run)
+    if config.prompt:
+        return answer_file(config.prompt, run, max_new_tokens, now, listener)
+    shown, origin = recipe_of(config, run)
+    asked = outlook.find_outlook(str(config.symbol), config.date, shown, now)
+    check_sources(config, asked, settings)
+    listener.say(f"Recipe: {shown} ({origin})")
+    view = look(config, asked, settings, listener)
+    return answer_week(asked, view, run, max_new_tokens, listener)
+
+
+def longest_answer(config: ForecastConfig, run: FinishedRun) -> int:
+    """Tokens of the longest answer; raises ConfigurationError where they leave no room for a prompt."""
+    asked = run.flags["max_new_tokens"] if config.max_new_tokens is None else config.max_new_tokens
+    if not 1 <= asked < run.flags["max_length"]:
+        found = f"is {asked}; prompt and answer share the {run.flags['max_length']} tokens of the training."
+        raise ConfigurationError([Problem("--max_new_tokens", found, "Use a number from 1 to below that.")])
+    return int(asked)
+
+
+def recipe_of(config: ForecastConfig, run: FinishedRun) -> tuple[Shown, str]:
+    """What the prompt shows, and who says so: flags, the adapter's record, or the pipeline's defaults."""
+    recorded = run.dataset_record.get("recipe")
+    shown, origin = Shown(), "defaults of data_pipeline.py: the adapter's record names none"
+    if recorded is not None:
+        shown, origin = _recorded(recorded, run.folder), "as recorded with the adapter"
+    names = [field.name for field in fields(Shown)]
+    given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    if given:
+        origin = f"{', '.join(f'--{name}' for name in given)} as given, the rest {origin}"
+    return replace(shown, **given), origin
+
+
+def _recorded(recorded: Any, folder: Path) -> Shown:
+    kinds = {field.name: type(getattr(Shown(), field.name)) for field in fields(Shown)}
+    is_sound = isinstance(recorded, Mapping) and all(
+        type(recorded.get(name)) is kind for name, kind in kinds.items()
+    )
+    if not is_sound:
+        found = f"{folder / 'dataset.json'} holds the recipe {json.dumps(recorded)}."
+        raise ConfigurationError([Problem("--adapter", found, f"A recipe holds {', '.join(kinds)}.")])
+    return Shown(**{name: recorded[name] for name in kinds})
+
+
+def check_sources(config: ForecastConfig, asked: Outlook, settings: Settings) -> None:
+    """Raises ConfigurationError where nobody could be asked for news."""
+    if config.news_file:
+        return
+    if not asked.universe.has_company_news:
+        raise ConfigurationError([no_company_news("--symbol", asked.symbol)])
+    if not settings.finnhub_api_key:
+        raise ConfigurationError([no_finnhub_key()])
+
+
+# --- the facts ----------------------------------------------------------------------------------------------
+
+
+def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: Listener) -> View:
+    """The prompt, from a ledger that is brought up to what it needs.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+        VendorError: a call failed, so that it would be made on a hole.
+    """
+    with locked(config.data_folder), closing(open_ledger(config.data_folder)) as ledger:
+        for line in intake.import_files(ledger, config.news_file, config.price_file, [asked.symbol]):
+            listener.say(line)
+        files = intake.digests(config.news_file, config.price_file)
+        wanted = outlook.needs_of(asked, ledger, bool(settings.finnhub_api_key), files)
+        with listener.bar("fetch", "call", None) as advance:
+            outcome = intake.ask_vendors(
+                ledger,
+                wanted,
+                settings.finnhub_api_key,
+                config.calls_per_minute,
+                files,
+                on_call=advance,
+            )
+        listener.say(f"fetch: {outcome.calls} calls made")
+        for line in intake.shortfall_lines(outcome):
+            listener.say(line)
+        for item in outcome.shortfalls:
+            if item.status == "failed":
+                raise VendorError(f"{item.symbol} {item.endpoint}", item.found)
+        return outlook.read_view(asked, ledger, files)
+
+
+# --- the answer ---------------------------------------------------------------------------------------------
+
+
+def answer_prompt(run: FinishedRun, prompt: str, max_new_tokens: int, where: str) -> AnsweredPrompt:
+    """The adapter's answer to a prompt, rendered with the chat template that it was trained with.
+
+    Raises:
+        ConfigurationError: the prompt is too long even without news; told before the model is loaded.
+    """
+    from forecaster.answering import engines  # torch: not needed to refuse a bad command
+
+    plan = engines.EngineSettings(
+        base=run.base,
+        tokenizer_folder=run.folder,
+        precision=run.resolved["precision"],
+        quantization=run.resolved["quantization"],
+        trust_remote_code=run.flags["trust_remote_code"],
+        max_length=run.flags["max_length"],
+        max_new_tokens=max_new_tokens,
+    )
+    reply = engines.answer_one(plan, run.folder, prompt)
+    if reply.text is None or reply.prompt_tokens is None:
+        room = plan.max_length - max_new_tokens
+        found = f"is too long: more than {room} tokens even without its news."
+        way_out = "Use a smaller --max_new_tokens, or an adapter trained with a larger --max_length."
+        raise ConfigurationError([Problem(where, found, way_out)])
+    return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped)
+
+
+def answer_file(
+    path: Path, run: FinishedRun, max_new_tokens: int, now: datetime, listener: Listener
+) -> ForecastResult:
+    """Answer a text of the user's own."""
+    try:
+        prompt = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        found = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8 text'})."
+        raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error
+    if not prompt.strip():
+        raise ConfigurationError([Problem("--prompt", f"{path} is empty.", "Write the prompt into it.")])
+    answered = answer_prompt(run, prompt, max_new_tokens, "--prompt")
+    read = parse_answer(answered.text)
+    tell_answer(answered, read, listener)
+    record = record_of(prompt, answered, read, run, max_new_tokens)
+    path = FORECASTS / f"prompt_{record['prompt_sha256'][:12]}.json"
+    keep(record, path, now, listener)
+    return ForecastResult(answered, read, record, path)
+
+
+def answer_week(
+    asked: Outlook, view: View, run: FinishedRun, max_new_tokens: int, listener: Listener
+) -> ForecastResult:
+    """Answer the prompt of a coming week, and tell the outcome of one that is over."""
+    draft, target = view.draft, view.draft.target
+    listener.say(f"{draft.symbol}, from the close of {target.start} to that of {target.end}")
+    if asked.is_under_way:
+        listener.say(
+            f"The week to {target.end} is under way: news since the close of {target.start} is not used, as "
+            "the model was trained on whole weeks."
+        )
+    filing = draft.quarter.filing if draft.quarter else ""
+    flags = f"; {', '.join(draft.flags)}" if draft.flags else ""
+    listener.say(f"{len(draft.news)} articles of {len(draft.past)} weeks, filing {filing or 'none'}{flags}")
+    prompt = render_published(draft.messages)
+    answered = answer_prompt(run, prompt, max_new_tokens, f"the prompt of {draft.symbol}")
+    read = parse_answer(answered.text)
+    tell_answer(answered, read, listener)
+    actual = None
+    if view.actual:
+        move = f"{view.actual.label.text} ({view.actual.weekly_return_pct:+.2f} %)"
+        listener.say(f"\nWhat then happened: {move}")
+        if run.trained_until and target.start < run.trained_until:
+            listener.say(
+                f"The adapter was trained on weeks up to {run.trained_until}: this says nothing of its skill."
+            )
+        actual = {"label": view.actual.label.text, "weekly_return_pct": view.actual.weekly_return_pct}
+    elif asked.is_over:
+        listener.say(f"\nWhat then happened is not known: there is no closing price of {target.end}.")
+    about = {
+        "symbol": draft.symbol,
+        "as_of": target.start_close.isoformat(),
+        "target_start": target.start.isoformat(),
+        "target_end": target.end.isoformat(),
+        "recipe": asdict(asked.shown),
+        "flags": list(draft.flags),
+        "sources": view.sources,
+        "actual": actual,
+    }
+    record = about | record_of(prompt, answered, read, run, max_new_tokens)
+    path = FORECASTS / f"{draft.symbol}_{target.start}.json"
+    keep(record, path, asked.now, listener)
+    return ForecastResult(answered, read, record, path)
+
+
+def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: Listener) -> None:
+    """An answer's parts, or why it cannot be read."""
+    if answered.news_dropped:
+        listener.say(f"The prompt was too long: its {answered.news_dropped} oldest news items were left out.")
+    if isinstance(read, Unreadable):
+        detail = f": {read.detail}" if read.detail else ""
+        listener.say(f"\n{answered.text or '(an empty answer)'}")
+        listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
+        return
+    listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
+    listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
+
+
+# --- the record ---------------------------------------------------------------------------------------------
+
+
+def record_of(
+    prompt: str, answered: AnsweredPrompt, read: Answer | Unreadable, run: FinishedRun, max_new_tokens: int
+) -> dict[str, Any]:
+    """What was asked, what was answered, and by whom; no time of day, so that it can be made again."""
+    return {
+        "prompt": prompt,
+        "prompt_sha256": hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(),
+        "prompt_tokens": answered.prompt_tokens,
+        "news_dropped": answered.news_dropped,
+        "answer": answered.text,
+        "forecast": asdict(read) | {"label": read.label.text} if isinstance(read, Answer) else None,
+        "unreadable": asdict(read) if isinstance(read, Unreadable) else None,
+        "adapter": str(run.folder),
+        "adapter_sha256": weights_sha256(run.folder),
+        "base_model": run.resolved["base_model"],
+        "max_new_tokens": max_new_tokens,
+        "versions": versions(PACKAGES),
+    }
+
+
+def keep(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> None:
+    """Write a record; one that says the same stays as it is, one that says something else is set aside."""
+    made_at = now.isoformat(timespec="seconds")
+    former = _read(path)
+    if former is not None:
+        made_at = str(former.get("made_at") or made_at)
+        if former == {**record, "made_at": made_at}:
+            listener.say(f"\nRecord: {path}, the same as of {made_at}")
+            return
+        aside = path.with_name(f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.json")
+        path.replace(aside)
+        listener.say(f"\n{path} held another forecast: it is now {aside.name}.")
+        made_at = now.isoformat(timespec="seconds")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**record, "made_at": made_at}, indent=1, ensure_ascii=False)
+    write_whole(path, text + "\n", errors="surrogatepass")
+    listener.say(f"\nRecord: {path}")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A former record; an empty one where it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
