@@ -22,9 +22,10 @@ from forecaster.data import outlook
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Shown
 from forecaster.files import sha256_of
+from forecaster.jobs.forecast import parse_flags, recipe_of
 from forecaster.models.finished import FinishedRun
 from forecaster.vendors import yahoo
-from prompts import read_prompt, split_published
+from prompts import read_prompt, render_published, split_published
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 RECIPE = {"min_past_weeks": 1, "max_past_weeks": 2, "with_indicators": True, "with_macro": True}
@@ -172,7 +173,7 @@ def test_the_prompt_of_every_past_week_is_the_datasets_row(datasets_of_two_range
             continue
         asked = outlook.find_outlook(symbol, date.fromisoformat(start), SHOWN, NOW)
         view = outlook.read_view(asked, ledger, ())
-        assert forecast.render_published(view.draft.messages) == row["prompt"]
+        assert render_published(view.draft.messages) == row["prompt"]
         assert view.actual and view.actual.label.text == row["label"]
         assert [item["id"] for item in view.sources["news"]] == row["news_ids"]
         assert view.sources["quarter"]["filing"] == row["filing"]
@@ -273,7 +274,7 @@ def test_flags_come_before_the_record_and_the_pipelines_defaults_after_it(
 ) -> None:
     def found(record: dict[str, Any], *flags: str) -> tuple[Shown, str]:
         run = FinishedRun(tmp_path, None, {}, record)  # type: ignore[arg-type]
-        return forecast.recipe_of(forecast.parse_args(["--adapter", "a", "--symbol", "A", *flags]), run)
+        return recipe_of(parse_flags(["--adapter", "a", "--symbol", "A", *flags]), run)
 
     no_record = "defaults of data_pipeline.py: the adapter's record names none"
     assert found({}) == (Shown(1, 4, False, False), no_record)

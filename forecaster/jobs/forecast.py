@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, datetime
@@ -22,6 +22,7 @@ from forecaster.data.pipeline_config import (
 )
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
+from forecaster.flags import REQUIRED, Program, flag, read_words, typed
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
@@ -34,27 +35,34 @@ FORECASTS = Path("forecasts")
 PACKAGES = (*MODEL_PACKAGES, "exchange_calendars", "finnhub-python", "yfinance")
 
 
+_WHAT, _SOURCE = "what to forecast", "where the facts come from, as for data_pipeline.py"
+_RECIPE = "what the prompt shows; default: what the adapter was trained on"
+_FILES = "csv, jsonl, parquet"
+
+
 @dataclass(frozen=True)
 class ForecastConfig:
-    """What is asked for: a symbol's week, or the answer to a text."""
+    """Every flag of forecast.py: a symbol's week is asked for, or the answer to a text."""
 
-    adapter: Path
-    symbol: str | None = None
-    date: date | None = None
-    """The forecast starts from the last week-end close up to this day; None: today."""
-    prompt: Path | None = None
-    """A text file to answer instead, without data."""
-    max_new_tokens: int | None = None
-    """None: as given to the training."""
-    data_folder: Path = Path("data")
-    news_file: tuple[Path, ...] = ()
-    price_file: tuple[Path, ...] = ()
-    calls_per_minute: int = FREE_TIER_CALLS_PER_MINUTE
-    min_past_weeks: int | None = None
-    """None, as are the next three: what the adapter was trained on."""
-    max_past_weeks: int | None = None
-    with_indicators: bool | None = None
-    with_macro: bool | None = None
+    adapter: Path = flag(REQUIRED, "output folder of train_lora.py", _WHAT)
+    symbol: str | None = flag(None, "one ticker, such as AAPL or BRK.B", _WHAT)
+    date: date | None = flag(
+        None, "forecast from the last week-end close up to that day", _WHAT, shown="today"
+    )
+    prompt: Path | None = flag(None, "answer this text instead, without data", _WHAT, metavar="FILE")
+    max_new_tokens: int | None = flag(
+        None, "longest answer in tokens", _WHAT, shown="as given to train_lora.py"
+    )
+    data_folder: Path = flag(Path("data"), "holds ledger.sqlite", _SOURCE)
+    news_file: tuple[Path, ...] = flag((), f"your news: {_FILES} (FNSPID, Finnhub)", _SOURCE)
+    price_file: tuple[Path, ...] = flag((), f"your daily closes: {_FILES}", _SOURCE)
+    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "of your Finnhub plan", _SOURCE)
+    min_past_weeks: int | None = flag(None, "weeks of history that a prompt needs", _RECIPE)
+    max_past_weeks: int | None = flag(None, "weeks of history that a prompt shows", _RECIPE)
+    with_indicators: bool | None = flag(None, "SMA, EMA, RSI and MACD in the prompt", _RECIPE)
+    with_macro: bool | None = flag(
+        None, "S&P 500, VIX, ten-year yield, dollar and oil in the prompt", _RECIPE
+    )
 
     def find_problems(self) -> list[Problem]:
         """What contradicts itself, or lies outside its range."""
@@ -67,6 +75,25 @@ class ForecastConfig:
             way_out = "Leave --date, --news_file and --price_file out: a prompt is answered as it is."
             problems.append(Problem("--prompt", "takes no data.", way_out))
         return problems + pace_problems(self.calls_per_minute)
+
+
+PROGRAM = Program(
+    "forecast.py",
+    ForecastConfig,
+    "Forecast a stock's coming week with a fine-tuned adapter, from what is public as of a day.",
+    (
+        "python forecast.py --adapter finetuned_models/RUN --symbol AAPL --date 2026-03-06",
+        "python forecast.py --adapter finetuned_models/RUN --prompt prompt.txt",
+    ),
+)
+
+
+def parse_flags(argv: Sequence[str]) -> ForecastConfig:
+    """Typed flags; raises ConfigurationError with everything that is wrong with them."""
+    config, problems = typed(ForecastConfig, read_words(PROGRAM, argv))
+    if problems := problems + config.find_problems():
+        raise ConfigurationError(problems)
+    return config
 
 
 @dataclass(frozen=True)
@@ -90,9 +117,7 @@ class ForecastResult:
     path: Path
 
 
-def forecast(
-    config: ForecastConfig, settings: Settings, now: datetime, listener: Listener
-) -> ForecastResult:
+def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener: Listener) -> ForecastResult:
     """Answer a symbol's coming week, or a text.
 
     Args:
