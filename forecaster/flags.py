@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import date
@@ -187,7 +188,7 @@ def _parser(program: Program[Any]) -> FlagParser:
     parser = FlagParser(
         prog=program.name,
         usage=" ".join(["%(prog)s", *places, *needed, "[flags]"]),
-        description=program.description,
+        description=textwrap.fill(program.description, 80),
         epilog="examples:\n  " + "\n  ".join(program.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
