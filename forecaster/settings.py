@@ -142,3 +142,14 @@ def calm_openmp() -> None:
     beside anything else, were ten times slower. A GPU run does not notice.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def inherited_environment() -> dict[str, str]:
+    """What a child process gets where nothing else is said, keys included: for its `env` alone."""
+    return dict(os.environ)
+
+
+def torch_extensions_folder() -> Path:
+    """Where torch builds DeepSpeed's extensions."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache) / "torch_extensions")

@@ -166,9 +166,9 @@ def _reads_environment(tree: ast.AST) -> bool:
     )
 
 
-def test_only_settings_read_the_environment_and_the_launcher_hands_it_on() -> None:
+def test_only_settings_read_the_environment() -> None:
     readers = {name for name, tree in TREES.items() if _reads_environment(tree)}
-    assert readers == {"forecaster.settings", "launch"}
+    assert readers == {"forecaster.settings"}
 
 
 def test_nothing_reads_the_environment_or_a_file_while_it_is_imported() -> None:
@@ -242,3 +242,19 @@ def test_no_group_is_possessive() -> None:
     for name, path in SOURCES.items():
         found = re.findall(r".*\)(?:[?*+]|\{[0-9,]+\})\+.*", path.read_text(encoding="utf-8"))
         assert found == [], name
+
+
+def test_an_entry_point_is_flags_a_job_and_little_more() -> None:
+    lines = {name: len(SOURCES[name].read_text(encoding="utf-8").splitlines()) for name in ENTRY_POINTS}
+    assert {name: count for name, count in lines.items() if count > 120 and name != "benchmark"} == {}
+
+
+def test_jobs_do_not_print_and_do_not_leave() -> None:
+    for name, tree in TREES.items():
+        if _part(name) == "forecaster.jobs":
+            called = {
+                node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Call)
+            }
+            assert not called & {"print", "input", "exit", "_exit"}, name

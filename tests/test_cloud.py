@@ -5,7 +5,6 @@ The real `sky` package reads it in bench/skypilot_schema.py; its 460 MB stay out
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -16,9 +15,9 @@ import pytest
 import yaml
 from processes import ROOT
 
+from forecaster.cluster.launch_config import split_flags
 from forecaster.training import train_config
 
-launch = importlib.import_module("launch")
 TASK_FILE = ROOT / "cloud" / "skypilot.yaml"
 TASK: dict[str, Any] = yaml.safe_load(TASK_FILE.read_text(encoding="utf-8"))
 
@@ -44,7 +43,7 @@ def run_on_a_node(tmp_path: Path, **env: str) -> list[str]:
 
 def test_its_command_is_one_that_train_sh_takes(tmp_path: Path) -> None:
     *words, _ = run_on_a_node(tmp_path, FLAGS="--gradient_accumulation_steps 2")
-    _, flags = launch.split_flags(words)
+    _, flags = split_flags(words)
     parsed = train_config.parse_flags(["--config", str(ROOT / flags[1]), *flags[2:]])
     assert parsed.base_model == "qwen2.5-1.5b"
     assert parsed.gradient_accumulation_steps == 2
@@ -63,7 +62,7 @@ def test_a_machine_that_follows_another_goes_on_from_its_checkpoint(tmp_path: Pa
 def test_several_nodes_find_one_another(tmp_path: Path) -> None:
     nodes = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6"}
     *words, environment = run_on_a_node(tmp_path, **nodes)
-    assert launch.split_flags(words)[0].no_ssh is True
+    assert split_flags(words)[0].no_ssh is True
     assert environment == "1/2/10.0.0.5"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-import launch
+from forecaster.cluster.launch_config import split_flags
 from forecaster.fit.gpus import Gpu
 from forecaster.fit.hardware import HardwareChoice, choose
 from forecaster.fit.memory import USABLE_SHARE
@@ -91,7 +91,7 @@ def test_the_two_commands_on_top_of_a_file_start_that_file(name: str) -> None:
 
     program, *words = shlex.split(first.removeprefix("#"))
     assert program == "./train.sh"
-    own, rest = launch.split_flags(words)
+    own, rest = split_flags(words)
     # Published settings count rows per step: several GPUs would multiply them.
     assert (own.gpus, own.no_benchmark) == ("0" if "published" in name else None, False)
     assert parse_flags(rest) == expected

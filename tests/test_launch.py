@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from forecaster.cluster import launch_command
+from forecaster.cluster.launch_config import LaunchConfig, split_flags
 from forecaster.errors import ConfigurationError
 from forecaster.fit import gpus
 from forecaster.settings import Settings
@@ -19,16 +21,16 @@ A100S = tuple(
 
 @pytest.fixture
 def four_a100s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "detect_gpus", lambda: A100S)
+    monkeypatch.setattr(launch_command, "detect_gpus", lambda: A100S)
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "detect_gpus", lambda: ())
+    monkeypatch.setattr(launch_command, "detect_gpus", lambda: ())
 
 
 def test_without_a_model_the_embedded_configuration_is_underneath() -> None:
-    own, flags = launch.split_flags(["--dataset", "rows.jsonl", "--gpus", "0,1", "--no_benchmark"])
+    own, flags = split_flags(["--dataset", "rows.jsonl", "--gpus", "0,1", "--no_benchmark"])
     assert flags == ["--config", "configs/embedded.yaml", "--dataset", "rows.jsonl"]
     assert (own.gpus, own.no_benchmark) == ("0,1", True)
 
@@ -43,11 +45,11 @@ def test_without_a_model_the_embedded_configuration_is_underneath() -> None:
     ],
 )
 def test_a_named_model_or_configuration_never_gets_the_embedded_rate(argv: list[str]) -> None:
-    assert launch.split_flags(argv)[1] == argv
+    assert split_flags(argv)[1] == argv
 
 
 def test_a_leading_file_is_the_configuration() -> None:
-    assert launch.split_flags(["a.yaml", "--seed", "1"])[1] == ["--config", "a.yaml", "--seed", "1"]
+    assert split_flags(["a.yaml", "--seed", "1"])[1] == ["--config", "a.yaml", "--seed", "1"]
 
 
 def test_flags_of_both_programs_may_stand_in_any_order_and_with_dashes() -> None:
@@ -62,8 +64,8 @@ def test_flags_of_both_programs_may_stand_in_any_order_and_with_dashes() -> None
         "0",
         "--gpu=t4",
     ]
-    own, flags = launch.split_flags(words)
-    assert own == launch.LaunchConfig(gpus="0", no_ssh=True, restarts=2)
+    own, flags = split_flags(words)
+    assert own == LaunchConfig(gpus="0", no_ssh=True, restarts=2)
     assert flags == ["--config", "a.yaml", "--dry-run", "--learning_rate", "-1", "--gpu=t4"]
 
 
@@ -91,7 +93,7 @@ def test_everything_wrong_with_its_own_flags_is_told_at_once(capsys: pytest.Capt
 def test_gpus_come_from_the_flag_else_from_the_environment_else_all(
     asked: str | None, visible: str | None, expected: list[int]
 ) -> None:
-    assert launch.gpu_indices(asked, Settings(cuda_visible_devices=visible)) == expected
+    assert launch_command.gpu_indices(asked, Settings(cuda_visible_devices=visible)) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,33 +109,33 @@ def test_gpus_come_from_the_flag_else_from_the_environment_else_all(
 @pytest.mark.usefixtures("four_a100s")
 def test_gpus_that_cannot_be_used_are_refused(asked: str | None, visible: str | None, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        launch.gpu_indices(asked, Settings(cuda_visible_devices=visible))
+        launch_command.gpu_indices(asked, Settings(cuda_visible_devices=visible))
     assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_without_a_gpu_indices_are_cpu_ranks() -> None:
-    assert launch.gpu_indices(None, Settings()) == [0]
-    assert launch.gpu_indices("0,1", Settings(cuda_visible_devices="0")) == [0, 1]
+    assert launch_command.gpu_indices(None, Settings()) == [0]
+    assert launch_command.gpu_indices("0,1", Settings(cuda_visible_devices="0")) == [0, 1]
     for bad in ("a", "0,0", "-1", "", "0,"):
         with pytest.raises(ConfigurationError, match="--gpus"):
-            launch.gpu_indices(bad, Settings())
+            launch_command.gpu_indices(bad, Settings())
 
 
 @pytest.mark.usefixtures("four_a100s")
 def test_cuda_visible_devices_is_translated_and_does_not_collide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    indices = launch.gpu_indices(None, Settings(cuda_visible_devices="2,3"))
-    command = launch.deepspeed_command(indices, ["--seed", "1"])
+    indices = launch_command.gpu_indices(None, Settings(cuda_visible_devices="2,3"))
+    command = launch_command.deepspeed_command(indices, ["--seed", "1"])
     assert command[1:3] == ["--include", "localhost:2,3"]
     assert Path(command[5]).name == "train_lora.py"
     assert command[6:] == ["--seed", "1"]
-    assert "CUDA_VISIBLE_DEVICES" not in launch.rank_environment(indices)
+    assert "CUDA_VISIBLE_DEVICES" not in launch_command.rank_environment(indices)
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_cpu_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    env = launch.rank_environment([0, 1])
+    env = launch_command.rank_environment([0, 1])
     assert (env["LOCAL_SIZE"], env["OMP_NUM_THREADS"]) == ("2", "4")

@@ -4,7 +4,6 @@ launcher gets."""
 from __future__ import annotations
 
 import base64
-import importlib
 import json
 import re
 import socket
@@ -15,18 +14,16 @@ import pytest
 from deepspeed.launcher import runner
 from processes import ROOT, run_entry
 
-from forecaster.cluster import nodes
+from forecaster.cluster import launch_command, nodes
 from forecaster.errors import ConfigurationError
 from forecaster.settings import Settings
-
-launch = importlib.import_module("launch")
 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in nodes.NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "detect_gpus", lambda: ())
+    monkeypatch.setattr(launch_command, "detect_gpus", lambda: ())
 
 
 def this_node(
@@ -286,7 +283,7 @@ def test_over_ssh_an_address_that_each_host_has_is_refused(
 
 
 def test_over_ssh_gpus_are_those_of_the_hosts() -> None:
-    assert launch.gpu_indices("0,7", Settings(), of_hosts=True) == [0, 7]
+    assert launch_command.gpu_indices("0,7", Settings(), of_hosts=True) == [0, 7]
 
 
 RECORD = """#!/bin/sh
@@ -315,8 +312,8 @@ def test_no_key_reaches_ssh_or_the_other_nodes(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     cluster = over_ssh(hostfile(tmp_path), ssh_port=2222)
     words = ["--dataset", "rows.jsonl*2", "--run_name", "a", "--output_dir", "a $HOME folder"]
-    command = launch.deepspeed_command([0], words, cluster)
-    env = nodes.environment(cluster, launch.rank_environment([0]))
+    command = launch_command.deepspeed_command([0], words, cluster)
+    env = nodes.environment(cluster, launch_command.rank_environment([0]))
     assert not set(KEYS.values()) & set(env.values())
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -13,8 +13,11 @@ from processes import ROOT
 
 import launch
 from forecaster import processes
+from forecaster.cluster.launch_config import split_flags
 from forecaster.cluster.supervision import StopSignals, remove_dead_build_locks
+from forecaster.jobs import launch as launching
 from forecaster.models.registry import BaseModel, ModelShape
+from forecaster.progress import at_terminal
 from forecaster.run_folder import LOG_HISTORY
 from forecaster.training.survival import checkpoints
 from forecaster.training.train_config import TrainConfig, find_disk_problems, find_value_problems
@@ -203,9 +206,9 @@ def test_a_training_ends_with_the_status_that_says_how_it_ended(
             (tmp_path / LOG_HISTORY).write_text("[]")
         return launchers_status
 
-    monkeypatch.setattr(launch, "supervise", supervised)
-    own, flags = launch.split_flags(["--base_model", "m"])
-    job = launch.Launch(own, flags, [0], None, {}, tmp_path, 60, signals)
+    monkeypatch.setattr(launching, "supervise", supervised)
+    own, flags = split_flags(["--base_model", "m"])
+    job = launching.Launch(own, flags, [0], None, {}, tmp_path, 60, signals, at_terminal())
     assert job.train() == status
 
 
@@ -214,8 +217,8 @@ def test_a_signal_between_training_and_benchmark_leaves_the_benchmark_to_the_use
 ) -> None:
     signals = StopSignals()
     signals.received = signal.SIGTERM
-    own, flags = launch.split_flags(["--base_model", "m"])
-    job = launch.Launch(own, flags, [0], None, {}, tmp_path, 60, signals)
+    own, flags = split_flags(["--base_model", "m"])
+    job = launching.Launch(own, flags, [0], None, {}, tmp_path, 60, signals, at_terminal())
     assert job.benchmark(["python", "benchmark.py", "--adapter", "run"]) == 75
     assert "Make it with:\n  python benchmark.py --adapter run" in capsys.readouterr().err
 
