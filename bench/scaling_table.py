@@ -15,10 +15,11 @@ sys.path.insert(0, str(ROOT))
 
 from tabulate import tabulate
 
+from forecaster.fit.gpu_cards import speed_of
 from forecaster.fit.gpus import KNOWN_GPUS
 from forecaster.fit.memory import Layout, training_bytes
 from forecaster.fit.planner import GIB, FitPlan, FitRequest, plan
-from forecaster.fit.step_time import SPEEDS, bytes_on_the_wire, flops_per_token, micro_step_s, speed_of
+from forecaster.fit.step_time import bytes_on_the_wire, flops_per_token, micro_step_s
 from forecaster.models.registry import MODELS, ModelShape
 from forecaster.models.tuners import TUNERS
 from forecaster.models.tuners.base import Tuner, TunerSettings
@@ -95,8 +96,8 @@ def published() -> str:
     qwen = ModelShape(4096, 32, 32, 32, 128, 11008, 151936, qkv_bias=True)
     every = Layout("bf16", logits_share=1.0)
     fast = replace(every, length=4096, micro_batch_size=2, checkpointing=False)
-    h100 = fast.tokens / micro_step_s(eight, fast, SPEEDS["H100"])
-    a100 = fast.tokens / micro_step_s(eight, fast, SPEEDS["A100"]) * flops_per_token(eight, fast) / 312e12
+    h100 = fast.tokens / micro_step_s(eight, fast, speed_of("H100"))
+    a100 = fast.tokens / micro_step_s(eight, fast, speed_of("A100")) * flops_per_token(eight, fast) / 312e12
     rows = [
         ["8B LoRA, H100, 4096: tokens/s (NeMo AutoModel)", "12,473", f"{h100:,.0f}"],
         ["8B LoRA, A100: share of peak (transformers, FlashAttention 2)", "32 %", f"{a100:.0%}"],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from forecaster.errors import Problem
 from forecaster.models.numerics import Precision, Quantization
@@ -16,38 +17,82 @@ FIELD_NAMES_FOR_AUTO = ("ds_config.json", "config.json", "config_new.json")
 _ONE_BIT_OPTIMIZERS = ("zerooneadam", "onebitadam", "onebitlamb")
 
 
-def zero_of(path: Path) -> tuple[int, bool]:
-    """ZeRO stage of a readable DeepSpeed file, 0 where it names none, and whether it offloads all it can.
+@dataclass(frozen=True)
+class DsConfig:
+    """What a DeepSpeed configuration says, as far as it matters here."""
 
-    A file for stage 3 that leaves the weights on the GPU counts as one without offload: more bytes than it
-    will need, not fewer.
-    """
+    path: Path
+    zero_stage: int
+    names_stage: bool
+    """Whether there is a `zero_optimization` section at all."""
+    offloads: bool
+    """Whether it offloads all it can. A file for stage 3 that leaves the weights on the GPU counts as one
+    without offload: more bytes than it will need, not fewer."""
+    reduce_bucket_size: int | Literal["auto"] | None
+    """None: it cannot be read."""
+    overlap_comm: bool
+    precision: Precision | None
+    """None: left open. A file that mentions neither 16-bit format makes DeepSpeed compute in fp32."""
+    optimizer: str
+    """Empty: the Trainer's own."""
+
+    def bucket_elements(self, shape: ModelShape) -> int | None:
+        """Elements of its buckets of gradients together; None where their size cannot be read.
+
+        For `auto` the Trainer takes the square of the hidden size. `overlap_comm` makes them two.
+        """
+        size = shape.hidden_size**2 if self.reduce_bucket_size == "auto" else self.reduce_bucket_size
+        return None if size is None else size * (2 if self.overlap_comm else 1)
+
+
+def read_ds_config(path: Path) -> DsConfig | Problem:
     try:
-        section = _zero_section(path)
+        content: dict[str, Any] = json.loads(path.read_text())
+        section = content.get("zero_optimization", {})
         stage = int(section.get("stage", 0))
-        offloaded = ("offload_optimizer", "offload_param") if stage == 3 else ("offload_optimizer",)
-        return stage, all((section.get(part) or {}).get("device", "none") != "none" for part in offloaded)
-    except (OSError, ValueError, AttributeError, TypeError):
-        return 0, False
+        optimizer = str(content.get("optimizer", {}).get("type", ""))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return Problem(
+            "--ds_config",
+            f"{path} is no DeepSpeed configuration ({type(error).__name__}: {error}).",
+            f"It has to be a JSON object; {DS_CONFIG_FOLDER.name}/ has working ones.",
+        )
+    offloaded = ("offload_optimizer", "offload_param") if stage == 3 else ("offload_optimizer",)
+    return DsConfig(
+        path,
+        zero_stage=stage,
+        names_stage="zero_optimization" in content,
+        offloads=all(_device(section.get(part)) != "none" for part in offloaded),
+        reduce_bucket_size=_bucket_size(section),
+        overlap_comm=bool(section.get("overlap_comm", stage == 3)),  # stage 3's default
+        precision=_precision(content),
+        optimizer=optimizer,
+    )
 
 
-def bucket_elements_of(path: Path, shape: ModelShape) -> int | None:
-    """Elements of a DeepSpeed file's buckets of gradients together; None where it cannot be read.
+def _device(part: Any) -> str:
+    return str(part.get("device", "none")) if isinstance(part, dict) else "none"
 
-    Without a size DeepSpeed takes 5e8; for `auto` the Trainer takes the square of the hidden size.
-    `overlap_comm` makes them two, and is stage 3's default.
-    """
+
+def _bucket_size(section: dict[str, Any]) -> int | Literal["auto"] | None:
+    """Without a size DeepSpeed takes 5e8."""
+    size = section.get("reduce_bucket_size", 5e8)
     try:
-        section = _zero_section(path)
-        size = section.get("reduce_bucket_size", 5e8)
-        elements = shape.hidden_size**2 if size == "auto" else int(size)
-        return elements * (2 if section.get("overlap_comm", section.get("stage") == 3) else 1)
-    except (OSError, ValueError, AttributeError, TypeError):
+        return "auto" if size == "auto" else int(size)
+    except (ValueError, TypeError):
         return None
 
 
-def _zero_section(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()).get("zero_optimization", {})
+def _precision(content: dict[str, Any]) -> Precision | None:
+    try:
+        blocks = {name: content[name].get("enabled") for name in ("fp16", "bf16") if name in content}
+    except AttributeError:
+        return None
+    if blocks.get("fp16") is True:
+        return "fp16"
+    if blocks.get("bf16") is True:
+        return "bf16"
+    return None if "auto" in blocks.values() else "fp32"
 
 
 def locate_ds_config(name: str, ranks: int, automatic: str) -> tuple[Path, str] | Problem:
@@ -79,41 +124,13 @@ def named_ds_config(name: str) -> Path | None:
     return None
 
 
-def written_precision(path: Path) -> Precision | None:
-    """The precision that a DeepSpeed file fixes; None when it leaves that open or cannot be read.
-
-    A file that mentions neither 16-bit format makes DeepSpeed compute in fp32.
-    """
-    try:
-        config = json.loads(path.read_text())
-        blocks = {name: config[name].get("enabled") for name in ("fp16", "bf16") if name in config}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return None
-    if blocks.get("fp16") is True:
-        return "fp16"
-    if blocks.get("bf16") is True:
-        return "bf16"
-    return None if "auto" in blocks.values() else "fp32"
-
-
 def ds_config_files() -> list[Path]:
     return sorted(DS_CONFIG_FOLDER.glob("*.json"))
 
 
-def check_ds_config(path: Path, precision: Precision, quantization: Quantization) -> list[Problem]:
+def check_ds_config(config: DsConfig, precision: Precision, quantization: Quantization) -> list[Problem]:
     """What in a DeepSpeed configuration cannot work, before anything is loaded."""
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-        stage = int(config.get("zero_optimization", {}).get("stage", 0))
-        optimizer = str(config.get("optimizer", {}).get("type", ""))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        return [
-            Problem(
-                "--ds_config",
-                f"{path} is no DeepSpeed configuration ({type(error).__name__}: {error}).",
-                f"It has to be a JSON object; {DS_CONFIG_FOLDER.name}/ has working ones.",
-            )
-        ]
+    path, stage, optimizer, written = config.path, config.zero_stage, config.optimizer, config.precision
     problems = []
     if optimizer.lower() in _ONE_BIT_OPTIMIZERS:
         found = f"joins {optimizer} with ZeRO stage {stage}" if stage else f"asks for {optimizer}"
@@ -125,7 +142,7 @@ def check_ds_config(path: Path, precision: Precision, quantization: Quantization
                 "Leave the optimizer section out: the Trainer's AdamW takes its place.",
             )
         )
-    if stage not in (0, 1, 2, 3) or "zero_optimization" not in config:
+    if stage not in (0, 1, 2, 3) or not config.names_stage:
         problems.append(
             Problem(
                 "--ds_config",
@@ -133,7 +150,6 @@ def check_ds_config(path: Path, precision: Precision, quantization: Quantization
                 'Add "zero_optimization": {"stage": 0} to it.',
             )
         )
-    written = written_precision(path)
     if stage == 0 and written == "fp16":
         found = f"{path.name} joins fp16 with ZeRO stage 0, where DeepSpeed 0.19 scales gradients wrongly."
         problems.append(Problem("--ds_config", found, "Use stage 2, such as fp16_zero2, on one GPU too."))

@@ -12,6 +12,7 @@ import psutil
 import pynvml
 
 from forecaster.errors import Problem
+from forecaster.fit.gpu_cards import CHIPS
 
 BF16_CAPABILITY = (8, 0)
 
@@ -45,22 +46,10 @@ class Gpu:
         return self.uuid if self.is_slice else str(self.index)
 
 
-def _known(name: str, mebibytes: int, capability: tuple[int, int]) -> Gpu:
-    return Gpu(0, "", name, mebibytes * 2**20, capability, "")
-
-
-# Memory as nvidia-smi reports it, in MiB; compute capabilities from NVIDIA's list of CUDA GPUs.
 KNOWN_GPUS = {
-    "t4": _known("Tesla T4", 15360, (7, 5)),
-    "v100": _known("Tesla V100 16 GB", 16384, (7, 0)),
-    "l4": _known("NVIDIA L4", 23034, (8, 9)),
-    "a10": _known("NVIDIA A10", 23028, (8, 6)),
-    "rtx3090": _known("NVIDIA GeForce RTX 3090", 24576, (8, 6)),
-    "rtx4090": _known("NVIDIA GeForce RTX 4090", 24564, (8, 9)),
-    "a100-40": _known("NVIDIA A100 40 GB", 40960, (8, 0)),
-    "a100-80": _known("NVIDIA A100 80 GB", 81920, (8, 0)),
-    "h100": _known("NVIDIA H100 80 GB", 81559, (9, 0)),
-    "h200": _known("NVIDIA H200", 143771, (9, 0)),
+    card.flag: Gpu(0, "", card.name, card.mebibytes * 2**20, chip.compute_capability, "")
+    for chip in CHIPS
+    for card in chip.cards
 }
 """GPUs that a run can be checked for without having one."""
 GPU_SYNTAX = f"{', '.join(KNOWN_GPUS)}, or a size such as 24GiB; 8xa100-80 is eight of them"

@@ -12,17 +12,16 @@ from forecaster.errors import Problem
 from forecaster.fit import planner
 from forecaster.fit.ds_files import (
     FIELD_NAMES_FOR_AUTO,
-    bucket_elements_of,
+    DsConfig,
     check_ds_config,
     locate_ds_config,
     named_ds_config,
-    written_precision,
-    zero_of,
+    read_ds_config,
 )
+from forecaster.fit.gpu_cards import speed_of
 from forecaster.fit.gpus import Gpu, no_gpu_reason
 from forecaster.fit.memory import Layout, host_bytes
 from forecaster.fit.planner import FitPlan, FitRequest
-from forecaster.fit.step_time import speed_of
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import ModelShape
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
@@ -87,7 +86,7 @@ def choose(
     """
     reasons: list[str] = []
     problems: list[Problem] = []
-    named = named_ds_config(asked.ds_config) if under_deepspeed else None
+    named = _named(asked, under_deepspeed)
     smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
     precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
@@ -115,7 +114,10 @@ def choose(
         else:
             path, why = located
             reasons.append(why)
-            problems += check_ds_config(path, precision, quantization)
+            config = named or read_ds_config(path)
+            problems += (
+                [config] if isinstance(config, Problem) else check_ds_config(config, precision, quantization)
+            )
     else:
         reasons.append("no DeepSpeed under plain python")
         problems += _check_plain_python(asked.ds_config, precision, quantization)
@@ -136,12 +138,19 @@ def choose(
     )
 
 
+def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:
+    """What the user's own file says; None also where it cannot be read, which `choose` reports."""
+    path = named_ds_config(asked.ds_config) if under_deepspeed else None
+    config = read_ds_config(path) if path else None
+    return None if isinstance(config, Problem) else config
+
+
 def _request(
     shape: ModelShape,
     ranks: int,
     asked: Asked,
     precision: Precision,
-    ds_config: Path | None,
+    ds_config: DsConfig | None,
     gpu: Gpu,
     under_deepspeed: bool,
 ) -> FitRequest:
@@ -149,7 +158,8 @@ def _request(
     is_off = asked.fit == "off"
     zero, bucket_elements = None, None
     if ds_config:
-        zero, bucket_elements = zero_of(ds_config), bucket_elements_of(ds_config, shape)
+        zero = (ds_config.zero_stage, ds_config.offloads)
+        bucket_elements = ds_config.bucket_elements(shape)
     elif is_off:
         zero = (planner.fewest_divided(precision, ranks, under_deepspeed), False)
     checkpointing = True if is_off else None
@@ -188,7 +198,7 @@ def _loosened(
         looser["--fit auto"] = replace(asked, fit="auto")
     requests = {}
     for flag, one in looser.items():
-        named = named_ds_config(one.ds_config) if under_deepspeed else None
+        named = _named(one, under_deepspeed)
         precision = _choose_precision(one.precision, gpus, named, [], [])
         requests[flag] = _request(shape, ranks, one, precision, named, gpu, under_deepspeed)
     return requests
@@ -241,7 +251,7 @@ def _checkpointing_reason(plan: FitPlan, layout: Layout) -> str:
 def _choose_precision(
     asked: Precision | Literal["auto"],
     gpus: Sequence[Gpu],
-    ds_config: Path | None,
+    ds_config: DsConfig | None,
     reasons: list[str],
     problems: list[Problem],
 ) -> Precision:
@@ -252,9 +262,9 @@ def _choose_precision(
     if asked != "auto":
         precision = asked
         reasons.append(f"{asked} as asked")
-    elif ds_config and (written := written_precision(ds_config)):
-        precision = written
-        reasons.append(f"{written} as {ds_config.name} says")
+    elif ds_config and ds_config.precision:
+        precision = ds_config.precision
+        reasons.append(f"{precision} as {ds_config.path.name} says")
     elif oldest is None:
         precision = "fp32"
         reasons.append("fp32 on CPU")

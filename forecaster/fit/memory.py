@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from math import ceil
-from typing import Literal
 
+from forecaster.models.numerics import BYTES_OF, Precision
 from forecaster.models.registry import ModelShape, Tensors, elements
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.models.tuners.base import TrainedTensors, Tuner, TunerSettings
@@ -20,13 +20,13 @@ RESERVE_BYTES = 1_000_000_000
 USABLE_SHARE = 0.94
 """Share of a GPU's memory that the sum below may reach: drivers and fragmentation take the rest."""
 LOSS_CHUNK_TOKENS = 256
-"""Answer tokens whose logits live at the same time."""
+"""Answer tokens whose logits live at the same time (training/loss.py): at 128,256 vocabulary entries one
+chunk's logits in fp32 are 0.13 GB."""
 REDUCE_BUCKET_ELEMENTS = 50_000_000
 """`reduce_bucket_size` of the ZeRO-2 files in ds_configs/, which have two such buckets (`overlap_comm`)."""
 MAX_LIVE_ELEMENTS = 1_000_000_000
 """DeepSpeed's default for `stage3_max_live_parameters`: how much of a divided model it keeps gathered."""
 
-DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # An entry of full logits: 16-bit logits, their fp32 copy, its log-softmax, and the gradient in 16 bit.
 _FULL_LOGIT_BYTES = 12
 # An entry of one chunk: 16-bit logits, their fp32 copy, probabilities, and those in 16 bit.
@@ -37,7 +37,7 @@ _CHUNK_LOGIT_BYTES = 12
 class Layout:
     """All that decides the bytes of a run on each GPU, besides the model's shape."""
 
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     tuner: Tuner = TUNERS[DEFAULT_TUNER]
     tuner_settings: TunerSettings = field(default_factory=TunerSettings)
     four_bit: bool = False
@@ -62,7 +62,7 @@ class Layout:
 
     @property
     def bytes_each(self) -> int:
-        return DTYPE_BYTES[self.precision]
+        return BYTES_OF[self.precision]
 
 
 @dataclass(frozen=True)

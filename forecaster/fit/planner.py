@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
+from forecaster.fit.gpu_cards import CARD_SIZES_GB, GpuSpeed
 from forecaster.fit.memory import USABLE_SHARE, GpuBytes, Layout, training_bytes
-from forecaster.fit.step_time import GpuSpeed, step_time
+from forecaster.fit.step_time import step_time
 from forecaster.models.registry import MODELS, ModelShape
 from forecaster.models.tuners import TUNERS
 
-CARD_GIB = (8, 12, 16, 24, 40, 48, 80, 141)
-"""Sizes of cards that are sold and rented."""
 LENGTHS = (16384, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512, 256)
 
 GIB = 2**30
@@ -198,7 +197,7 @@ def ways_out(request: FitRequest, loosened: Mapping[str, FitRequest]) -> list[st
         if _would_fit(_with(request, length=length)):
             found.append(f"--max_length {length}")
             break
-    for gib in CARD_GIB:
+    for gib in CARD_SIZES_GB:
         if gib * GIB > request.gpu_bytes and _would_fit(replace(request, gpu_bytes=gib * GIB)):
             found.append(f"{'an' if gib in (8, 80) else 'a'} {gib} GB card")
             break

@@ -6,9 +6,9 @@ A model for choosing between settings, not a promise. It knows nothing of row le
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from forecaster.fit.gpu_cards import GpuSpeed
 from forecaster.fit.memory import Layout, trained_tensors
 from forecaster.models.registry import ModelShape, elements
 
@@ -27,45 +27,6 @@ HIDDEN_SHARE = 0.5
 GPUS_PER_MACHINE = 8
 NETWORK_BYTES_PER_S = 25e9
 """For each GPU between machines: 200 Gbit/s, as in NVIDIA's DGX A100. Rented clusters often have less."""
-
-
-@dataclass(frozen=True)
-class GpuSpeed:
-    """What a GPU can do at best."""
-
-    flops_16bit: float
-    """Dense tensor-core operations a second with fp32 accumulation."""
-    flops_fp32: float
-    memory_bytes_per_s: float
-    link_bytes_per_s: float
-    """One way between two GPUs of a machine: NVLink, else PCIe."""
-    host_link_bytes_per_s: float
-    """One way to CPU memory."""
-
-
-# From NVIDIA's data sheets: T4 (2019), V100 (2020), L4, A10, A100, H100, H200; GeForce from the whitepapers
-# of the Ampere GA102 and Ada architectures. Where a sheet gives a figure with sparsity, half of it. PCIe at
-# 80 %.
-_PCIE3, _PCIE4, _PCIE5 = 12.5e9, 25e9, 50e9
-SPEEDS = {
-    "T4": GpuSpeed(65e12, 8.1e12, 320e9, _PCIE3, _PCIE3),
-    "V100": GpuSpeed(125e12, 15.7e12, 900e9, 150e9, _PCIE3),
-    "L40": GpuSpeed(181e12, 90e12, 864e9, _PCIE4, _PCIE4),
-    "L4": GpuSpeed(121e12, 30e12, 300e9, _PCIE4, _PCIE4),
-    "A100": GpuSpeed(312e12, 19.5e12, 1555e9, 300e9, _PCIE4),
-    "A10": GpuSpeed(125e12, 31e12, 600e9, _PCIE4, _PCIE4),
-    "3090": GpuSpeed(71e12, 35.6e12, 936e9, _PCIE4, _PCIE4),
-    "4090": GpuSpeed(165e12, 82.6e12, 1008e9, _PCIE4, _PCIE4),
-    "H100": GpuSpeed(989e12, 67e12, 3350e9, 450e9, _PCIE5),
-    "H200": GpuSpeed(989e12, 67e12, 4800e9, 450e9, _PCIE5),
-}
-"""By what a GPU's name holds, no digit behind it: an RTX A1000 is no A100."""
-UNKNOWN = GpuSpeed(100e12, 20e12, 600e9, _PCIE4, _PCIE4)
-"""A GPU of which only the size is known: between a T4 and an A100."""
-
-
-def speed_of(gpu_name: str) -> GpuSpeed:
-    return next((speed for part, speed in SPEEDS.items() if re.search(rf"{part}(?!\d)", gpu_name)), UNKNOWN)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
+from forecaster.fit.memory import LOSS_CHUNK_TOKENS
 from forecaster.training.tokenising import IGNORED
 
-CHUNK_TOKENS = 256
-"""At 128,256 vocabulary entries one chunk's logits in fp32 are 0.13 GB."""
 _CHANGED_LOGITS = (
     "final_logit_softcapping",
     "logit_scale",
@@ -104,8 +103,8 @@ class TokenLosses(torch.autograd.Function):
         ctx.head_is_trained = any(ctx.needs_input_grad[1:3])
         nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not ctx.head_is_trained else None
-        for start in range(0, len(targets), CHUNK_TOKENS):
-            part = slice(start, start + CHUNK_TOKENS)
+        for start in range(0, len(targets), LOSS_CHUNK_TOKENS):
+            part = slice(start, start + LOSS_CHUNK_TOKENS)
             residual, nll[part] = _probabilities(hidden[part], weight, bias, targets[part])
             if gradient is not None:
                 residual.scatter_add_(1, targets[part, None], residual.new_full((len(residual), 1), -1))
@@ -129,8 +128,8 @@ class TokenLosses(torch.autograd.Function):
             gradient = torch.empty_like(hidden)
             of_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
             of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-            for start in range(0, len(targets), CHUNK_TOKENS):
-                part = slice(start, start + CHUNK_TOKENS)
+            for start in range(0, len(targets), LOSS_CHUNK_TOKENS):
+                part = slice(start, start + LOSS_CHUNK_TOKENS)
                 residual, _ = _probabilities(hidden[part], weight, bias, targets[part])
                 residual.scatter_add_(1, targets[part, None], residual.new_full((len(residual), 1), -1))
                 residual *= scale[part, None]

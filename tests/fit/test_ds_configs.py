@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from processes import ROOT, free_port, run
 
-from forecaster.fit.ds_files import DS_CONFIG_FOLDER, check_ds_config, ds_config_files
+from forecaster.fit.ds_files import (
+    DS_CONFIG_FOLDER,
+    DsConfig,
+    check_ds_config,
+    ds_config_files,
+    read_ds_config,
+)
 from forecaster.models.numerics import Precision
 
 FILES = {path.stem: path for path in ds_config_files()}
@@ -49,6 +55,12 @@ def _precision(name: str) -> Precision:
     match = NAME.fullmatch(name)
     assert match
     return match["precision"]  # type: ignore[return-value]
+
+
+def _config(name: str) -> DsConfig:
+    config = read_ds_config(FILES[name])
+    assert isinstance(config, DsConfig)
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +122,16 @@ def test_deepspeed_reads_a_file_as_what_its_name_says(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_passes_the_projects_own_check_for_its_precision_and_no_other(name: str) -> None:
     own = _precision(name)
-    assert check_ds_config(FILES[name], own, "none") == []
+    assert check_ds_config(_config(name), own, "none") == []
     for other in {"fp32", "fp16", "bf16"} - {own}:
-        problems = check_ds_config(FILES[name], other, "none")  # type: ignore[arg-type]
+        problems = check_ds_config(_config(name), other, "none")  # type: ignore[arg-type]
         assert len(problems) == 1
         assert f"asks for {own}, but the precision is {other}" in str(problems[0])
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "zero3" not in name])
 def test_four_bit_weights_work_with_every_file_but_those_of_stage_3(name: str) -> None:
-    assert check_ds_config(FILES[name], _precision(name), "4bit") == []
+    assert check_ds_config(_config(name), _precision(name), "4bit") == []
 
 
 @pytest.mark.parametrize("method", sorted({name.split("_", 1)[1] for name in FILES}))

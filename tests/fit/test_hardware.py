@@ -13,7 +13,7 @@ import pytest
 
 from forecaster.errors import Problem
 from forecaster.fit import ds_files
-from forecaster.fit.ds_files import DS_CONFIG_FOLDER, check_ds_config, locate_ds_config
+from forecaster.fit.ds_files import DS_CONFIG_FOLDER, check_ds_config, locate_ds_config, read_ds_config
 from forecaster.fit.gpus import (
     KNOWN_GPUS,
     Gpu,
@@ -463,7 +463,9 @@ def test_a_malformed_file_is_refused(content: bytes) -> None:
 @pytest.mark.parametrize("content", ["{}", '{"zero_optimization": {"stage": 9}}'])
 def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
     Path("mine.json").write_text(content)
-    (problem,) = check_ds_config(Path("mine.json"), "fp32", "none")
+    config = read_ds_config(Path("mine.json"))
+    assert not isinstance(config, Problem)
+    (problem,) = check_ds_config(config, "fp32", "none")
     assert problem.found == "mine.json names no ZeRO stage from 0 to 3."
 
 

@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 
 from forecaster.fit import planner
+from forecaster.fit.gpu_cards import CHIPS, UNKNOWN, speed_of
 from forecaster.fit.memory import Layout
 from forecaster.fit.planner import FitPlan, FitRequest, Setting, plan
 from forecaster.fit.step_time import (
-    SPEEDS,
-    UNKNOWN,
     bytes_on_the_wire,
     flops_per_token,
     micro_step_s,
-    speed_of,
     step_time,
 )
 from forecaster.models.registry import MODELS, ModelShape
@@ -25,6 +23,7 @@ from forecaster.models.tuners.base import TunerSettings
 from forecaster.models.tuners.lora import LORA
 
 GIB = 2**30
+SPEEDS = {chip.in_name: chip.speed for chip in CHIPS}
 SHAPES = {model.alias: model.shape for model in MODELS}
 EIGHT_B = SHAPES["llama3.1-8b"]
 LLAMA_70B = ModelShape(8192, 80, 64, 8, 128, 28672, 128256)

@@ -54,7 +54,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 def test_loss_and_gradients_are_those_of_full_logits(
     make: Callable[[], Any], head_is_trained: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "CHUNK_TOKENS", 7)  # 50 answer tokens are then eight chunks
+    monkeypatch.setattr(loss, "LOSS_CHUNK_TOKENS", 7)  # 50 answer tokens are then eight chunks
     model, (ids, labels) = make(), rows()
     model.get_output_embeddings().weight.requires_grad_(head_is_trained)
     logits = model(input_ids=ids).logits[:, :-1].reshape(-1, VOCABULARY)
