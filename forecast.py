@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from forecaster import exits
+from forecaster.jobs.forecast_config import parse_flags
 from forecaster.settings import Settings
 
 WAYS_ON = exits.WaysOn(
@@ -34,10 +35,12 @@ def main(argv: Sequence[str], now: datetime | None = None) -> int:
 
 
 def run(argv: Sequence[str], settings: Settings, now: datetime) -> int:
+    config = parse_flags(argv)
+    # Only now: what a help or a misspelt flag needs is light.
     from forecaster.jobs import forecast
     from forecaster.progress import at_terminal
 
-    forecast.forecast(forecast.parse_flags(argv), settings, now, at_terminal())
+    forecast.forecast(config, settings, now, at_terminal())
     return 0
 
 

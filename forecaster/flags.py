@@ -170,28 +170,24 @@ def _named(record: type[DataclassInstance]) -> dict[str, _Flag]:
 # --- command line -> texts ----------------------------------------------------------------------------------
 
 
-class FlagParser(argparse.ArgumentParser):
-    """A parser that raises ConfigurationError instead of leaving; flags are written out in full."""
-
-    def __init__(self, prog: str, description: str, **shape: Any) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False, **shape)
-
+class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError([Problem("command line", f"{message}.", "See --help.")])
 
 
-def _parser(program: Program[Any]) -> FlagParser:
+def _parser(program: Program[Any]) -> _Parser:
     """argparse finds the words of each flag and shows the help; what words mean is left to `typed`."""
     flags = _flags(program.record)
     places = [f"[{one.metavar}{' ...' * one.kind.takes_several}]" for one in flags if one.positional]
     needed = [f"--{one.name} {one.metavar}" for one in flags if one.is_needed]
-    parser = FlagParser(
+    parser = _Parser(
         prog=program.name,
         usage=" ".join(["%(prog)s", *places, *needed, "[flags]"]),
         description=textwrap.fill(program.description, 80),
         epilog="examples:\n  " + "\n  ".join(program.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(f.group for f in flags)}
     for one in flags:
@@ -311,8 +307,9 @@ def typed(record: type[_RecordT], texts: Texts) -> tuple[_RecordT, list[Problem]
                     tuple(map(one.kind.read, text)) if one.kind.takes_several else one.kind.read(text)
                 )
             except (ValueError, KeyError):
-                found = f"is {text!r}." if text else "is missing."
-                problems.append(Problem(f"--{one.name}", found, one.kind.allowed))
+                if text or one.default is not None:  # an empty text may stand for nothing
+                    found = f"is {text!r}." if text else "is missing."
+                    problems.append(Problem(f"--{one.name}", found, one.kind.allowed))
         elif one.is_needed:
             problems.append(Problem(f"--{one.name}", "is missing.", f"Give {one.text}."))
     if any(one.is_needed and one.name not in values for one in flags):

@@ -19,6 +19,7 @@ from forecaster.data import pipeline_config
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation import benchmark_config
 from forecaster.flags import REQUIRED, Program, flag, read_words, split_words, typed
+from forecaster.jobs import forecast_config
 from forecaster.training import train_config
 
 PROGRAMS: list[Program[Any]] = [
@@ -26,8 +27,9 @@ PROGRAMS: list[Program[Any]] = [
     benchmark_config.PROGRAM,
     pipeline_config.PROGRAM,
     launch_config.PROGRAM,
+    forecast_config.PROGRAM,
 ]
-LIGHT_ENTRIES = ["train_lora.py", "launch.py"]
+LIGHT_ENTRIES = ["train_lora.py", "data_pipeline.py", "launch.py", "forecast.py"]
 HEAVY = {"torch", "transformers", "datasets", "pandas", "peft", "trl", "deepspeed", "wandb", "matplotlib"}
 
 
@@ -161,6 +163,10 @@ def test_words_are_read_in_every_way_that_they_are_written(line: str, expected: 
 )
 def test_everything_that_cannot_be_read_is_told_at_once(line: str, messages: list[str]) -> None:
     assert refusals(line) == messages
+
+
+def test_an_empty_word_for_what_has_no_default_is_nothing() -> None:
+    assert trip("--to Bern --day=") == Trip("Bern")
 
 
 def test_a_default_stands_in_for_what_cannot_be_read() -> None:

@@ -22,7 +22,8 @@ from forecaster.data import outlook
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Shown
 from forecaster.files import sha256_of
-from forecaster.jobs.forecast import parse_flags, recipe_of
+from forecaster.jobs.forecast import recipe_of
+from forecaster.jobs.forecast_config import parse_flags
 from forecaster.models.finished import FinishedRun
 from forecaster.vendors import yahoo
 from prompts import read_prompt, render_published, split_published

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from forecaster.data import intake, outlook
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Outlook, Shown, View
-from forecaster.data.pipeline_config import (
-    FREE_TIER_CALLS_PER_MINUTE,
-    no_company_news,
-    no_finnhub_key,
-    pace_problems,
-)
+from forecaster.data.pipeline_config import no_company_news, no_finnhub_key
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
-from forecaster.flags import REQUIRED, Program, flag, read_words, typed
+from forecaster.jobs.forecast_config import ForecastConfig
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
@@ -33,67 +28,6 @@ from prompts import CONCERNS, POSITIVE, render_published
 
 FORECASTS = Path("forecasts")
 PACKAGES = (*MODEL_PACKAGES, "exchange_calendars", "finnhub-python", "yfinance")
-
-
-_WHAT, _SOURCE = "what to forecast", "where the facts come from, as for data_pipeline.py"
-_RECIPE = "what the prompt shows; default: what the adapter was trained on"
-_FILES = "csv, jsonl, parquet"
-
-
-@dataclass(frozen=True)
-class ForecastConfig:
-    """Every flag of forecast.py: a symbol's week is asked for, or the answer to a text."""
-
-    adapter: Path = flag(REQUIRED, "output folder of train_lora.py", _WHAT)
-    symbol: str | None = flag(None, "one ticker, such as AAPL or BRK.B", _WHAT)
-    date: date | None = flag(
-        None, "forecast from the last week-end close up to that day", _WHAT, shown="today"
-    )
-    prompt: Path | None = flag(None, "answer this text instead, without data", _WHAT, metavar="FILE")
-    max_new_tokens: int | None = flag(
-        None, "longest answer in tokens", _WHAT, shown="as given to train_lora.py"
-    )
-    data_folder: Path = flag(Path("data"), "holds ledger.sqlite", _SOURCE)
-    news_file: tuple[Path, ...] = flag((), f"your news: {_FILES} (FNSPID, Finnhub)", _SOURCE)
-    price_file: tuple[Path, ...] = flag((), f"your daily closes: {_FILES}", _SOURCE)
-    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "of your Finnhub plan", _SOURCE)
-    min_past_weeks: int | None = flag(None, "weeks of history that a prompt needs", _RECIPE)
-    max_past_weeks: int | None = flag(None, "weeks of history that a prompt shows", _RECIPE)
-    with_indicators: bool | None = flag(None, "SMA, EMA, RSI and MACD in the prompt", _RECIPE)
-    with_macro: bool | None = flag(
-        None, "S&P 500, VIX, ten-year yield, dollar and oil in the prompt", _RECIPE
-    )
-
-    def find_problems(self) -> list[Problem]:
-        """What contradicts itself, or lies outside its range."""
-        problems = []
-        if bool(self.symbol) == bool(self.prompt):
-            both = "--symbol and --prompt are both given."
-            found = both if self.symbol else "neither --symbol nor --prompt."
-            problems.append(Problem("command line", found, "Give one of the two."))
-        if self.prompt and (self.date or self.news_file or self.price_file):
-            way_out = "Leave --date, --news_file and --price_file out: a prompt is answered as it is."
-            problems.append(Problem("--prompt", "takes no data.", way_out))
-        return problems + pace_problems(self.calls_per_minute)
-
-
-PROGRAM = Program(
-    "forecast.py",
-    ForecastConfig,
-    "Forecast a stock's coming week with a fine-tuned adapter, from what is public as of a day.",
-    (
-        "python forecast.py --adapter finetuned_models/RUN --symbol AAPL --date 2026-03-06",
-        "python forecast.py --adapter finetuned_models/RUN --prompt prompt.txt",
-    ),
-)
-
-
-def parse_flags(argv: Sequence[str]) -> ForecastConfig:
-    """Typed flags; raises ConfigurationError with everything that is wrong with them."""
-    config, problems = typed(ForecastConfig, read_words(PROGRAM, argv))
-    if problems := problems + config.find_problems():
-        raise ConfigurationError(problems)
-    return config
 
 
 @dataclass(frozen=True)
