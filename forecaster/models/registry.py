@@ -131,17 +131,11 @@ class ModelSpec:
     cutoff_is_stated: bool
     """Whether its makers state that day; else it is the day of release, which is as late as it can be."""
     gated: bool = False
+    other_aliases: tuple[str, ...] = ()
+    """Names of other projects for it."""
 
 
 _LLAMA_3_8B = ModelShape(4096, 32, 32, 8, 128, 14336, 128256)
-
-# Model cards of Llama 3.1 and of Llama 2. The latter gives September 2022 for pretraining, and a later month
-# for tuning, which holds for the chat models.
-_LLAMA_3_1_CUTOFF, _LLAMA_2_CUTOFF = date(2023, 12, 31), date(2023, 7, 31)
-# The model cards of Qwen2.5 give no cutoff.
-_QWEN_2_5_RELEASE = date(2024, 9, 19)
-# Model card of DeepSeek-R1: Llama-3.1-8B trained further on answers of DeepSeek-R1; it gives no cutoff.
-_DEEPSEEK_R1_RELEASE = date(2025, 1, 20)
 
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
@@ -149,7 +143,7 @@ MODELS: tuple[ModelSpec, ...] = (
         "meta-llama/Llama-3.1-8B-Instruct",
         _LLAMA_3_8B,
         131072,
-        _LLAMA_3_1_CUTOFF,
+        date(2023, 12, 31),  # its model card
         cutoff_is_stated=True,
         gated=True,
     ),
@@ -158,7 +152,8 @@ MODELS: tuple[ModelSpec, ...] = (
         "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
         _LLAMA_3_8B,
         131072,
-        _DEEPSEEK_R1_RELEASE,
+        # Its release: Llama-3.1-8B trained further on answers of DeepSeek-R1; its card gives no cutoff.
+        date(2025, 1, 20),
         cutoff_is_stated=False,
     ),
     ModelSpec(
@@ -166,7 +161,7 @@ MODELS: tuple[ModelSpec, ...] = (
         "Qwen/Qwen2.5-1.5B-Instruct",
         ModelShape(1536, 28, 12, 2, 128, 8960, 151936, tied_embeddings=True, qkv_bias=True),
         32768,
-        _QWEN_2_5_RELEASE,
+        date(2024, 9, 19),  # its release: its card gives no cutoff
         cutoff_is_stated=False,
     ),
     ModelSpec(
@@ -174,7 +169,7 @@ MODELS: tuple[ModelSpec, ...] = (
         "Qwen/Qwen2.5-7B-Instruct",
         ModelShape(3584, 28, 28, 4, 128, 18944, 152064, qkv_bias=True),
         32768,
-        _QWEN_2_5_RELEASE,
+        date(2024, 9, 19),  # its release: its card gives no cutoff
         cutoff_is_stated=False,
     ),
     ModelSpec(
@@ -182,23 +177,25 @@ MODELS: tuple[ModelSpec, ...] = (
         "meta-llama/Llama-2-7b-chat-hf",
         ModelShape(4096, 32, 32, 32, 128, 11008, 32000),
         4096,
-        _LLAMA_2_CUTOFF,
+        # Its card: pretraining until September 2022, tuning (of the chat models) until this month.
+        date(2023, 7, 31),
         cutoff_is_stated=True,
         gated=True,
+        other_aliases=("llama2",),  # FinGPT's, for its default model
     ),
     ModelSpec(
         "llama2-13b",
         "meta-llama/Llama-2-13b-chat-hf",
         ModelShape(5120, 40, 40, 40, 128, 13824, 32000),
         4096,
-        _LLAMA_2_CUTOFF,
+        # Its card: pretraining until September 2022, tuning (of the chat models) until this month.
+        date(2023, 7, 31),
         cutoff_is_stated=True,
         gated=True,
     ),
 )
 
-# FinGPT's own name for its default model.
-_ALIASES = {model.alias: model for model in MODELS} | {"llama2": MODELS[4]}
+_ALIASES = {name: model for model in MODELS for name in (model.alias, *model.other_aliases)}
 _BY_HUB_ID = {model.hub_id.lower(): model for model in MODELS}
 
 
