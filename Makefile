@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test style bench clean
+.PHONY: demo test test-slow style bench clean
 
 demo: .venv/.runtime  ## the main job on the embedded default
 	env -u VIRTUAL_ENV ./train.sh
 
-test: .venv/.dev  ## every test, offline
-	$(BIN)/python -m pytest
+test: .venv/.dev  ## the tests of minutes, offline
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/.dev  ## the others: kills, stops, whole jobs behind the real launcher
+	$(BIN)/python -m pytest -m slow
 
 style: .venv/.dev  ## formatting, lint, types
 	$(BIN)/ruff format --check .
@@ -23,11 +26,11 @@ bench: .venv/.dev  ## measurements; not part of the tests
 
 # A stamp is newer than the requirements that it was made from: a second run installs nothing.
 .venv/.runtime: .venv/bin/python requirements.txt
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install -r requirements.txt
 	touch $@
 
 .venv/.dev: .venv/.runtime requirements-dev.txt
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
+from small_runs import JsonlWriter
 
 # Before anything imports yfinance: it then talks through requests, which a loopback server can stand behind.
 os.environ["YF_DISABLE_CURL_CFFI"] = "1"

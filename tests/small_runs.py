@@ -4,8 +4,9 @@ the model's answers, with the records that a training writes."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from processes import ROOT
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from forecaster.training.run import Run
 
 BASE = ROOT / "sample" / "base"
+JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
+"""The fixture `jsonl`: file and rows, to the file's path."""
 SYMBOLS = ("AAPL", "AMZN", "COST")
 
 

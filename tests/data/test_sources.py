@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
-from conftest import JsonlWriter
+from small_runs import JsonlWriter
 
 from forecaster.data.build import write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve

@@ -223,7 +223,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, An
     """What tests/zero_bytes.py found on either rank, through the real launcher: 27 engines, about 30 s."""
     folder = tmp_path_factory.mktemp("zero")
     assert save_base(folder / "base") == ODD
-    command = ["deepspeed", "--include", "localhost:0,1", "--master_port", "29741"]
+    command = ["deepspeed", "--include", "localhost:0,1", "--master_port", str(processes.free_port())]
     script = [str(ROOT / "tests" / "zero_bytes.py"), str(folder)]
     done = processes.run([*command, *script], folder, LOCAL_SIZE="2", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

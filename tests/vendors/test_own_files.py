@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import JsonlWriter
+from small_runs import JsonlWriter
 
 from forecaster.calls import Request
 from forecaster.data.ledger import Ledger
