@@ -22,7 +22,7 @@ class LaunchConfig:
     hostfile: str | None = flag(
         None, "machines to use, reached over ssh: lines such as 10.0.0.1 slots=8", WHERE, metavar="FILE"
     )
-    ssh_port: int | None = flag(None, "of the machines of --hostfile", WHERE, shown="ssh's own")
+    ssh_port: int | None = flag(None, "port of ssh on the machines of --hostfile", WHERE, shown="ssh's own")
     no_ssh: bool = flag(False, "each machine is started by hand; its environment tells its rank", WHERE)
     restarts: int = flag(0, "start a training that died again, this many times", JOB)
     doctor: bool = flag(False, "check this machine, or those of --hostfile; start nothing", JOB)

@@ -53,7 +53,7 @@ class PipelineConfig:
     price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)
     with_indicators: bool = flag(False, "SMA, EMA, RSI and MACD in the prompts", WHAT)
     with_macro: bool = flag(False, "S&P 500, VIX, ten-year yield, dollar and oil in the prompts", WHAT)
-    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "of your Finnhub plan", SOURCE)
+    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "calls a minute of your Finnhub plan", SOURCE)
     teacher: str = flag(
         "openai",
         "openai (any compatible endpoint) or template (offline)",
@@ -63,14 +63,14 @@ class PipelineConfig:
     teacher_blind: bool = flag(False, "do not tell the teacher what the price then did", TEACHER)
     teacher_model: str | None = flag(None, "its name at the endpoint", TEACHER, shown="OPENAI_MODEL")
     input_usd_per_million_tokens: float | None = flag(
-        None, "the teacher's price of what it reads, for estimates and the limit", TEACHER, metavar="USD"
+        None, "US dollars for what the teacher reads, for estimates and the limit", TEACHER, metavar="USD"
     )
     output_usd_per_million_tokens: float | None = flag(
-        None, "the teacher's price of what it writes", TEACHER, metavar="USD"
+        None, "US dollars for what the teacher writes", TEACHER, metavar="USD"
     )
     max_cost_usd: float | None = flag(
         None,
-        "stop before the teacher has cost more, in all runs of this ledger with its model",
+        "stop before the teacher has cost more US dollars, in all runs of this ledger with its model",
         TEACHER,
         metavar="USD",
         shown="no limit",

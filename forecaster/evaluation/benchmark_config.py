@@ -60,25 +60,34 @@ class BenchmarkConfig:
     max_new_tokens: int | None = flag(
         None, "longest answer, in tokens", WHO, shown="as given to train_lora.py"
     )
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "with --base_model", WHO)
-    quantization: Literal["none", "4bit"] = flag("none", "with --base_model", WHO)
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = flag(
+        "auto", "of the numbers in the model, with --base_model", WHO
+    )
+    quantization: Literal["none", "4bit"] = flag("none", "of the base weights, with --base_model", WHO)
     trust_remote_code: bool = flag(False, "run code that a model repository brings along", WHO)
     knowledge_cutoff: date | None = flag(
         None, "last day that the model may have read of", FIGURES, shown="that of the models we know"
     )
-    prediction_column: str = flag(PREDICTION, "of a file of answers", ROWS, metavar="NAME")
-    reference_column: str = flag(REFERENCE, "of a file of answers", ROWS, metavar="NAME")
-    prompt_column: str = flag(PROMPT, "of a file of answers", ROWS, metavar="NAME")
+    prediction_column: str = flag(
+        PREDICTION, "column of the answers in a file of answers", ROWS, metavar="NAME"
+    )
+    reference_column: str = flag(
+        REFERENCE, "column of the right ones in a file of answers", ROWS, metavar="NAME"
+    )
+    prompt_column: str = flag(PROMPT, "column of the prompts in a file of answers", ROWS, metavar="NAME")
     price_file: tuple[Path, ...] = flag((), "daily closes: real returns for the backtest", FIGURES)
     cost_bps: float = flag(10.0, "cost of trading, in basis points of what is traded", FIGURES)
     name: str | None = flag(
         None, "what a scored file is called in tables", FIGURES, metavar="NAME", shown="its file name"
     )
     output_dir: Path | None = flag(
-        None, "where it goes", FIGURES, shown="in the run's folder, else below benchmarks/"
+        None,
+        "folder of answers, figures and report",
+        FIGURES,
+        shown="in the run's folder, else below benchmarks/",
     )
     report_to: Literal["wandb", "none"] | None = flag(
-        None, "where else it goes", FIGURES, shown="as the training did; else none"
+        None, "where figures and pictures also go", FIGURES, shown="as the training did; else none"
     )
     local_rank: int = flag(0, "set by the launcher", WHO)
 

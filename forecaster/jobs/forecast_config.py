@@ -27,12 +27,12 @@ class ForecastConfig:
     )
     prompt: Path | None = flag(None, "answer this text instead, without data", WHAT, metavar="FILE")
     max_new_tokens: int | None = flag(
-        None, "longest answer in tokens", WHAT, shown="as given to train_lora.py"
+        None, "longest answer, in tokens", WHAT, shown="as given to train_lora.py"
     )
     data_folder: Path = flag(Path("data"), "holds ledger.sqlite", SOURCE)
     news_file: tuple[Path, ...] = flag((), f"your news: {FILES} (FNSPID, Finnhub)", SOURCE)
     price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)
-    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "of your Finnhub plan", SOURCE)
+    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "calls a minute of your Finnhub plan", SOURCE)
     min_past_weeks: int | None = flag(None, "weeks of history that a prompt needs", RECIPE)
     max_past_weeks: int | None = flag(None, "weeks of history that a prompt shows", RECIPE)
     with_indicators: bool | None = flag(None, "SMA, EMA, RSI and MACD in the prompt", RECIPE)
