@@ -13,7 +13,7 @@ from processes import ROOT
 
 from forecaster.fit import memory
 from forecaster.fit.memory import Layout, trained_tensors, training_bytes, weight_bytes
-from forecaster.models.registry import MODELS, ModelShape
+from forecaster.models.registry import ALL_PROJECTIONS, MODELS, ModelShape
 from forecaster.models.tuners import TUNERS
 from forecaster.models.tuners.base import TunerSettings
 
@@ -24,8 +24,15 @@ TINY = ModelShape(
 SHAPES = {model.alias: model.shape for model in MODELS}
 
 
-def bf16(tuner: str = "lora", lora_rank: int = 8, **layout: Any) -> Layout:
-    return Layout("bf16", TUNERS[tuner], TunerSettings(lora_rank), **layout)
+def bf16(
+    tuner: str = "lora",
+    lora_rank: int = 8,
+    lora_dropout: float = 0.1,
+    targets: tuple[str, ...] = ALL_PROJECTIONS,
+    **layout: Any,
+) -> Layout:
+    settings = TunerSettings(lora_rank, dropout=lora_dropout, targets=targets)
+    return Layout("bf16", TUNERS[tuner], settings, **layout)
 
 
 # --- by hand ------------------------------------------------------------------------------------------------
