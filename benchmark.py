@@ -54,7 +54,7 @@ from forecaster.evaluation.loading import (
 )
 from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.report import pages
-from forecaster.evaluation.rows import Row, rows_of_dataset, with_returns
+from forecaster.evaluation.rows import rows_of_dataset, with_returns
 from forecaster.evaluation.scorecard import Scoreboard, best_checkpoint, checkpoint_scores
 from forecaster.evaluation.training_log import read_training_log
 from forecaster.exits import report_problems
@@ -63,6 +63,7 @@ from forecaster.models import numerics, registry
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.provenance import versions
 from forecaster.settings import Settings, calm_openmp, load_settings, redact
+from forecaster.tasks.weekly_rows import Row
 from forecaster.training.survival import checkpoints
 from forecaster.vendors import own_files
 from prompts import split_published

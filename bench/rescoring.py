@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from forecaster.evaluation import published
 from forecaster.evaluation.answer_files import Columns
 from forecaster.evaluation.loading import Loaded, load_run, side_by_side
-from forecaster.evaluation.rows import ModelAnswers, make_row, numbered
+from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.records import ALL_LABELS, Answer
+from forecaster.tasks.weekly_rows import make_row
 from prompts import render_answer
 
 ROUNDS = 5

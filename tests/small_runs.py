@@ -72,7 +72,7 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
             corpus.train["label"],
             {},
             None,
-            max(period[-10:] for period in corpus.train["period"]),
+            corpus.trained_until,
         ),
     )
     for step in steps:

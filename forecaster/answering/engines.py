@@ -19,6 +19,8 @@ from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
 from forecaster.models.tuners.base import Tuner
+from forecaster.tasks.base import Task
+from forecaster.tasks.weekly import WEEKLY
 
 Engine = Literal["hf", "vllm"]
 
@@ -50,6 +52,8 @@ class EngineSettings:
     engine: Engine = "hf"
     lora_rank: int | None = None
     """What vLLM has to make room for."""
+    task: Task = WEEKLY
+    """What a prompt that is too long can spare."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def answer(
     """
     tokenizer = _tokenizer(plan)
     limit = plan.max_length - plan.max_new_tokens
-    prompts = [hf_engine.render_prompt(tokenizer, row_id, text, limit) for row_id, text in texts]
+    prompts = [hf_engine.render_prompt(tokenizer, row_id, text, limit, plan.task) for row_id, text in texts]
     prompt_of = {prompt.row_id: prompt for prompt in prompts}
     batch_size = plan.batch_size or hf_engine.largest_batch_size(
         plan.base, plan.quantization, plan.max_length, ranks.count

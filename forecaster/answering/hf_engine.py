@@ -18,7 +18,9 @@ from forecaster.models.loading import load_base
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import end_token_ids, prompt_ids
+from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import fit
+from forecaster.tasks.weekly import WEEKLY
 from prompts import split_published
 
 
@@ -52,10 +54,12 @@ def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, limit: int) -> Prompt:
-    """A dataset row's prompt with at most `limit` tokens, losing whole news items, oldest first, as in
-    training."""
-    fitted = fit(split_published(prompt), limit, lambda messages: len(prompt_ids(tokenizer, messages)))
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, limit: int, task: Task = WEEKLY
+) -> Prompt:
+    """A row's prompt (in the published form) with at most `limit` tokens, losing what its task can spare, as
+    in training."""
+    fitted = fit(task, split_published(prompt), limit, lambda messages: len(prompt_ids(tokenizer, messages)))
     if fitted is None:
         return Prompt(row_id, None, 0)
     return Prompt(row_id, tuple(prompt_ids(tokenizer, fitted.messages)), fitted.news_dropped)

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import exchange_calendars
 from tabulate import tabulate
 
-from forecaster.data.sources import COLUMNS
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Article, Label, NewsItem, PriceHistory, Quarter, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.weekly import COLUMNS
 from prompts import INDICATORS, MACRO, PastWeek, PromptFacts, clean_text, read_prompt, split_published
 
 if TYPE_CHECKING:

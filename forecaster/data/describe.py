@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from forecaster.data.sources import COLUMNS
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import ALL_LABELS, Label, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.weekly import COLUMNS
 from prompts import clean_text
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import glob
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +20,11 @@ import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError
 
-from forecaster.data.splits import RowKey, hold_out, last_weeks, out_of_order, parse_period
+from forecaster.data.splits import hold_out, last_weeks, out_of_order
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.records import Label
-from forecaster.tasks.answers import parse_prediction
+from forecaster.tasks.base import RowKey, Task
+from forecaster.tasks.weekly import WEEKLY
 
-COLUMNS = ("prompt", "answer", "period", "label", "symbol")
-RETURN_COLUMN = "weekly_return_pct"
-"""What the market did, more exactly than the label says it; published sets have none."""
 SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
@@ -72,8 +69,8 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training, validation and test rows with the published columns, `weekly_return_pct` (empty where it is
-    not known) and `row_id` ("source#index")."""
+    """Training, validation and test rows with the task's columns (numbers empty where they are not known) and
+    `row_id` ("source#index")."""
 
     train: datasets.Dataset
     test: datasets.Dataset
@@ -82,6 +79,10 @@ class Corpus:
     """sha256 over all rows, in order: equal exactly when the same rows were read."""
     validation: datasets.Dataset | None = None
     """None: no training weeks were held out."""
+    trained_until: date | None = None
+    """Last day of the training rows; None, as is the next: they have no dates."""
+    validation_from: date | None = None
+    """First day of the validation rows."""
 
     @property
     def parts(self) -> dict[str, datasets.Dataset]:
@@ -152,6 +153,7 @@ def load(
     train_sources: Sequence[Source],
     test_sources: Sequence[Source] | None,
     validation_share: float = 0.0,
+    task: Task = WEEKLY,
 ) -> Corpus:
     """Read, check, split and order the rows.
 
@@ -169,30 +171,21 @@ def load(
             part without rows.
     """
     unused: dict[str, int] = {}
-    train, test, repeats = _read_all(train_sources, test_sources, unused)
-    train_keys = _keys(train)
+    train, test, repeats = _read_all(train_sources, test_sources, unused, task)
+    train_keys, test_keys = _keys(train, task), _keys(test, task)
     give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
-    dropped = set(out_of_order(train_keys, _keys(test), give_way))
+    dropped = set(out_of_order(train_keys, test_keys, give_way))
     train_dropped, test_dropped = (dropped, set()) if give_way == "train" else (set(), dropped)
     in_order = [i for i in range(len(train)) if i not in train_dropped]
-    held, held_dropped = hold_out([train_keys[i] for i in in_order], validation_share)
+    held, held_dropped = (
+        hold_out([train_keys[i] for i in in_order], validation_share) if task.has_dates else ([], [])
+    )
     not_train = {in_order[i] for i in (*held, *held_dropped)}
     kept_train = [i for i in in_order if i not in not_train for _ in range(repeats[i])]
     kept_test = [i for i in range(len(test)) if i not in test_dropped]
-    problems = [
-        Problem(
-            flag,
-            f"no {name} row is left: for every one, the other part holds {other} of its symbol.",
-            "Choose data whose test weeks follow the training weeks of the same symbol.",
-        )
-        for flag, name, kept, other in (
-            ("--dataset", "training", kept_train, "an earlier or equal test week"),
-            ("--dataset", "test", kept_test, "a later or equal training week"),
-        )
-        if not kept
-    ]
+    problems = _emptied(kept_train, kept_test)
     if validation_share and kept_train and not held:
-        weeks = len({train_keys[i].week_start for i in in_order})
+        weeks = len({train_keys[i].start for i in in_order if task.has_dates})
         found = f"is {validation_share:g}, which leaves no validation row of {weeks} training week(s)."
         problems.append(Problem("--validation_share", found, "Leave it out, or choose data with more weeks."))
     if problems:
@@ -210,11 +203,37 @@ def load(
     validation = train.select([in_order[i] for i in held]) if validation_share else None
     train, test = train.select(kept_train), test.select(kept_test)
     in_order_of_time = [train, *([] if validation is None else [validation]), test]
-    return Corpus(train, test, counts, _fingerprint(*in_order_of_time), validation)
+    trained = [train_keys[i].end for i in kept_train] if task.has_dates else []
+    validated = [train_keys[in_order[i]].start for i in held]
+    return Corpus(
+        train,
+        test,
+        counts,
+        _fingerprint(task, *in_order_of_time),
+        validation,
+        trained_until=max(trained, default=None),
+        validation_from=min(validated, default=None),
+    )
+
+
+def _emptied(kept_train: Sequence[int], kept_test: Sequence[int]) -> list[Problem]:
+    """Parts of which the order of time left no row."""
+    return [
+        Problem(
+            flag,
+            f"no {name} row is left: for every one, the other part holds {other} of its symbol.",
+            "Choose data whose test weeks follow the training weeks of the same symbol.",
+        )
+        for flag, name, kept, other in (
+            ("--dataset", "training", kept_train, "an earlier or equal test week"),
+            ("--dataset", "test", kept_test, "a later or equal training week"),
+        )
+        if not kept
+    ]
 
 
 def _read_all(
-    train_sources: Sequence[Source], test_sources: Sequence[Source] | None, unused: dict[str, int]
+    train_sources: Sequence[Source], test_sources: Sequence[Source] | None, unused: dict[str, int], task: Task
 ) -> tuple[datasets.Dataset, datasets.Dataset, list[int]]:
     """All training rows, all test rows, and how often each training row is to be taken."""
     train_parts: list[datasets.Dataset] = []
@@ -223,19 +242,19 @@ def _read_all(
     names = _row_id_names([*train_sources, *(test_sources or ())])
     for source in train_sources:
         wanted = ("train", "test") if test_sources is None else ("train",)
-        splits = _read(source, wanted, names[source.spec], unused)
+        splits = _read(source, wanted, names[source.spec], unused, task)
         if "train" not in splits:
             raise ConfigurationError(
                 [Problem(source.spec, "has a test split only.", "Name it with --test_dataset.")]
             )
         if test_sources is None and "test" not in splits:
-            splits = _split_by_date(splits["train"], source)
+            splits = _split_by_date(splits["train"], source, task)
         train_parts.append(splits["train"])
         repeats += [source.repeat] * len(splits["train"])
         if test_sources is None:
             test_parts.append(splits["test"])
     for source in test_sources or ():
-        splits = _read(source, ("test",), names[source.spec], unused)
+        splits = _read(source, ("test",), names[source.spec], unused, task)
         test_parts += splits.values()
     return datasets.concatenate_datasets(train_parts), datasets.concatenate_datasets(test_parts), repeats
 
@@ -260,14 +279,16 @@ def _recipe_of(folder: str) -> dict[str, Any] | None:
         return None  # made by something else
 
 
-def read_parts(spec: str, from_remote: bool, whole_rows: bool = False) -> datasets.DatasetDict:
+def read_parts(
+    spec: str, from_remote: bool, whole_rows: bool = False, task: Task = WEEKLY
+) -> datasets.DatasetDict:
     """Every split of one dataset, with all of its columns, unsplit and undropped.
 
     Args:
         whole_rows: whether a row with an empty column is a problem, as in training.
 
     Raises:
-        ConfigurationError: it is not there, cannot be read, or lacks a published column.
+        ConfigurationError: it is not there, cannot be read, or lacks a column of the task.
     """
     located = _locate(spec, from_remote)
     if isinstance(located, str):
@@ -277,13 +298,13 @@ def read_parts(spec: str, from_remote: bool, whole_rows: bool = False) -> datase
         raise ConfigurationError([problem])
     loaded = _load(Source(spec, *located, repeat=1))
     check = _row_problems if whole_rows else _column_problems
-    if problems := [p for name, part in loaded.items() for p in check(part, f"{spec} ({name})")]:
+    if problems := [p for name, part in loaded.items() for p in check(part, f"{spec} ({name})", task)]:
         raise ConfigurationError(problems)
     return loaded
 
 
 def _read(
-    source: Source, wanted: Sequence[str], row_id_name: str, unused: dict[str, int]
+    source: Source, wanted: Sequence[str], row_id_name: str, unused: dict[str, int], task: Task
 ) -> datasets.DatasetDict:
     """The wanted splits of a source, checked; the rows of the others are added to `unused`.
 
@@ -293,11 +314,13 @@ def _read(
     taken = wanted if any(name in splits for name in wanted) else tuple(splits)[:1]
     checked = {name: part for name, part in splits.items() if name in taken}
     unused.update({f"{source.spec} ({name})": len(splits[name]) for name in splits if name not in taken})
-    problems = [p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})")]
+    problems = [
+        p for name, part in checked.items() for p in _row_problems(part, f"{source.spec} ({name})", task)
+    ]
     if problems:
         raise ConfigurationError(problems)
     return datasets.DatasetDict(
-        {name: _prepare(part, f"{row_id_name}:{name}") for name, part in checked.items()}
+        {name: _prepare(part, f"{row_id_name}:{name}", task) for name, part in checked.items()}
     )
 
 
@@ -338,15 +361,15 @@ def _load(source: Source) -> datasets.DatasetDict:
     return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
 
 
-def _column_problems(rows: datasets.Dataset, where: str) -> list[Problem]:
-    missing = [column for column in COLUMNS if column not in rows.column_names]
+def _column_problems(rows: datasets.Dataset, where: str, task: Task) -> list[Problem]:
+    missing = [column for column in task.columns if column not in rows.column_names]
     if missing:
         return [
             Problem(
                 where,
                 f"lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)} (it has "
                 f"{', '.join(rows.column_names)}).",
-                f"A dataset has the columns {', '.join(COLUMNS)}.",
+                f"A dataset has the columns {', '.join(task.columns)}.",
             )
         ]
     if not len(rows):
@@ -354,14 +377,15 @@ def _column_problems(rows: datasets.Dataset, where: str) -> list[Problem]:
     return []
 
 
-def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Problem]:
-    if problems := _column_problems(rows, where):
+def _row_problems(rows: datasets.Dataset, where: str, task: Task, shown: int = 5) -> list[Problem]:
+    if problems := _column_problems(rows, where, task):
         return problems
     found: list[tuple[int, str]] = []
     for start in range(0, len(rows), 1000):
         batch = rows[start : start + 1000]
-        for offset, row in enumerate(zip(*(batch[column] for column in COLUMNS), strict=True)):
-            found += [(start + offset, fault) for fault in _row_faults(*row)]
+        for offset, values in enumerate(zip(*(batch[column] for column in task.columns), strict=True)):
+            row = dict(zip(task.columns, values, strict=True))
+            found += [(start + offset, fault) for fault in task.faults(row)]
     problems = [
         Problem(where, f"row {row}: {what}.", "Every row needs all of its columns; mend or remove it.")
         for row, what in found[:shown]
@@ -371,27 +395,15 @@ def _row_problems(rows: datasets.Dataset, where: str, shown: int = 5) -> list[Pr
     return problems
 
 
-def _row_faults(prompt: object, answer: object, period: object, label: object, symbol: object) -> list[str]:
-    faults = [
-        f"the {name} is empty"
-        for name, value in (("prompt", prompt), ("answer", answer), ("symbol", symbol))
-        if not (isinstance(value, str) and value.strip())
-    ]
-    try:
-        parse_period(str(period))
-    except ValueError:
-        faults.append(f'the period is {str(period)!r}, not "YYYY-MM-DD to YYYY-MM-DD"')
-    if not isinstance(parse_prediction(str(label)), Label):
-        faults.append(f'the label is {str(label)!r}, not like "up by 2-3%"')
-    return faults
-
-
-def _prepare(rows: datasets.Dataset, row_id_prefix: str) -> datasets.Dataset:
+def _prepare(rows: datasets.Dataset, row_id_prefix: str, task: Task) -> datasets.Dataset:
     text, number = datasets.Value("string"), datasets.Value("float64")
-    if RETURN_COLUMN not in rows.column_names:
-        rows = rows.add_column(RETURN_COLUMN, [None] * len(rows), feature=number)
-    rows = rows.select_columns([*COLUMNS, RETURN_COLUMN])
-    wanted = datasets.Features({**dict.fromkeys(COLUMNS, text), RETURN_COLUMN: number})
+    for name in task.number_columns:
+        if name not in rows.column_names:
+            rows = rows.add_column(name, [None] * len(rows), feature=number)
+    rows = rows.select_columns([*task.columns, *task.number_columns])
+    wanted = datasets.Features(
+        {**dict.fromkeys(task.columns, text), **dict.fromkeys(task.number_columns, number)}
+    )
     # A cast writes all rows once more, and on every rank.
     if rows.features != wanted:
         rows = rows.cast(wanted)
@@ -404,16 +416,17 @@ def _row_id_names(all_sources: Sequence[Source]) -> dict[str, str]:
     return {spec: name if list(short.values()).count(name) == 1 else spec for spec, name in short.items()}
 
 
-def _keys(rows: datasets.Dataset) -> list[RowKey]:
-    """One for each row, in a few dozen bytes: symbols and days are kept once."""
+def _keys(rows: datasets.Dataset, task: Task) -> list[RowKey]:
+    """One for each row, in a few dozen bytes; none for a task without dates."""
+    names = task.key_columns
     return [
-        RowKey(sys.intern(symbol.strip().upper()), *parse_period(period))
-        for symbol, period in zip(rows["symbol"], rows["period"], strict=True)
+        task.key(dict(zip(names, values, strict=True)))
+        for values in zip(*(rows[name] for name in names), strict=True)
     ]
 
 
-def _split_by_date(rows: datasets.Dataset, source: Source) -> datasets.DatasetDict:
-    starts = [key.week_start for key in _keys(rows)]
+def _split_by_date(rows: datasets.Dataset, source: Source, task: Task) -> datasets.DatasetDict:
+    starts = [key.start for key in _keys(rows, task)]
     if len(set(starts)) < 2:
         raise ConfigurationError(
             [
@@ -431,13 +444,13 @@ def _split_by_date(rows: datasets.Dataset, source: Source) -> datasets.DatasetDi
     )
 
 
-def _fingerprint(*parts: datasets.Dataset) -> str:
+def _fingerprint(task: Task, *parts: datasets.Dataset) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}\n".encode())
         for start in range(0, len(part), 1000):
             batch = part[start : start + 1000]
-            for row in zip(*(batch[column] for column in COLUMNS), strict=True):
+            for row in zip(*(batch[column] for column in task.columns), strict=True):
                 for value in row:
                     digest.update(hashlib.sha256(str(value).encode()).digest())
     return digest.hexdigest()

@@ -4,35 +4,13 @@ symbol. Pure."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 from math import ceil
 from typing import Literal
 
+from forecaster.tasks.base import RowKey
+
 TEST_SHARE_OF_WEEKS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class RowKey:
-    """What a split needs to know of a row."""
-
-    symbol: str
-    week_start: date
-    week_end: date
-
-
-@lru_cache(maxsize=4096)  # more weeks than any set has; a million rows share their days
-def parse_period(period: str) -> tuple[date, date]:
-    """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
-    start, separator, end = period.partition(" to ")
-    first, last = (
-        date.fromisoformat(start.strip()),
-        date.fromisoformat(end.strip()) if separator else date.min,
-    )
-    if first >= last:
-        raise ValueError(f"not a period: {period!r}")
-    return first, last
 
 
 def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) -> set[date]:
@@ -48,9 +26,9 @@ def hold_out(train: Sequence[RowKey], share: float) -> tuple[list[int], list[int
     Weeks count over all symbols, so that no training row is newer than a validation row. Where a symbol has
     weeks of two calendars, a validation row that starts before the symbol's training has ended is dropped.
     """
-    weeks = last_weeks([row.week_start for row in train], share)
-    held = [i for i, row in enumerate(train) if row.week_start in weeks]
-    earlier = [row for row in train if row.week_start not in weeks]
+    weeks = last_weeks([row.start for row in train], share)
+    held = [i for i, row in enumerate(train) if row.start in weeks]
+    earlier = [row for row in train if row.start not in weeks]
     dropped = {held[i] for i in out_of_order(earlier, [train[i] for i in held], "test")}
     return [i for i in held if i not in dropped], sorted(dropped)
 
@@ -68,9 +46,9 @@ def out_of_order(
     if give_way == "test":
         training_end: dict[str, date] = {}
         for row in train:
-            training_end[row.symbol] = max(row.week_end, training_end.get(row.symbol, row.week_end))
-        return [i for i, row in enumerate(test) if row.week_start < training_end.get(row.symbol, date.min)]
+            training_end[row.series] = max(row.end, training_end.get(row.series, row.end))
+        return [i for i, row in enumerate(test) if row.start < training_end.get(row.series, date.min)]
     first_test: dict[str, date] = {}
     for row in test:
-        first_test[row.symbol] = min(row.week_start, first_test.get(row.symbol, row.week_start))
-    return [i for i, row in enumerate(train) if row.week_end > first_test.get(row.symbol, date.max)]
+        first_test[row.series] = min(row.start, first_test.get(row.series, row.start))
+    return [i for i, row in enumerate(train) if row.end > first_test.get(row.series, date.max)]

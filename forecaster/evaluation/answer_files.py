@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, make_row, numbered
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
+from forecaster.tasks.weekly_rows import Row, make_row
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.answer_files import SUFFIXES, Columns, read_answer_file
 from forecaster.evaluation.metrics import Skill
-from forecaster.evaluation.rows import ModelAnswers, Row, on_common_rows
+from forecaster.evaluation.rows import ModelAnswers, on_common_rows
 from forecaster.evaluation.scorecard import (
     CheckpointScore,
     Scoreboard,
@@ -23,6 +23,7 @@ from forecaster.evaluation.scorecard import (
 from forecaster.evaluation.training_log import TrainingLog, read_training_log
 from forecaster.records import Label
 from forecaster.tasks.answers import parse_prediction
+from forecaster.tasks.weekly_rows import Row
 
 BENCHMARK, CHECKPOINTS, LOG_HISTORY = "benchmark", "checkpoints", "log_history.json"
 """Names in a run's folder."""

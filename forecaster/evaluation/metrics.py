@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.evaluation.published import SECTIONS, RougeCache, mean_rouge
-from forecaster.evaluation.rows import Row
 from forecaster.evaluation.statistics import (
     Estimate,
     design_effect,
@@ -17,31 +16,15 @@ from forecaster.evaluation.statistics import (
     rows_needed,
     wilson,
 )
-from forecaster.records import ALL_LABELS, Answer, Direction, Label, Unreadable
+from forecaster.records import ALL_LABELS, Answer, Label, Unreadable
 from forecaster.tasks.answers import parse_answer
+from forecaster.tasks.weekly_rows import SILENT, Forecast, Row
 
 BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
 """The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""
 _PLACE = {label: place for place, label in enumerate(BINS)}
 
 NO_ANSWER = Unreadable("no answer")
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a model, or anyone without one, says of a row; None is what it does not say."""
-
-    direction: Direction | None = None
-    size_pct: float | None = None
-    """Signed."""
-    label: Label | None = None
-
-    @classmethod
-    def of_label(cls, label: Label) -> Forecast:
-        return cls(label.direction, label.midpoint_pct, label)
-
-
-SILENT = Forecast()
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, numbered, rows_of_dataset
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
 from forecaster.files import write_whole
+from forecaster.tasks.weekly_rows import Row
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"

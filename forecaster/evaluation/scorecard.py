@@ -10,9 +10,7 @@ from itertools import combinations
 from typing import TypeVar
 
 from forecaster.evaluation.backtest import Backtest, Signal, backtest
-from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
 from forecaster.evaluation.metrics import (
-    Forecast,
     Skill,
     confusion,
     forecasts_of,
@@ -22,7 +20,7 @@ from forecaster.evaluation.metrics import (
     skill,
 )
 from forecaster.evaluation.published import Published, RougeCache, score_as_published
-from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers
 from forecaster.evaluation.statistics import (
     SAME_EVERY_WEEK,
     Estimate,
@@ -34,6 +32,8 @@ from forecaster.evaluation.text import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
 from forecaster.records import Answer, Label, Unreadable
 from forecaster.tasks.answers import without_think_block
+from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
+from forecaster.tasks.weekly_rows import Forecast, Row
 
 Key = TypeVar("Key", str, date)
 Values = Sequence[float | None]

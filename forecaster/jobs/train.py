@@ -71,7 +71,7 @@ def train(
 def _train(
     checked: CheckedTraining, settings: Settings, watch: StopWatch, listener: Listener
 ) -> TrainingResult | None:
-    run = checked.run
+    run, task = checked.run, checked.task
     corpus = checked.read_rows()
     if run.resume_from:
         resuming.check_same_run(run, corpus.fingerprint, settings.world_size)
@@ -88,7 +88,7 @@ def _train(
     tell = listener.say if is_main else _to_nobody
 
     tokenizer, template = templates.load_tokenizer(run.model, run.config.trust_remote_code)
-    parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, **corpus.parts)
+    parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, task, **corpus.parts)
     reports = {name: report for name, (_, report) in parts.items()}
     for line in count_lines(corpus):
         tell(line)
@@ -102,10 +102,10 @@ def _train(
     data_record = fine_tuning.dataset_record(
         corpus.fingerprint,
         corpus.counts,
-        corpus.train["label"],
+        corpus.train[task.label_column],
         reports,
         sources.recipe(checked.train_sources),
-        max(period[-10:] for period in corpus.train["period"]),
+        corpus.trained_until,
     )
     if is_main:
         for line in prepare_folder(run.output_dir):

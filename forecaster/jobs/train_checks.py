@@ -24,6 +24,8 @@ from forecaster.fit.gpus import (
 )
 from forecaster.models import registry
 from forecaster.settings import Settings, use_gpu
+from forecaster.tasks.base import Task
+from forecaster.tasks.registry import TASKS
 from forecaster.training import train_config
 from forecaster.training.run import Run, RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints
@@ -43,8 +45,13 @@ class CheckedTraining:
         """Whether its rows can be read without asking a hub."""
         return all(source.kind != "hub" for source in [*self.train_sources, *(self.test_sources or [])])
 
+    @property
+    def task(self) -> Task:
+        return TASKS[self.run.config.task]
+
     def read_rows(self) -> sources.Corpus:
-        return sources.load(self.train_sources, self.test_sources, self.run.config.validation_share)
+        share = self.run.config.validation_share
+        return sources.load(self.train_sources, self.test_sources, share, self.task)
 
 
 def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
@@ -223,11 +230,10 @@ def count_lines(corpus: sources.Corpus) -> Iterator[str]:
         f"{len(corpus.test)} test rows."
     )
     if corpus.validation is not None:
-        first_day = min(corpus.validation["period"])[:10]
         yield (
-            f"For validation: {counts.validation_held_out} of the training rows, from {first_day} on; "
-            f"dropped because they would not come after their symbol's training: "
-            f"{counts.validation_dropped_out_of_order}; {len(corpus.validation)} validation rows."
+            f"For validation: {counts.validation_held_out} of the training rows, from "
+            f"{corpus.validation_from} on; dropped because they would not come after their symbol's "
+            f"training: {counts.validation_dropped_out_of_order}; {len(corpus.validation)} validation rows."
         )
     for name, rows in counts.unused_splits.items():
         yield f"Not used: the {rows} rows of {name}."

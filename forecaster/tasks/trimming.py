@@ -1,4 +1,4 @@
-"""How a prompt that is too long is shortened: by whole news items, oldest first."""
+"""How a prompt that is too long is shortened: by the parts that its task can spare, the first ones first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forecaster.records import Messages
-from prompts import news_item_spans, without_oldest_news
+from forecaster.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,17 @@ class FittedPrompt:
 
     messages: Messages
     news_dropped: int
+    """Parts that went; in the weekly task these are news items."""
 
 
-def fit(messages: Messages, limit: int, count_tokens: Callable[[Messages], int]) -> FittedPrompt | None:
-    """Drop whole news items, oldest first, until `count_tokens` is within `limit`; None when that is not
-    enough."""
-    available = len(news_item_spans(messages.user))
+def fit(
+    task: Task, messages: Messages, limit: int, count_tokens: Callable[[Messages], int]
+) -> FittedPrompt | None:
+    """Drop whole parts until `count_tokens` is within `limit`; None when that is not enough."""
+    available = task.pieces(messages)
 
     def cut(count: int) -> Messages:
-        return Messages(messages.system, without_oldest_news(messages.user, count)) if count else messages
+        return task.without_pieces(messages, count) if count else messages
 
     if count_tokens(messages) <= limit:
         return FittedPrompt(messages, 0)

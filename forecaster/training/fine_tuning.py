@@ -6,7 +6,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from forecaster.run_folder import (
     RUN_CONFIG,
     TRAINER_STATE,
 )
+from forecaster.tasks.base import Task
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.callbacks import EvaluatedPart, ProgressLines
 from forecaster.training.run import Run
 from forecaster.training.survival.checkpoints import newest_complete
@@ -122,7 +124,11 @@ def agree_on_output_dir(args: SFTConfig, output_dir: Path, resume_from: Path | N
 
 
 def tokenise_parts(
-    args: SFTConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, **parts: datasets.Dataset
+    args: SFTConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    task: Task = WEEKLY,
+    **parts: datasets.Dataset,
 ) -> dict[str, tuple[datasets.Dataset, RowReport]]:
     """Tokenise each part on the first rank of each machine; the others then read its cache.
 
@@ -131,7 +137,7 @@ def tokenise_parts(
     """
 
     def tokenised() -> dict[str, tuple[datasets.Dataset, RowReport]]:
-        return {name: tokenise(rows, tokenizer, max_length) for name, rows in parts.items()}
+        return {name: tokenise(rows, tokenizer, max_length, task) for name, rows in parts.items()}
 
     if not dist.is_initialized():
         return tokenised()
@@ -306,12 +312,12 @@ def dataset_record(
     training_labels: Iterable[str],
     reports: Mapping[str, RowReport],
     recipe: Mapping[str, Any] | None,
-    trained_until: str,
+    trained_until: date | None,
 ) -> dict[str, Any]:
     """What dataset.json holds: which rows, what became of them, what the majority baseline needs, how the
-    prompts were made where that is known, and the last day of the training weeks."""
+    prompts were made where that is known, and the last day of the training rows where they have dates."""
     record = {
-        "trained_until": trained_until,
+        "trained_until": trained_until and trained_until.isoformat(),
         "training_labels": dict(Counter(training_labels)),
         "fingerprint_sha256": fingerprint,
         "counts": asdict(counts),

@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.templates import prompt_and_answer_ids, prompt_ids
-from forecaster.records import Messages
+from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import FittedPrompt, fit
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.run import PART_NAMES
-from prompts import news_item_spans, split_published, without_oldest_news
 
 IGNORED = -100
 """Label id that the loss leaves out (torch's default `ignore_index`)."""
@@ -23,22 +23,21 @@ _TRAINING_COLUMNS = ("input_ids", "labels", "row_id", "tokens")
 
 
 def tokenise_row(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task = WEEKLY
 ) -> dict[str, Any]:
     """One training row: `input_ids` and `labels` (prompt ids replaced by -100), at most `max_length` long.
 
-    A row that does not fit even without news gets empty lists, and `tokens_needed` says what would do.
+    A row that does not fit even without all that its task can spare gets empty lists, and `tokens_needed`
+    says what would do.
     """
-    messages = split_published(row["prompt"])
-    prompt, answer = prompt_and_answer_ids(tokenizer, messages, row["answer"])
+    messages = task.messages(row)
+    prompt, answer = prompt_and_answer_ids(tokenizer, messages, task.answer(row))
     limit = max_length - len(answer)
     # Most rows fit as they are: their prompt is not tokenised once more to count it.
     whole = FittedPrompt(messages, 0) if len(prompt) <= limit else None
-    fitted = whole or fit(messages, limit, lambda m: len(prompt_ids(tokenizer, m)))
+    fitted = whole or fit(task, messages, limit, lambda m: len(prompt_ids(tokenizer, m)))
     if fitted is None:
-        bare = Messages(
-            messages.system, without_oldest_news(messages.user, len(news_item_spans(messages.user)))
-        )
+        bare = task.without_pieces(messages, task.pieces(messages))
         needed = len(prompt_ids(tokenizer, bare)) + len(answer)
         nothing = {"input_ids": [], "labels": [], "news_dropped": 0, "tokens": 0, "answer_tokens": 0}
         return nothing | {"tokens_needed": needed}
@@ -86,11 +85,11 @@ class RowReport:
 
 
 def tokenise(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task = WEEKLY
 ) -> tuple[datasets.Dataset, RowReport]:
     """Tokenise all rows through the datasets cache; columns input_ids, labels, row_id and tokens."""
     done = rows.map(
-        partial(tokenise_row, tokenizer=tokenizer, max_length=max_length),
+        partial(tokenise_row, tokenizer=tokenizer, max_length=max_length, task=task),
         remove_columns=[name for name in rows.column_names if name != "row_id"],
         desc="Tokenising",
     )

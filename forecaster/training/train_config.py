@@ -23,6 +23,7 @@ from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.models.tuners.base import TunerSettings
 from forecaster.settings import Settings
+from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 from forecaster.training.survival import checkpoints
 
 OUTPUT_FOLDER = Path("finetuned_models")
@@ -65,6 +66,7 @@ class TrainConfig:
         ROWS,
     )
     from_remote: bool = flag(False, "take hub ids and short names from the hub", ROWS)
+    task: str = flag(DEFAULT_TASK, "what the rows are", ROWS, choices=TASKS)
     max_length: int = flag(
         4096, "tokens of prompt and answer; longer rows lose their oldest news items", ROWS
     )

@@ -6,7 +6,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from forecaster.data.splits import RowKey, hold_out, last_weeks, out_of_order, parse_period
+from forecaster.data.splits import hold_out, last_weeks, out_of_order
+from forecaster.tasks.base import RowKey
+from forecaster.tasks.weekly import parse_period
 
 W1, W2, W3, W4, W5 = (date(2024, 1, 7) + timedelta(weeks=i) for i in range(5))
 

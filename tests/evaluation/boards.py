@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from forecaster.evaluation.rows import Row, make_row, numbered
+from forecaster.evaluation.rows import numbered
 from forecaster.records import Answer, Label, Messages
+from forecaster.tasks.weekly_rows import Row, make_row
 from prompts import render_answer, render_published
 
 UP_1, UP_2, UP_0 = Label("up", 1), Label("up", 2), Label("up", 0)

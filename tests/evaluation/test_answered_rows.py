@@ -9,8 +9,9 @@ import pytest
 from boards import DOWN_3, UP_1, UP_2, row, rows, written
 
 from forecaster.errors import ConfigurationError
-from forecaster.evaluation.rows import ModelAnswers, Row, make_row, numbered, on_common_rows, with_returns
+from forecaster.evaluation.rows import ModelAnswers, numbered, on_common_rows, with_returns
 from forecaster.records import Messages
+from forecaster.tasks.weekly_rows import Row, make_row
 from prompts import render_published
 
 PROMPT = render_published(

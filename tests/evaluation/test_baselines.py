@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from boards import DOWN_0, DOWN_3, UP_1, UP_2, rows
 
-from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, COIN, LAST_WEEK, ZERO, baselines
-from forecaster.evaluation.metrics import SILENT, Forecast, skill
-from forecaster.evaluation.rows import Row, make_row, numbered, rows_of_dataset
+from forecaster.evaluation.metrics import skill
+from forecaster.evaluation.rows import numbered, rows_of_dataset
 from forecaster.records import Label
+from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, COIN, LAST_WEEK, ZERO, baselines
+from forecaster.tasks.weekly_rows import SILENT, Forecast, Row, make_row
 
 ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("KO", 0, DOWN_0))
 

@@ -15,9 +15,10 @@ from boards import DOWN_0, DOWN_3, UP_1, UP_2, row, written
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.answer_files import Columns
 from forecaster.evaluation.loading import Loaded, benchmark_folder, load_run, side_by_side
-from forecaster.evaluation.rows import ModelAnswers, Row, numbered
+from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, checkpoint_scores
 from forecaster.evaluation.training_log import training_log
+from forecaster.tasks.weekly_rows import Row
 
 COLUMNS = Columns()
 UP, DOWN = written(UP_1), written(DOWN_3)

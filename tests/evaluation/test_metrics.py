@@ -9,8 +9,6 @@ from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_1, UP_2, row, rows, writt
 
 from forecaster.evaluation.metrics import (
     BINS,
-    SILENT,
-    Forecast,
     confusion,
     forecasts_of,
     mean_rouge_of,
@@ -21,6 +19,7 @@ from forecaster.evaluation.metrics import (
 from forecaster.evaluation.published import RougeCache
 from forecaster.evaluation.rows import numbered
 from forecaster.records import Answer, Unreadable
+from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 ROWS = rows(
     ("AAPL", 0, UP_1), ("MSFT", 0, DOWN_OPEN), ("AAPL", 1, DOWN_0), ("MSFT", 1, UP_0), ("KO", 1, UP_0)

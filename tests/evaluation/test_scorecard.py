@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_1, UP_2, row, rows, written
 
-from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, Row, numbered
+from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
 from forecaster.evaluation.scorecard import (
     Choice,
     ModelScorecard,
@@ -20,6 +20,7 @@ from forecaster.evaluation.scorecard import (
 )
 from forecaster.evaluation.training_log import training_log
 from forecaster.records import Label
+from forecaster.tasks.weekly_rows import Row
 
 ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("AAPL", 1, UP_0), ("MSFT", 1, DOWN_0), ("KO", 1, UP_1))
 """Two weeks, which end on the Sundays of 11 and 18 January 2026."""

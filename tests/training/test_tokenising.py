@@ -18,6 +18,7 @@ from forecaster.models.templates import (
 )
 from forecaster.records import Messages
 from forecaster.tasks.trimming import fit
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.tokenising import tokenise, tokenise_row
 from prompts import render_published
 
@@ -155,10 +156,10 @@ def test_a_long_row_loses_whole_news_items_oldest_first_and_never_its_answer() -
 def test_fit_keeps_as_much_news_as_the_limit_allows() -> None:
     user = news_prompt(5)
     counts = {items: len(without) for items in range(6) if (without := news_prompt(items))}
-    kept = fit(Messages("", user), counts[3], lambda messages: len(messages.user))
+    kept = fit(WEEKLY, Messages("", user), counts[3], lambda messages: len(messages.user))
     assert kept is not None
     assert kept.news_dropped == 2
-    assert fit(Messages("", user), 10, lambda messages: len(messages.user)) is None
+    assert fit(WEEKLY, Messages("", user), 10, lambda messages: len(messages.user)) is None
 
 
 def test_rows_that_do_not_fit_are_dropped_counted_and_told_what_would_do() -> None:

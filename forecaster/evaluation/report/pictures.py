@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from forecaster.evaluation import plots
-from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
 from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.plots.overview import draw_overview
 from forecaster.evaluation.scorecard import ModelScorecard, Scoreboard
 from forecaster.evaluation.statistics import Estimate
+from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from forecaster.evaluation.baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
 from forecaster.evaluation.report.tables import NO_INTERVAL, method_in_words, with_interval
 from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard, is_sure
+from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
 
 ACCURACY = "accuracy of all rows"
 """Name of the choice that a verdict goes by."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from forecaster.evaluation.metrics import SILENT, Forecast
-from forecaster.evaluation.rows import Row
 from forecaster.records import Label
+from forecaster.tasks.weekly_rows import SILENT, Forecast, Row
 
 ALWAYS_UP, ALWAYS_DOWN, MAJORITY = "always up", "always down", "training majority"
 LAST_WEEK, ZERO, COIN = "last week again", "zero forecast", "coin"

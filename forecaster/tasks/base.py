@@ -1,0 +1,100 @@
+"""What a task is: its rows, how one becomes a prompt and an answer, how an answer is read, what it is worth.
+
+Reading of datasets, tokenising, answering and scoring ask a task and know none. A new task is one file with a
+subclass of `Task`, and one entry in `forecaster/tasks/registry.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, ClassVar
+
+from forecaster.records import Messages, Unreadable
+
+DatasetRow = Mapping[str, Any]
+"""A row by column."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """Where a row stands in time: no row for validation or test may start before the training of its series
+    has ended."""
+
+    series: str
+    start: date
+    end: date
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that is a mean over rows."""
+
+    name: str
+    unit: str
+    """Such as `share` or `percent squared`."""
+    is_higher_better: bool
+    value: Callable[[Any, Any], float]
+    """Of what happened and what was read in the answer, in this order; both are known."""
+
+
+class Task(ABC):
+    """One kind of question to a model."""
+
+    name: ClassVar[str]
+    """As `--task` and a run's record call it."""
+    columns: ClassVar[tuple[str, ...]]
+    """Texts that every row has; they decide a dataset's fingerprint."""
+    number_columns: ClassVar[tuple[str, ...]] = ()
+    """Numbers that a row may have."""
+    label_column: ClassVar[str]
+    """The column whose values are counted in training, for a baseline that answers the most frequent one."""
+    key_columns: ClassVar[tuple[str, ...]] = ()
+    """The columns that `key` needs; none: rows have no dates."""
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @abstractmethod
+    def faults(self, row: DatasetRow) -> list[str]:
+        """What is wrong with a row, each as a sentence without its full stop."""
+
+    @abstractmethod
+    def messages(self, row: DatasetRow) -> Messages:
+        """What the model is asked."""
+
+    @abstractmethod
+    def answer(self, row: DatasetRow) -> str:
+        """What it should answer."""
+
+    @abstractmethod
+    def read(self, answer: str) -> Any | Unreadable:
+        """What an answer says, tolerant of what models write instead of `answer`. Never raises."""
+
+    @abstractmethod
+    def actual(self, row: DatasetRow) -> Any | None:
+        """What is true of a row, in the form of `read`; None where that is not known."""
+
+    @property
+    def has_dates(self) -> bool:
+        return bool(self.key_columns)
+
+    def key(self, row: DatasetRow) -> RowKey:
+        """Where a row stands in time; asked of tasks that have dates only."""
+        raise TypeError(f"rows of {self.name} have no dates")
+
+    def baselines(self, row: DatasetRow, training_labels: Mapping[str, int]) -> Mapping[str, Any]:
+        """What anyone answers without a model, in the form of `read`, by baseline.
+
+        Args:
+            training_labels: rows by label in training; empty where that is not known.
+        """
+        return {}
+
+    def pieces(self, messages: Messages) -> int:
+        """How many parts of a prompt may go where it is too long."""
+        return 0
+
+    def without_pieces(self, messages: Messages, count: int) -> Messages:
+        """The prompt without the first `count` of these parts."""
+        return messages

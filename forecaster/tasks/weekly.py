@@ -1,0 +1,99 @@
+"""The weekly forecast: past weeks of one stock, and a move for the next one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import date
+from functools import lru_cache
+
+from forecaster.records import Answer, Label, Messages, Unreadable
+from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.base import DatasetRow, Metric, RowKey, Task
+from prompts import news_item_spans, split_published, without_oldest_news
+
+COLUMNS = ("prompt", "answer", "period", "label", "symbol")
+"""What published datasets have."""
+RETURN_COLUMN = "weekly_return_pct"
+"""What the market did, more exactly than the label says it; published sets have none."""
+
+
+@lru_cache(maxsize=4096)  # more weeks than any set has; a million rows share their days
+def parse_period(period: str) -> tuple[date, date]:
+    """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
+    start, separator, end = period.partition(" to ")
+    first, last = (
+        date.fromisoformat(start.strip()),
+        date.fromisoformat(end.strip()) if separator else date.min,
+    )
+    if first >= last:
+        raise ValueError(f"not a period: {period!r}")
+    return first, last
+
+
+class WeeklyForecast(Task):
+    """Rows with the published columns; what is read in an answer is its label."""
+
+    name = "weekly"
+    columns = COLUMNS
+    number_columns = (RETURN_COLUMN,)
+    label_column = "label"
+    key_columns = ("symbol", "period")
+    metrics = (
+        Metric("bin_acc", "share", True, lambda actual, read: float(actual.direction == read.direction)),
+        Metric(
+            "mse",
+            "percent squared",
+            False,
+            lambda actual, read: (actual.midpoint_pct - read.midpoint_pct) ** 2,
+        ),
+    )
+
+    def faults(self, row: DatasetRow) -> list[str]:
+        faults = [
+            f"the {name} is empty"
+            for name in ("prompt", "answer", "symbol")
+            if not (isinstance(row[name], str) and row[name].strip())
+        ]
+        try:
+            parse_period(str(row["period"]))
+        except ValueError:
+            faults.append(f'the period is {str(row["period"])!r}, not "YYYY-MM-DD to YYYY-MM-DD"')
+        if not isinstance(parse_prediction(str(row["label"])), Label):
+            faults.append(f'the label is {str(row["label"])!r}, not like "up by 2-3%"')
+        return faults
+
+    def messages(self, row: DatasetRow) -> Messages:
+        return split_published(row["prompt"])
+
+    def answer(self, row: DatasetRow) -> str:
+        return str(row["answer"])
+
+    def read(self, answer: str) -> Label | Unreadable:
+        found = parse_answer(answer)
+        return found.label if isinstance(found, Answer) else found
+
+    def actual(self, row: DatasetRow) -> Label | None:
+        found = parse_prediction(str(row["label"]))
+        return found if isinstance(found, Label) else None
+
+    def key(self, row: DatasetRow) -> RowKey:
+        # A million rows share their symbols: each is kept once.
+        return RowKey(sys.intern(row["symbol"].strip().upper()), *parse_period(row["period"]))
+
+    def baselines(self, row: DatasetRow, training_labels: Mapping[str, int]) -> Mapping[str, Label]:
+        if not training_labels:
+            return {}
+        most = parse_prediction(max(sorted(training_labels), key=lambda label: training_labels[label]))
+        return {"training majority": most} if isinstance(most, Label) else {}
+
+    def pieces(self, messages: Messages) -> int:
+        """News items."""
+        return len(news_item_spans(messages.user))
+
+    def without_pieces(self, messages: Messages, count: int) -> Messages:
+        """Without the oldest news items."""
+        return Messages(messages.system, without_oldest_news(messages.user, count))
+
+
+WEEKLY = WeeklyForecast()
