@@ -1,6 +1,6 @@
 """Build the sample: a small instruction dataset around real weekly closes, and a tiny base model for it.
 
-    python sample/build_sample.py dataset   # weekly_closes.csv -> dataset/train.jsonl, dataset/test.jsonl
+    python sample/build_sample.py dataset   # weekly_closes.csv -> dataset/
     python sample/build_sample.py news      # weekly_closes.csv -> news.csv, raw input of data_pipeline.py
     python sample/build_sample.py base      # weekly_closes.csv -> base/, pretrained from scratch on prompts
     python sample/build_sample.py           # all three
@@ -32,6 +32,7 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from forecaster.data.build import write_manifest
 from forecaster.models.templates import prepare_tokenizer, prompt_ids
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
 from prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
@@ -48,6 +49,8 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 HISTORY_WEEKS = 4
 """Weekly changes that the price figures of a prompt look back on."""
+RECIPE = {"min_past_weeks": 1, "max_past_weeks": 1, "with_indicators": False, "with_macro": False}
+"""What a prompt shows of the past, as flags of data_pipeline.py: `messages_for` tells one week."""
 TEST_WEEKS = 8
 GAP_WEEKS = 1
 """Weeks left out between training and test: the past week in the first test prompt is no training target."""
@@ -328,13 +331,15 @@ def row_for(case: Case) -> dict[str, str]:
 
 
 def build_dataset() -> None:
-    """Write dataset/train.jsonl and dataset/test.jsonl."""
+    """Write dataset/train.jsonl, dataset/test.jsonl, and what their prompts show."""
     DATASET_FOLDER.mkdir(exist_ok=True)
     for name, cases in zip(("train", "test"), split_cases(read_closes()), strict=True):
         path = DATASET_FOLDER / f"{name}.jsonl"
         lines = [json.dumps(row_for(case), ensure_ascii=False) + "\n" for case in cases]
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
         logger.info("%s: %d rows, %d bytes", path, len(lines), path.stat().st_size)
+    # As data_pipeline.py would be asked for such prompts; forecast.py then gives the model the like.
+    write_manifest(DATASET_FOLDER, {"arguments": RECIPE})
 
 
 # --- raw news -----------------------------------------------------------------------------------------------

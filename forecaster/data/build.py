@@ -102,7 +102,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     files = {
         path.relative_to(folder).as_posix(): sha256_of(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != folder / MANIFEST
     }
     text = json.dumps({"files": files, **content}, indent=2, sort_keys=True, ensure_ascii=False)
     write_whole(folder / MANIFEST, text + "\n")

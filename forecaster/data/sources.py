@@ -263,18 +263,21 @@ def recipe(train_sources: Sequence[Source]) -> Mapping[str, Any] | None:
     """How data_pipeline.py made the prompts: the flags that decide what a prompt holds.
 
     Returns:
-        None: no source is a folder with its manifest, or two of them were made differently.
+        None: no source is a folder with its manifest, or a file that the manifest beside it names, or two of
+            them were made differently.
     """
-    found = [
-        made for source in train_sources if source.kind == "folder" and (made := _recipe_of(source.location))
-    ]
+    found = [made for source in train_sources if source.kind != "hub" and (made := _recipe_of(source))]
     return found[0] if found and all(made == found[0] for made in found) else None
 
 
-def _recipe_of(folder: str) -> dict[str, Any] | None:
+def _recipe_of(source: Source) -> dict[str, Any] | None:
+    path = Path(source.location)
+    folder = path if source.kind == "folder" else path.parent
     try:
-        arguments = json.loads((Path(folder) / _MANIFEST).read_text(encoding="utf-8"))["arguments"]
-        return {name: arguments[name] for name in _RECIPE}
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if source.kind == "file" and path.name not in manifest["files"]:
+            return None  # it tells of other files
+        return {name: manifest["arguments"][name] for name in _RECIPE}
     except (OSError, ValueError, LookupError, TypeError):
         return None  # made by something else
 

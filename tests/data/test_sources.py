@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import datasets
 import pytest
 from small_runs import JsonlWriter
 
-from forecaster.data.build import write_manifest
+from forecaster.data.build import changed_files, write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
 from forecaster.errors import ConfigurationError
 
@@ -553,6 +554,22 @@ def test_a_dataset_without_a_manifest_has_no_recipe(tmp_path: Path, jsonl: Jsonl
     (folder / "manifest.json").unlink()
     assert recipe_of(folder) is None
     assert recipe_of(jsonl("rows.jsonl", TRAIN)) is None
+
+
+def test_a_manifest_speaks_for_the_files_that_it_names(tmp_path: Path, jsonl: JsonlWriter) -> None:
+    named = jsonl("rows.jsonl", TRAIN)
+    write_manifest(tmp_path, {"arguments": RECIPE})
+    assert recipe_of(named) == RECIPE
+    assert recipe_of(jsonl("other.jsonl", TRAIN)) is None
+
+
+def test_the_sample_says_that_its_prompts_show_one_past_week() -> None:
+    sample = Path(__file__).resolve().parents[2] / "sample" / "dataset"
+    one_week = {"min_past_weeks": 1, "max_past_weeks": 1, "with_indicators": False, "with_macro": False}
+    assert recipe_of(sample / "train.jsonl") == one_week
+    assert changed_files(sample) == []
+    for line in (sample / "train.jsonl").read_text(encoding="utf-8").splitlines():
+        assert json.loads(line)["prompt"].count("News during this period:") == 1
 
 
 # --- fingerprint --------------------------------------------------------------------------------------------
