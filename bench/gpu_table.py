@@ -1,4 +1,4 @@
-"""The README's table of GPUs and models, computed by the planner.
+"""The table of GPUs and models in docs/gpus.md, computed by the planner.
 
 python bench/gpu_table.py
 """

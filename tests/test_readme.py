@@ -1,134 +1,324 @@
-"""Every command of the README works: what needs a GPU or a key with --dry_run for the GPU that it names."""
+"""Every command of the README and of docs/ is run, and says what it has to; links, pictures and tables hold.
+
+What needs a GPU or a key is a dry run for the GPU that it names. Commands run in this process where they can.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
 from processes import ROOT
 from small_runs import finished_run, write_dataset
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+import benchmark
+import data_pipeline
+import forecast
+import launch
+import train_lora
+
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+LINKING_PAGES = (*PAGES, "ds_configs/README.md", "sample/README.md")
+LONGEST_README_WORDS = 1200
+NEWEST_OF_THE_DEMO = "$(ls -d finetuned_models/embedded_* | tail -1)"
+SAMPLE_FILES = ("--news_file", "sample/news.csv", "--price_file", "sample/weekly_closes.csv")
 
 
-def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    return processes.run(command, ROOT, HF_TOKEN="hf_for_dry_runs", **env)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
-def gpu_of(words: list[str]) -> str:
-    """The GPU that a configuration is for, by its name."""
-    config = next((word for word in words if word.startswith("configs/")), "")
-    return "a100-40" if "a100" in config else "t4"
+def commands(page: str) -> list[str]:
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
 
 
-def of_a_small_run(words: list[str], folder: Path) -> list[str]:
-    """A command with a run and a file of answers that there are, for those that the README only names."""
-    if "finetuned_models/RUN" in words:
-        write_dataset(folder, train_weeks=6)
-        checkpoints = {"steps": (20, 40)} if "--checkpoints" in words else {}
-        made = finished_run(folder / "run", folder, "--validation_share", "0.2", **checkpoints)
-        if "compare" in words:
-            done = run([sys.executable, "benchmark.py", "generate", "--adapter", str(made)])
-            assert done.returncode == 0, done.stderr
-        words = [str(made) if word == "finetuned_models/RUN" else word for word in words]
-    if any("answers.csv" in word for word in words):
-        write_dataset(folder)
-        answers = folder / "answers.csv"
-        rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
-        with answers.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(("prompt", "reference", "prediction"))
-            table.writerows((row["prompt"], row["answer"], row["answer"]) for row in rows)
-        words = [word.replace("answers.csv", str(answers)) for word in words]
-    return words
+COUNTS = {
+    "README.md": 11,
+    "docs/benchmark.md": 5,
+    "docs/datasets.md": 1,
+    "docs/gpus.md": 13,
+    "docs/machines.md": 3,
+    "docs/pipeline.md": 5,
+    "docs/stopping.md": 2,
+}
 
 
-def test_the_readme_has_the_commands_that_are_tested_here() -> None:
-    assert len(COMMANDS) >= 14
+def test_every_page_has_the_commands_that_are_tested_here() -> None:
+    counts = {name: len(commands(page)) for name, page in PAGES.items()}
+    assert {name: count for name, count in counts.items() if count} == COUNTS
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_readme_command(command: str, tmp_path: Path) -> None:
+def test_the_readme_is_one_page() -> None:
+    assert len(PAGES["README.md"].split()) <= LONGEST_README_WORDS
+
+
+# --- what each command says ---------------------------------------------------------------------------------
+
+T4_PLAN = "->  4-bit, 4 x 4 rows, checkpointing on, ZeRO-2             11.8   yes     57.25"
+SAYS = {
+    "./train.sh configs/llama3.1-8b-a100.yaml": "16 rows per optimizer step: 8 x 2 accumulated x 1 rank(s).",
+    "./train.sh configs/llama3.1-8b-a100.yaml --dry_run": "deepspeed --include localhost:0 --master_port",
+    "./train.sh configs/llama3.1-8b-a100.yaml --hostfile": "Asked about 4 x NVIDIA A100 40 GB (40 GiB)",
+    "./train.sh configs/llama3.1-8b-a100.yaml --no_ssh": "--no_ssh --node_rank 0 --include node-0:0@node-1:0",
+    "./train.sh configs/qwen2.5-7b-a100.yaml --gpus 0,1": "deepspeed --include localhost:0,1 --master_port",
+    "./train.sh configs/deepseek-r1-8b-t4.yaml --plan": "->  4-bit, 4 x 4 rows, checkpointing on, ZeRO-2 ",
+    "./train.sh configs/qwen2.5-1.5b-t4.yaml": "ds_config fp16_zero2.json for 1 rank.",
+    "./train.sh configs/qwen2.5-1.5b-t4.yaml --num_epochs 1": "t4.yaml --num_epochs 1 --output_dir",
+    "./train.sh configs/qwen2.5-1.5b-t4.yaml --restarts 3": "benchmark.py --adapter finetuned_models/qwen2.5",
+    "./train.sh configs/qwen2.5-1.5b-t4.yaml --resume": (
+        "--resume: finds no complete checkpoint in finetuned_models/qwen2.5-1.5b-t4_*. "
+        "Start anew without --resume."
+    ),
+    "./train.sh --doctor": "node  check         found",
+    "deepspeed --include localhost:0 train_lora.py --run_name lora_t4_16g": (
+        "24 rows per optimizer step: 1 x 24 accumulated x 1 rank(s)."
+    ),
+    "python train_lora.py --plan --base_model llama3.1-8b": T4_PLAN,
+    "python train_lora.py --plan --base_model qwen2.5-7b --tuner full": (
+        "qwen2.5-7b on 8 x NVIDIA A100 80 GB (80 GiB). Chose:"
+    ),
+    "python train_lora.py --base_model sample/base": "160 training rows after repeats, 48 test rows.",
+    "python benchmark.py --adapter finetuned_models/RUN": "fine-tuned               0 of 6 ",
+    "python benchmark.py --adapter finetuned_models/RUN --checkpoints all": (
+        "Checkpoint 20 is the best of 2 on 6 validation rows."
+    ),
+    "python benchmark.py --base_model sample/base": (
+        "sample/base: nothing to score. None of its 64 answers can be read."
+    ),
+    "python benchmark.py score answers.csv": "answers          6 of 6  1.000 ",
+    "python benchmark.py compare finetuned_models/RUN": "GPT                      6 of 6  1.000 ",
+    "python data_pipeline.py --index_name AAPL,MSFT": "40 training and 20 test rows",
+    "python data_pipeline.py plan --index_name nasdaq": (
+        "teacher: openai, about 2.8 M tokens in and 848 k out, about $0.92"
+    ),
+    "python data_pipeline.py describe": "| rows                       |                      208 |",
+    "python data_pipeline.py audit": "Passed: no leak and no error. Not everything could be compared",
+    "python data_pipeline.py convert": "train.jsonl: 208 rows",
+    "python forecast.py --adapter $(": "AAPL, from the close of 2026-03-06 to that of 2026-03-13",
+    "python forecast.py --adapter finetuned_models/RUN --symbol AAPL": (
+        "--date: there is no closing price of AAPL on 2026-11-20; the last one before is of 2026-04-24. "
+        "Yahoo shows some closes hours late: run this again later, or give an earlier --date."
+    ),
+    "python forecast.py --adapter finetuned_models/RUN --symbol AAPL --date": (
+        "15 articles of 4 weeks, filing none; prices_adjusted_only"
+    ),
+    "make demo": "./train.sh",
+    "make test": "-m pytest",
+    "pip install": "",
+    "cp .env.example .env": "",
+    "source .venv/bin/activate": "",
+}
+"""What a command has to say, by how it begins: the longest beginning counts."""
+REFUSED = {
+    "./train.sh configs/qwen2.5-1.5b-t4.yaml --resume",  # there is nothing yet to go on from
+    "python forecast.py --adapter finetuned_models/RUN --symbol AAPL",  # the sample ends before today
+}
+ALL_COMMANDS = sorted({command for page in PAGES.values() for command in commands(page)})
+
+
+def beginning_of(command: str) -> str:
+    return max((known for known in SAYS if command.startswith(known)), key=len, default="")
+
+
+def test_every_command_has_something_to_say_and_nothing_else_has() -> None:
+    assert {beginning_of(command) for command in ALL_COMMANDS} == SAYS.keys()
+
+
+# --- commands that run in this process ----------------------------------------------------------------------
+
+ENTRIES: dict[str, Callable[[list[str]], int]] = {
+    "./train.sh": launch.main,
+    "train_lora.py": train_lora.main,
+    "benchmark.py": benchmark.main,
+    "data_pipeline.py": data_pipeline.main,
+    "forecast.py": forecast.main,
+}
+NODES = {"NODE_RANK": "0", "NNODES": "2", "MASTER_ADDR": "10.0.0.1"}
+A_FRIDAY_LATER = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a benchmarked run and a file of answers, for the commands that only name them."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write_dataset(folder, train_weeks=6)
+    run = finished_run(folder / "run", folder, "--validation_share", "0.2", steps=(20, 40))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert benchmark.main(["generate", "--adapter", str(run)]) == 0
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("prompt", "reference", "prediction"))
+        table.writerows((row["prompt"], row["answer"], row["answer"]) for row in rows)
+    return folder
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which commands work as in a clone, and which they may fill; it is the current one.
+
+    The check that train.sh starts as a process of its own is a call in this one.
+    """
+    for name in ("configs", "ds_configs", "sample"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "hosts").write_text("10.0.0.1 slots=2\n10.0.0.2 slots=2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_for_dry_runs")
+    start = subprocess.run
+
+    def run(command: Any, **how: Any) -> subprocess.CompletedProcess[str]:
+        if command[:2] != [sys.executable, str(ROOT / "train_lora.py")]:
+            return start(command, **how)
+        before, told = dict(os.environ), io.StringIO()
+        os.environ.clear()
+        os.environ.update(how["env"])
+        try:
+            with contextlib.redirect_stdout(told) if "stdout" in how else contextlib.nullcontext():
+                status = train_lora.main(list(command[2:]))
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return subprocess.CompletedProcess(command, status, told.getvalue())
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return tmp_path
+
+
+def as_dry_run(words: list[str]) -> list[str]:
+    """Flags of a training for the GPU of its configuration's name, which starts nothing."""
+    if {"--plan", "--doctor"} & set(words):
+        return words
+    asked = "a100-40" if any(word.startswith("configs/") and "a100" in word for word in words) else "t4"
+    return [*words, "--gpu", asked, *([] if "--dry_run" in words else ["--dry_run"])]
+
+
+def with_the_run(prepared: Path, clone: Path) -> None:
+    for name in ("RUN", "embedded_20260101000000"):
+        shutil.copytree(prepared / "run", clone / "finetuned_models" / name)
+    shutil.copy(prepared / "answers.csv", clone)
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in ALL_COMMANDS if command.startswith(("./train.sh", "deepspeed"))]
+)
+def test_a_command_that_trains(
+    command: str, clone: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = shlex.split(command)
-    if words[0] == "make":
-        done = run(["make", "--dry-run", *words[1:]])  # this very run is `make test`; CI runs both for real
-    elif words[:2] == ["pip", "install"]:
-        files = [word for word in words if word.endswith(".txt")]
-        # Resolved against what is installed: nothing is fetched, and each file has to read.
-        lines = [line for name in files for line in (ROOT / name).read_text().splitlines()]
-        assert any(line.startswith(("torch", "bitsandbytes")) for line in lines)
-        done = run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--dry-run",
-                "--no-deps",
-                "--no-index",
-                "--quiet",
-                *words[2:],
-            ]
-        )
-    elif words[0] == "cp":
-        done = run(["cp", words[1], str(tmp_path / words[2])])
-    elif words[0] == "deepspeed":
-        flags = words[words.index("train_lora.py") :]
-        done = run([sys.executable, *flags, "--dry_run", "--gpu", "t4"], WORLD_SIZE="1")
-    elif words[0] == "./train.sh":
-        flags = [word for word in words[1:] if word not in ("--dry_run", "--resume")]
-        asked = [] if "--gpu" in flags else ["--gpu", gpu_of(words)]
-        (tmp_path / "hosts").write_text("10.0.0.1 slots=2\n10.0.0.2 slots=2\n")
-        flags = [str(tmp_path / word) if word == "hosts" else word for word in flags]
-        node = {"NODE_RANK": "0", "NNODES": "2", "MASTER_ADDR": "10.0.0.1"} if "--no_ssh" in flags else {}
-        done = run(["./train.sh", *flags, "--dry_run", *asked], **node)
-    elif words[:2] == ["python", "benchmark.py"]:
-        done = run(
-            [sys.executable, *of_a_small_run(words[1:], tmp_path), "--output_dir", str(tmp_path / "out")]
-        )
-    elif words[:2] == ["python", "forecast.py"]:
-        files = ("--news_file", "sample/news.csv", "--price_file", "sample/weekly_closes.csv")
-        folder = ("--data_folder", str(tmp_path / "data"))
-        asked = of_a_small_run(words[1:], tmp_path)
-        # From today on the sample knows nothing: what is said is what is tested.
-        done = run([sys.executable, *asked, *files, *folder])
-        if "--date" not in asked:
-            assert "no " in done.stderr
-            return
-    elif words[:2] == ["python", "data_pipeline.py"]:
-        done = run([sys.executable, *words[1:], "--data_folder", str(tmp_path / "data")])
+    if words[0] == "deepspeed":
+        words = words[words.index("train_lora.py") :]
+        monkeypatch.setenv("WORLD_SIZE", "1")
+    for name, value in NODES.items() if "--no_ssh" in words else ():
+        monkeypatch.setenv(name, value)
+    status = ENTRIES[words[0]](as_dry_run(words[1:]))
+    told = "".join(capfd.readouterr())
+    assert SAYS[beginning_of(command)] in told
+    if "--doctor" not in words:  # it judges the machine that this runs on
+        assert status == (2 if command in REFUSED else 0), told
+
+
+@pytest.mark.parametrize("command", [command for command in ALL_COMMANDS if command.startswith("python ")])
+def test_a_command_in_python(
+    command: str, prepared: Path, clone: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with_the_run(prepared, clone)
+    _, entry, *flags = shlex.split(
+        command.replace(NEWEST_OF_THE_DEMO, "finetuned_models/embedded_20260101000000")
+    )
+    if entry == "forecast.py":
+        files = [] if "--news_file" in flags else SAMPLE_FILES  # in place of a key
+        status = forecast.main([*flags, *files], A_FRIDAY_LATER)
     else:
-        assert words[0] == "python" and {"--dry_run", "--plan"} & set(words), command
-        done = run([sys.executable, *words[1:]])
+        status = ENTRIES[entry](flags)
+    told = "".join(capfd.readouterr())
+    assert SAYS[beginning_of(command)] in told
+    assert status == (2 if command in REFUSED else 0), told
+
+
+# --- commands that are processes ----------------------------------------------------------------------------
+
+
+def started(*command: str) -> str:
+    done = processes.run([*command], ROOT, HF_TOKEN="hf_for_dry_runs")
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", [command for command in ALL_COMMANDS if command.startswith("make ")])
+def test_a_make_command_has_its_target(command: str) -> None:
+    assert SAYS[command] in started("make", "--dry-run", *command.split()[1:])
+
+
+def test_the_files_that_pip_installs_from_can_be_read() -> None:
+    (command,) = (command for command in ALL_COMMANDS if command.startswith("pip install"))
+    lines = [line for word in command.split() if word.endswith(".txt") for line in (ROOT / word).open()]
+    assert any(line.startswith("torch") for line in lines)
+    assert any(line.startswith("bitsandbytes") for line in lines)
+    # Resolved against what is installed: nothing is fetched, and each file has to read.
+    offline = ("--dry-run", "--no-deps", "--no-index", "--quiet")
+    started(sys.executable, "-m", "pip", "install", *offline, *command.split()[2:])
+
+
+def test_the_example_of_env_names_the_keys_that_pages_name() -> None:
+    keys = (ROOT / ".env.example").read_text(encoding="utf-8")
+    for key in ("HF_TOKEN", "WANDB_API_KEY", "FINNHUB_API_KEY", "OPENAI_API_KEY", "OPENAI_MODEL"):
+        assert f"{key}=" in keys
+
+
+def test_the_environment_that_is_activated_is_the_one_that_make_makes() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "$(PYTHON) -m venv .venv" in makefile
+
+
+def test_train_sh_and_an_entry_script_start_as_processes() -> None:
+    told = started("./train.sh", "configs/qwen2.5-1.5b-t4.yaml", "--gpu", "t4", "--dry_run")
+    assert "ds_config fp16_zero2.json for 1 rank." in told
+    assert "usage" in started(sys.executable, "train_lora.py", "--help")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_entry_points_show_help_with_exit_status_0(entry: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        ENTRIES[entry](["--help"])
+    assert left.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+# --- what pages hold beside commands ------------------------------------------------------------------------
 
 
 def test_the_gpu_table_is_what_its_script_prints() -> None:
-    table = run([sys.executable, "bench/gpu_table.py"]).stdout.strip()
+    table = started(sys.executable, "bench/gpu_table.py").strip()
     assert table.count("\n") > 10
-    assert table in README
+    assert table in PAGES["docs/gpus.md"]
 
 
-def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", LINKING_PAGES)
+def test_links_and_pictures_exist(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("entry", ["data_pipeline.py", "train_lora.py", "benchmark.py", "launch.py"])
-def test_entry_scripts_show_help_with_exit_status_0(entry: str) -> None:
-    done = run([sys.executable, entry, "--help"])
-    assert done.returncode == 0
-    assert "usage" in done.stdout.lower()
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", PAGES["README.md"]))
+    assert PAGES.keys() - {"README.md"} <= linked
