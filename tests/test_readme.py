@@ -30,6 +30,8 @@ import data_pipeline
 import forecast
 import launch
 import train_lora
+from forecaster.models import registry
+from forecaster.models.tuners.base import TunerSettings
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -322,3 +324,18 @@ def test_links_and_pictures_exist(name: str) -> None:
 def test_the_readme_leads_to_every_page() -> None:
     linked = set(re.findall(r"\]\(([^)#]+)\)", PAGES["README.md"]))
     assert PAGES.keys() - {"README.md"} <= linked
+
+
+def test_the_code_on_the_page_about_extending_runs() -> None:
+    found: dict[str, Any] = {}
+    for block in blocks(PAGES["docs/extending.md"], "python"):
+        exec(block, found)
+    assert {name: len(blocks(page, "python")) for name, page in PAGES.items() if "```python" in page} == {
+        "docs/extending.md": 3
+    }
+    assert found["SPEC"].shape.parameters == 7_248_023_552
+    base = registry.resolve(str(ROOT / "sample" / "base"))
+    assert isinstance(base, registry.BaseModel) and base.shape
+    tuner = found["NormTuner"]()
+    assert tuner.parameter_counts(base.shape, TunerSettings()) == (9 * 128, 861_568)
+    assert found["ESTIMATE"].value == 1.25
