@@ -331,7 +331,7 @@ def test_the_code_on_the_page_about_extending_runs() -> None:
     for block in blocks(PAGES["docs/extending.md"], "python"):
         exec(block, found)
     assert {name: len(blocks(page, "python")) for name, page in PAGES.items() if "```python" in page} == {
-        "docs/extending.md": 3
+        "docs/extending.md": 4
     }
     assert found["SPEC"].shape.parameters == 7_248_023_552
     base = registry.resolve(str(ROOT / "sample" / "base"))
@@ -339,3 +339,7 @@ def test_the_code_on_the_page_about_extending_runs() -> None:
     tuner = found["NormTuner"]()
     assert tuner.parameter_counts(base.shape, TunerSettings()) == (9 * 128, 861_568)
     assert found["ESTIMATE"].value == 1.25
+    mood, row = found["Mood"](), {"headline": "Sales double", "mood": "good"}
+    assert (mood.faults(row), mood.read(mood.answer(row)), mood.actual(row)) == ([], "good", "good")
+    assert mood.messages(row).user == "Sales double"
+    assert mood.metrics[0].value("good", mood.read("Bad")) == 0.0
