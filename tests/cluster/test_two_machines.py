@@ -17,6 +17,7 @@ from processes import ROOT
 
 from forecaster.cluster import nodes
 
+pytestmark = pytest.mark.slow
 TIMEOUT_S = 300
 """Ten times what an idle machine needs; a hang ends here."""
 
