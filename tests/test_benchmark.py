@@ -21,6 +21,7 @@ from typing import Any
 
 import filelock
 import pytest
+from forks import FOR_ANSWERS, Forks
 from loopback_endpoint import UP, completion, endpoint_on_loopback, error
 from processes import ROOT, free_port, run, run_entry
 from small_runs import BASE, finished_run, write_dataset
@@ -188,52 +189,11 @@ def test_a_report_of_the_folder_is_the_same_report(scored: tuple[Path, Done], ad
 
 # --- kills and ranks ----------------------------------------------------------------------------------------
 
-FORKS = """
-import json, os, sys
-import benchmark
-from forecaster.answering import engines
-for line in sys.stdin:
-    asked = json.loads(line)
-    if "pid" in asked:
-        print(os.waitstatus_to_exitcode(os.waitpid(asked["pid"], 0)[1]), flush=True)
-    elif pid := os.fork():
-        print(pid, flush=True)
-    else:
-        os.environ.update(asked["env"])
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(nowhere, number)
-        sys.exit(benchmark.main(asked["argv"]))
-"""
-
-
-class Forks:
-    """Processes that have imported what a benchmark needs: each is a fork of one that did."""
-
-    def __init__(self, parent: subprocess.Popen[str]) -> None:
-        self._parent = parent
-
-    def _ask(self, **asked: Any) -> int:
-        assert self._parent.stdin and self._parent.stdout
-        self._parent.stdin.write(json.dumps(asked) + "\n")
-        self._parent.stdin.flush()
-        return int(self._parent.stdout.readline())
-
-    def start(self, *argv: str | Path, **env: str) -> int:
-        """The id of a process that runs benchmark.py."""
-        return self._ask(argv=[str(word) for word in argv], env=env)
-
-    def wait(self, pid: int) -> int:
-        """Exit status; below zero after a kill."""
-        return self._ask(pid=pid)
-
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    command = [sys.executable, "-c", FORKS]
-    pipe, env = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env, text=True) as parent:
-        yield Forks(parent)
+    with Forks(*FOR_ANSWERS) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -270,14 +230,16 @@ def wait_for_answers(folder: Path, count: int) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_benchmark_killed_again_and_again_ends_in_the_same_bytes_and_repeats_no_answer(
     seed: int, forks: Forks, undisturbed: bytes, slow: list[str | Path], tmp_path: Path
 ) -> None:
     random_moment, folder = random.Random(seed), tmp_path / "out"
     kept: list[tuple[str, str]] = []
     for _ in range(2):
-        pid = forks.start(*slow, folder)
+        pid = forks.start("benchmark", *slow, folder)
         wait_for_answers(folder, len(kept) + random_moment.choice((0, 2, 4)))
         time.sleep(random_moment.uniform(0, 0.05))
         os.kill(pid, signal.SIGKILL)
@@ -286,7 +248,7 @@ def test_a_benchmark_killed_again_and_again_ends_in_the_same_bytes_and_repeats_n
         before, kept = kept, lines_of_journals(folder)
         assert kept[: len(before)] == before
     assert len(kept) == len(set(kept)) < 24
-    assert forks.wait(forks.start(*slow, folder)) == 0
+    assert forks.wait(forks.start("benchmark", *slow, folder)) == 0
     assert (folder / "predictions.jsonl").read_bytes() == undisturbed
     # Every answer on a journal counts here, so one that was made twice would too.
     speed = read_json(folder / "speed.json")
@@ -298,7 +260,9 @@ def test_what_two_killed_ranks_have_answered_one_process_does_not_answer_again(
 ) -> None:
     folder = tmp_path / "out"
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    pids = [forks.start(*slow, folder, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    pids = [
+        forks.start("benchmark", *slow, folder, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")
+    ]
     wait_for_answers(folder, 8)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
