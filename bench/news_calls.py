@@ -30,10 +30,10 @@ from simulated_time import SimulatedTime
 
 from forecaster.data.fetch import Needs, fetch
 from forecaster.data.ledger import Ledger
-from forecaster.data.news import COMPANY_NEWS
-from forecaster.data.pipeline_config import FREE_TIER_CALLS_PER_MINUTE as CALLS_PER_MINUTE
+from forecaster.vendors.base import Connection
 from forecaster.vendors.finnhub import Finnhub
 from forecaster.vendors.pace import Pace
+from forecaster.vendors.registry import FINNHUB
 from indices import NASDAQ_100
 
 START = datetime(2025, 5, 2, 20, tzinfo=UTC)
@@ -94,7 +94,7 @@ class Result:
     @property
     def over_rate_limit(self) -> float:
         """Simulated time over what the calls take at the limit."""
-        return self.minutes / (self.news_calls / CALLS_PER_MINUTE)
+        return self.minutes / (self.news_calls / FINNHUB.calls_per_minute)
 
 
 def measure(folder: Path) -> dict[str, Dumps]:
@@ -146,8 +146,8 @@ def run(world: World, start: datetime, end: datetime) -> Result:
     needs = [Needs(symbol, news=((start, end),)) for symbol in world.symbols]
     with tempfile.TemporaryDirectory() as folder, Market(world) as market, redirected_requests(market.url):
         ledger = Ledger(Path(folder) / "ledger.sqlite")
-        finnhub = Finnhub(FINNHUB_KEY, Pace(CALLS_PER_MINUTE, clock=clock.now, sleep=clock.sleep))
-        outcome = fetch(ledger, needs, finnhub, None, now=lambda: end + timedelta(days=2))
+        finnhub = Finnhub(FINNHUB_KEY, Pace(FINNHUB.calls_per_minute, clock=clock.now, sleep=clock.sleep))
+        outcome = fetch(ledger, needs, [Connection(FINNHUB, finnhub)], now=lambda: end + timedelta(days=2))
         finnhub.close()
         assert not outcome.shortfalls, outcome.shortfalls
         calls = market.counts()["company-news"]
@@ -155,7 +155,7 @@ def run(world: World, start: datetime, end: datetime) -> Result:
         for symbol in world.symbols:
             flagged = outcome.cut_off_days.get(symbol, ())
             received = {
-                article["id"] for call in ledger.answers(COMPANY_NEWS, symbol) for article in call.payload
+                article["id"] for call in ledger.answers("company-news", symbol) for article in call.payload
             }
             for article in world.newest_first(symbol, start.date(), end.date()):
                 moment = datetime.fromtimestamp(article["datetime"], UTC)
@@ -221,8 +221,8 @@ def main() -> int:
         )
     print(f"news calls: {result.news_calls:,}; with weekly windows: {result.weekly_window_calls:,}")
     print(
-        f"at {CALLS_PER_MINUTE} a minute: {result.minutes:.1f} minutes, "
-        f"{result.over_rate_limit:.4f} of calls / {CALLS_PER_MINUTE}"
+        f"at {FINNHUB.calls_per_minute} a minute: {result.minutes:.1f} minutes, "
+        f"{result.over_rate_limit:.4f} of calls / {FINNHUB.calls_per_minute}"
     )
     print(
         f"missing articles: {result.missing}; on {result.flagged_days} flagged days: "

@@ -26,6 +26,7 @@ from forecaster.jobs.forecast import recipe_of
 from forecaster.jobs.forecast_config import parse_flags
 from forecaster.models.finished import FinishedRun
 from forecaster.vendors import yahoo
+from forecaster.vendors.registry import VENDORS, YAHOO
 from prompts import read_prompt, render_published, split_published
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -89,7 +90,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hasten_yahoo(patch: pytest.MonkeyPatch) -> None:
     """Its pace is a politeness that no loopback server needs."""
-    patch.setattr(yahoo, "CALLS_PER_MINUTE", 1800)
+    patch.setitem(VENDORS, "yahoo", replace(YAHOO, calls_per_minute=1800))
     patch.setattr(yahoo, "_SECOND_OPINION_AFTER_S", 0)
 
 

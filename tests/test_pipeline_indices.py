@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from processes import run_entry
 import data_pipeline
 import indices
 from forecaster.vendors import yahoo
+from forecaster.vendors.registry import VENDORS, YAHOO
 from prompts import PromptFacts, read_prompt, split_published
 
 Rows = list[dict[str, Any]]
@@ -29,7 +31,7 @@ COIN_WORD = "cryptocurrenc"
 def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pipeline:
     """Runs everything in this process, in an empty folder; gives what was printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(yahoo, "CALLS_PER_MINUTE", 1800)
+    monkeypatch.setitem(VENDORS, "yahoo", replace(YAHOO, calls_per_minute=1800))
     monkeypatch.setattr(yahoo, "_SECOND_OPINION_AFTER_S", 0)
     for name in ("FINNHUB_API_KEY", "FINNHUB_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tenacity import wait_none
 import data_pipeline
 from forecaster import chat
 from forecaster.vendors import finnhub, yahoo
+from forecaster.vendors.registry import VENDORS, YAHOO
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "ZZZZ")
 WORLD = World(
@@ -296,7 +297,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(finnhub_client.Client, "DEFAULT_TIMEOUT", 2)
     monkeypatch.setattr(yahoo, "wait_exponential", lambda **_: wait_none())
     monkeypatch.setattr(yahoo, "_SECOND_OPINION_AFTER_S", 0)
-    monkeypatch.setattr(yahoo, "CALLS_PER_MINUTE", 1800)
+    monkeypatch.setitem(VENDORS, "yahoo", replace(YAHOO, calls_per_minute=1800))
     monkeypatch.setattr(chat, "_BACKOFF", wait_none())
     monkeypatch.setattr(chat, "ANSWER_TIME_LIMIT_S", 2.0)
 

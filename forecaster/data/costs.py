@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from forecaster.data.pipeline_config import FREE_TIER_CALLS_PER_MINUTE, FREE_TIER_DAYS
+from forecaster.vendors.registry import FINNHUB
 
 ARTICLES_PER_WEEK = 100
 """Company news of an index member, in the mean over an index; the largest companies have ten times that."""
@@ -40,7 +40,7 @@ class NewsCost:
 
 def news_cost(gaps: Sequence[Sequence[tuple[datetime, datetime]]], now: datetime) -> NewsCost:
     """Calls for the spans not yet covered, by symbol: one for each full answer, at least one each."""
-    horizon = now - timedelta(days=FREE_TIER_DAYS)
+    horizon = now - timedelta(days=FINNHUB.news_days or 0)
     calls = days = before = 0
     for spans in gaps:
         for start, end in spans:
@@ -100,10 +100,10 @@ def render_plan(plan: CostEstimate) -> str:
         _teacher_line(plan),
         f"disk: about {plan.disk_bytes / 1e6:.0f} MB",
     ]
-    if plan.news.days_before_free_tier and plan.calls_per_minute <= FREE_TIER_CALLS_PER_MINUTE:
+    if plan.news.days_before_free_tier and plan.calls_per_minute <= FINNHUB.calls_per_minute:
         share = max(plan.news.share_before_free_tier, 0.01)
         lines.append(
-            f"The free plan serves about {FREE_TIER_DAYS} days of news: {share:.0%} of what is asked lies "
+            f"The free plan serves about {FINNHUB.news_days} days of news: {share:.0%} of what is asked lies "
             "before that and will come back empty. Start later, or bring it with --news_file."
         )
     return "\n".join([*lines, *plan.notes])

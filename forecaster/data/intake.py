@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from forecaster.calls import Call
 from forecaster.data.fetch import Needs, Outcome, fetch
 from forecaster.data.ledger import Ledger
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.settings import redact
-from forecaster.vendors import own_files, yahoo
-from forecaster.vendors.finnhub import Finnhub
+from forecaster.settings import Settings, redact
+from forecaster.vendors import own_files
+from forecaster.vendors.base import Connection, Vendor
 from forecaster.vendors.pace import Pace
+from forecaster.vendors.registry import VENDORS
 
 
 def import_files(
@@ -73,20 +75,33 @@ def digests(news_files: Sequence[Path], price_files: Sequence[Path]) -> tuple[st
 def ask_vendors(
     ledger: Ledger,
     wanted: Sequence[Needs],
-    finnhub_api_key: str | None,
+    settings: Settings,
     calls_per_minute: int,
     files: Sequence[str],
     on_call: Callable[[], None],
 ) -> Outcome:
-    """`fetch` with a client for each vendor that `wanted` concerns, at its pace."""
-    key = finnhub_api_key if any(need.news or need.profile for need in wanted) else None
-    finnhub = Finnhub(key, Pace(calls_per_minute)) if key else None
-    prices = yahoo.Yahoo(Pace(yahoo.CALLS_PER_MINUTE)) if any(need.prices for need in wanted) else None
-    try:
-        return fetch(ledger, wanted, finnhub, prices, on_call=on_call, files=files)
-    finally:
-        if finnhub:
-            finnhub.close()
+    """`fetch` with a client for each vendor that `wanted` concerns and whose key is there, at its pace.
+
+    Args:
+        calls_per_minute: of the user's plan, for vendors that sell plans; others have a pace of their own.
+    """
+    kinds = {kind for need in wanted for kind in need.kinds}
+    with ExitStack() as opened:
+        connections = []
+        for vendor in VENDORS.values():
+            if (key := _key(vendor, settings)) is not None and vendor.endpoints_of(*kinds):
+                pace = Pace(calls_per_minute if vendor.most_calls_per_minute else vendor.calls_per_minute)
+                client = opened.enter_context(closing(vendor.connect(key, pace)))
+                connections.append(Connection(vendor, client))
+        return fetch(ledger, wanted, connections, on_call=on_call, files=files)
+
+
+def _key(vendor: Vendor, settings: Settings) -> str | None:
+    """None where the vendor asks for a key and there is none."""
+    if vendor.key_setting is None:
+        return ""
+    key: str | None = getattr(settings, vendor.key_setting)
+    return key or None
 
 
 def shortfall_lines(outcome: Outcome) -> list[str]:

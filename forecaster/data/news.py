@@ -10,21 +10,12 @@ from functools import lru_cache
 from typing import Any
 
 from forecaster.calls import Call
-from forecaster.data.pipeline_config import FREE_TIER_DAYS
 from forecaster.records import Article, TradingWeek
 from forecaster.vendors.payloads import is_article
+from forecaster.vendors.registry import names_of, vendor_behind
 from prompts import clean_text
 
-COMPANY_NEWS = "company-news"
 NEWS_FILE = "news-file"
-
-TRUNCATION_SUSPECTED_FROM = 200
-"""Articles in one answer from which on older ones may have been left out.
-
-One call gives about 250 at most, and the calls that were cut off in the dumps of 2025 and 2026 hold 230 to
-246, because some articles are dropped after the limit was applied. The margin costs a second call where 200
-to 229 articles were really all.
-"""
 
 LONGEST_QUIET_TIME = timedelta(days=7)
 """Between two articles of a file of one's own. Nothing tells whether a longer gap was a quiet time."""
@@ -48,11 +39,11 @@ class Coverage:
 
 
 def coverage_of(call: Call) -> Coverage:
-    """Coverage of one call of `company-news` or `news-file`.
+    """Coverage of one call for news, of a vendor or `news-file`.
 
     An answer that was cut off covers the time just after its oldest article in the window: others of the
     same second may be missing. Nothing is known of the time after the moment of the call. A whole answer says
-    nothing sure of what lies before its oldest article and more than `FREE_TIER_DAYS` before the call.
+    nothing sure of what lies before its oldest article and before the reach of the vendor's free plan.
 
     A file covers the stretches in which consecutive articles lie at most `LONGEST_QUIET_TIME` apart, each
     from the start of its first day, or just after its oldest article where the file was cut off.
@@ -63,7 +54,8 @@ def coverage_of(call: Call) -> Coverage:
     start, end = _window(call)
     end = min(end, call.fetched_at)
     if not call.truncated:
-        reach = call.fetched_at - timedelta(days=FREE_TIER_DAYS)
+        days = vendor_behind(call.request.endpoint)[1].news_days
+        reach = start if days is None else call.fetched_at - timedelta(days=days)
         sure = max(start, min(reach, end, *times[:1]))
         return Coverage(_spans((sure, end)), out_of_reach=_span(start, sure))
     after_oldest = times[0] + _SECOND if times else end
@@ -177,7 +169,7 @@ def items_by_id(calls: Sequence[Call]) -> dict[str, Mapping[str, Any]]:
     its `source` and `url`."""
     found: dict[str, Mapping[str, Any]] = {}
     for call in calls:
-        if call.request.endpoint in (COMPANY_NEWS, NEWS_FILE):
+        if call.request.endpoint in (*names_of("news"), NEWS_FILE):
             for item in _articles_in_window(call):
                 found.setdefault(article_of(call, item).id, item)
     return found
@@ -190,8 +182,9 @@ def malformed_articles(calls: Sequence[Call]) -> int:
 
 def article_of(call: Call, item: dict[str, Any]) -> Article:
     """An item of a news call, for which `is_article` holds."""
+    endpoint, own_id = call.request.endpoint, str(item["id"])
     return Article(
-        f"finnhub:{item['id']}" if call.request.endpoint == COMPANY_NEWS else str(item["id"]),
+        own_id if endpoint == NEWS_FILE else f"{vendor_behind(endpoint)[0]}:{own_id}",
         _instant(item["datetime"]),
         item["headline"],
         str(item.get("summary") or ""),

@@ -18,11 +18,12 @@ from forecaster.data.dataset_spec import macro_needs
 from forecaster.data.fetch import Needs
 from forecaster.data.join import NO_CLOSE, NO_NEWS, Draft, Dropped, Recipe, draft_of, example_of
 from forecaster.data.ledger import Ledger
-from forecaster.data.pipeline_config import EARLIEST_START, FREE_TIER_DAYS
+from forecaster.data.pipeline_config import EARLIEST_START
 from forecaster.data.universe import Universe, find_universe
 from forecaster.data.weeks import SETTLING_TIME, sessions_between, week_after
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Example, TradingWeek
+from forecaster.vendors.registry import FINNHUB, names_of
 
 _TICKER = re.compile(r"[A-Z0-9][A-Z0-9.-]{0,14}")
 
@@ -197,8 +198,8 @@ def _no_prompt(outlook: Outlook, dropped: Dropped, stored: store.Stored) -> Prob
         first = outlook.past[0].start
         found = f"there is no news about {name} from {first} to {start}."
         way_out = "Bring it with --news_file, or give another --date."
-        if first < outlook.now.date() - timedelta(days=FREE_TIER_DAYS):
-            way_out = f"Finnhub's free plan serves about {FREE_TIER_DAYS} days. {way_out}"
+        if first < outlook.now.date() - timedelta(days=FINNHUB.news_days or 0):
+            way_out = f"Finnhub's free plan serves about {FINNHUB.news_days} days. {way_out}"
         return Problem("--date", found, way_out)
     return Problem("--date", f"{name} has {dropped.reason} up to {start}.", "Give a later --date.")
 
@@ -206,7 +207,9 @@ def _no_prompt(outlook: Outlook, dropped: Dropped, stored: store.Stored) -> Prob
 def _sources(draft: Draft, stored: store.Stored, files: Sequence[str]) -> dict[str, Any]:
     prices, quarter = stored.data.prices, draft.quarter
     assert prices is not None  # else there is no draft
-    price_calls = [call for call in stored.calls if call.request.endpoint in ("daily-bars", "price-file")]
+    price_calls = [
+        call for call in stored.calls if call.request.endpoint in (*names_of("prices"), "price-file")
+    ]
     edges = sorted({day for week in draft.past for day in (week.start, week.end)})
     items = news.items_by_id(stored.calls)
     return {

@@ -13,13 +13,10 @@ from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.flags import Program, flag, read_words, typed
 from forecaster.settings import Settings
+from forecaster.vendors.registry import FINNHUB
 
 STAGES = ("plan", "fetch", "label", "build", "audit", "describe", "convert")
 EARLIEST_START = date(2006, 1, 1)
-FREE_TIER_CALLS_PER_MINUTE = 60
-"""Of Finnhub's free plan; paid plans allow more, and no plan more than 30 a second."""
-FREE_TIER_DAYS = 365
-"""About how far back the vendor's free plan serves company news."""
 
 
 WORK, WHAT, SOURCE = "what to do", "what to build", "where it comes from"
@@ -53,7 +50,7 @@ class PipelineConfig:
     price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)
     with_indicators: bool = flag(False, "SMA, EMA, RSI and MACD in the prompts", WHAT)
     with_macro: bool = flag(False, "S&P 500, VIX, ten-year yield, dollar and oil in the prompts", WHAT)
-    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "calls a minute of your Finnhub plan", SOURCE)
+    calls_per_minute: int = flag(FINNHUB.calls_per_minute, "calls a minute of your Finnhub plan", SOURCE)
     teacher: str = flag(
         "openai",
         "openai (any compatible endpoint) or template (offline)",
@@ -244,9 +241,13 @@ def _index_problems(config: PipelineConfig) -> list[Problem]:
 
 def pace_problems(calls_per_minute: int) -> list[Problem]:
     """A pace that no Finnhub plan allows."""
-    if 1 <= calls_per_minute <= 1800:
+    most = FINNHUB.most_calls_per_minute or FINNHUB.calls_per_minute
+    if 1 <= calls_per_minute <= most:
         return []
-    way_out = "Finnhub allows 60 on the free plan, and at most 30 a second (1800) on any."
+    way_out = (
+        f"{FINNHUB.name} allows {FINNHUB.calls_per_minute} on the free plan, and at most {most // 60} a "
+        f"second ({most}) on any."
+    )
     return [Problem("--calls_per_minute", f"is {calls_per_minute}.", way_out)]
 
 

@@ -15,13 +15,12 @@ from forecaster.data.ledger import Ledger
 from forecaster.data.macro import MACRO
 from forecaster.records import Article, Close, Company, PriceHistory, Quarter, TradingWeek
 from forecaster.vendors import payloads
+from forecaster.vendors.registry import endpoints_of, names_of
 
 PRICE_LOOKBACK_DAYS = 450
 """Prices are asked for from this long before the first week: more than the sessions behind the indicators
 (`INDICATOR_SESSIONS`) on any exchange, so that these do not depend on where a dataset starts."""
 DAYS_TO_SETTLE = 5
-REPORTED = (("basic-financials", ""), ("filings", "quarterly"), ("filings", "annual"))
-"""Endpoints of reported figures, and their variants; their requests end on the last day that they are for."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def read_symbol(
         if date.fromisoformat(call.request.window_start) <= last.date()
         and date.fromisoformat(call.request.window_end) >= first.date()
     ]
-    profile = ledger.answers("profile", symbol)
+    profile = profile_calls(ledger, symbol)
     quarters, reports = _quarters(ledger, symbol, [weeks[0].start, *(week.end for week in weeks)])
     prices = price_call(ledger, symbol, *price_window(weeks), files)
     history = price_history(prices.payload) if prices and prices.payload else None
@@ -88,16 +87,21 @@ def _quarters(
 
     Answers are chosen for each day by itself, so that a row is the same in whatever dataset it stands.
     """
-    answers = {endpoint: ledger.answers(endpoint, symbol) for endpoint, _ in REPORTED}
+    endpoints = endpoints_of("figures", "filings")
+    answers = {name: ledger.answers(name, symbol) for name in names_of("figures", "filings")}
     read: dict[tuple[Request | None, ...], Sequence[Quarter]] = {}
     found: dict[date, Sequence[Quarter]] = {}
     calls: dict[Request, Call] = {}
     for day in days:
-        chosen = [reported_call(answers[endpoint], variant, day) for endpoint, variant in REPORTED]
+        chosen = [reported_call(answers[asked.name], asked.variant, day) for asked in endpoints]
         key = tuple(call.request if call else None for call in chosen)
         if key not in read:
-            series, *filings = (call.payload if call else None for call in chosen)
-            read[key] = fundamentals.quarters(series, [item for filed in filings for item in filed or ()])
+            given = [
+                (asked.kind, call.payload) for asked, call in zip(endpoints, chosen, strict=True) if call
+            ]
+            series = next((payload for kind, payload in given if kind == "figures"), None)
+            filings = [item for kind, payload in given if kind == "filings" for item in payload or ()]
+            read[key] = fundamentals.quarters(series, filings)
             calls |= {call.request: call for call in chosen if call}
         found[day] = read[key]
     return found, list(calls.values())
@@ -146,7 +150,8 @@ def price_call(
         return file
     covering = [
         call
-        for call in ledger.answers("daily-bars", symbol)
+        for name in names_of("prices")
+        for call in ledger.answers(name, symbol)
         if call.request.window_start <= asked[0]
         and asked[1] <= call.request.window_end
         and (is_settled(call) or not settled_only)
@@ -166,7 +171,7 @@ def fullest(price_files: Sequence[Call], first_day: str, last_day: str) -> Call 
 
 
 def is_settled(call: Call) -> bool:
-    """Whether a `daily-bars` answer is the last word: it has its window's last close, or came days after.
+    """Whether an answer about prices is the last word: it has its window's last close, or came days after.
 
     Vendors show the last close hours late now and then.
     """
@@ -194,10 +199,22 @@ def price_history(payload: dict[str, Any]) -> PriceHistory:
     )
 
 
-def news_calls_of(ledger: Ledger, symbol: str, files: Sequence[str]) -> list[Call]:
-    """The vendor's news calls of a symbol, and those of the user's own files."""
+def profile_calls(ledger: Ledger, symbol: str) -> list[Call]:
+    """What vendors say of a company."""
+    return [call for name in names_of("profile") for call in ledger.answers(name, symbol)]
+
+
+def news_calls_of(
+    ledger: Ledger, symbol: str, files: Sequence[str], endpoints: Sequence[str] | None = None
+) -> list[Call]:
+    """The vendors' news calls of a symbol, and those of the user's own files.
+
+    Args:
+        endpoints: of which vendors' answers; None takes all.
+    """
     own = [call for call in ledger.answers(news.NEWS_FILE, symbol) if call.request.variant in files]
-    return [*ledger.answers(news.COMPANY_NEWS, symbol), *own]
+    names = names_of("news") if endpoints is None else endpoints
+    return [*(call for name in names for call in ledger.answers(name, symbol)), *own]
 
 
 def raw_articles(calls: Sequence[Call]) -> list[Article]:
@@ -205,7 +222,7 @@ def raw_articles(calls: Sequence[Call]) -> list[Article]:
     return [
         news.article_of(call, item)
         for call in calls
-        if call.request.endpoint in (news.COMPANY_NEWS, news.NEWS_FILE)
+        if call.request.endpoint in (*names_of("news"), news.NEWS_FILE)
         for item in call.payload or ()
         if payloads.is_article(item)
     ]

@@ -135,7 +135,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
             outcome = intake.ask_vendors(
                 ledger,
                 wanted,
-                settings.finnhub_api_key,
+                settings,
                 config.calls_per_minute,
                 files,
                 on_call=advance,

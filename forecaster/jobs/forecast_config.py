@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from forecaster.data.pipeline_config import FREE_TIER_CALLS_PER_MINUTE, pace_problems
+from forecaster.data.pipeline_config import pace_problems
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.flags import REQUIRED, Program, flag, read_words, typed
+from forecaster.vendors.registry import FINNHUB
 
 WHAT, SOURCE = "what to forecast", "where the facts come from, as for data_pipeline.py"
 RECIPE = "what the prompt shows; default: what the adapter was trained on"
@@ -32,7 +33,7 @@ class ForecastConfig:
     data_folder: Path = flag(Path("data"), "holds ledger.sqlite", SOURCE)
     news_file: tuple[Path, ...] = flag((), f"your news: {FILES} (FNSPID, Finnhub)", SOURCE)
     price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)
-    calls_per_minute: int = flag(FREE_TIER_CALLS_PER_MINUTE, "calls a minute of your Finnhub plan", SOURCE)
+    calls_per_minute: int = flag(FINNHUB.calls_per_minute, "calls a minute of your Finnhub plan", SOURCE)
     min_past_weeks: int | None = flag(None, "weeks of history that a prompt needs", RECIPE)
     max_past_weeks: int | None = flag(None, "weeks of history that a prompt shows", RECIPE)
     with_indicators: bool | None = flag(None, "SMA, EMA, RSI and MACD in the prompt", RECIPE)

@@ -111,7 +111,7 @@ def estimate(
         for need in wanted
     ]
     others = sum(
-        len(reports_to_ask(ledger, need)) + (need.profile and not ledger.answers("profile", need.symbol))
+        len(reports_to_ask(ledger, need)) + (need.profile and not store.profile_calls(ledger, need.symbol))
         for need in wanted
     )
     targets = spec.target_keys()
@@ -166,7 +166,7 @@ def fetch_stage(
         outcome = intake.ask_vendors(
             ledger,
             wanted,
-            settings.finnhub_api_key,
+            settings,
             spec.config.calls_per_minute,
             spec.files,
             on_call=advance,

@@ -22,6 +22,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from forecaster.calls import Request
 from forecaster.errors import KeyRefusedError, NoAccessError, UnknownSymbolError, UnreachableError
 from forecaster.retry_after import retry_after_s
 from forecaster.vendors.pace import Pace
@@ -80,6 +81,16 @@ class Finnhub:
         self._clients: list[finnhub.Client] = []
         # At level DEBUG it writes every URL, and with it the key.
         logging.getLogger("urllib3").setLevel(logging.INFO)
+
+    def ask(self, request: Request) -> Any:
+        """The payload of a request; `base.FactKind` says how it looks."""
+        symbol = request.symbol
+        if request.endpoint == "company-news":
+            first_day, last_day = map(date.fromisoformat, (request.window_start, request.window_end))
+            return self.company_news(symbol, first_day, last_day)
+        if request.endpoint == "filings":
+            return self.filings(symbol, "annual" if request.variant == "annual" else "quarterly")
+        return self.profile(symbol) if request.endpoint == "profile" else self.basic_financials(symbol)
 
     def company_news(self, symbol: str, first_day: date, last_day: date) -> list[dict[str, Any]]:
         """Articles of UTC days, both included, as received: newest first, about 250 at most, strays among

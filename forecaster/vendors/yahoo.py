@@ -16,11 +16,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from yfinance.data import YfData
 from yfinance.exceptions import YFException, YFPricesMissingError, YFRateLimitError, YFTzMissingError
 
+from forecaster.calls import Request
 from forecaster.errors import UnknownSymbolError, UnreachableError
 from forecaster.vendors.pace import Pace
-
-CALLS_PER_MINUTE = 60
-"""Yahoo publishes no limit. One symbol takes two requests, and a hundred symbols two minutes."""
 
 TRIES = 5
 """Waits of 1, 2, 4 and 8 minutes in between where it limits, as it does so for minutes; of 4 to 32 seconds
@@ -63,6 +61,14 @@ class Yahoo:
         # Its use of pandas is its own affair.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")
         warnings.filterwarnings("ignore", category=FutureWarning, module="yfinance")
+
+    def ask(self, request: Request) -> dict[str, Any]:
+        """The payload of a request for `daily-bars`."""
+        first_day, last_day = map(date.fromisoformat, (request.window_start, request.window_end))
+        return self.daily_bars(request.symbol, first_day, last_day)
+
+    def close(self) -> None:
+        """Nothing to end: the session is yfinance's own, or the caller's."""
 
     def daily_bars(self, symbol: str, first_day: date, last_day: date) -> dict[str, Any]:
         """Closes of the days of a window, both ends included, and the splits since its start until today.

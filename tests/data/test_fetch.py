@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
@@ -23,8 +24,10 @@ from forecaster.data import news
 from forecaster.data.fetch import Needs, Outcome, Shortfall, fetch
 from forecaster.data.ledger import Ledger, Trace, fingerprint
 from forecaster.errors import KeyRefusedError
+from forecaster.vendors.base import Connection
 from forecaster.vendors.finnhub import Finnhub
 from forecaster.vendors.pace import Pace, StoppedError
+from forecaster.vendors.registry import FINNHUB, YAHOO
 from forecaster.vendors.yahoo import Yahoo
 
 MOST = 4
@@ -98,10 +101,15 @@ def run(ledger: Ledger, needs: Sequence[Needs], **options: Any) -> Outcome:
     """One fetch with real clients and simulated waits."""
     simulated = SimulatedTime()
     key = options.pop("key", KEY)
+    vendor = replace(
+        FINNHUB,
+        workers=options.pop("workers", FINNHUB.workers),
+        news_per_answer=options.pop("news_per_answer", MOST),
+    )
     with closing(Finnhub(key, Pace(600_000, clock=simulated.now, sleep=simulated.sleep))) as finnhub:
         yahoo = Yahoo(Pace(600_000, clock=simulated.now, sleep=simulated.sleep))
-        settings = {"truncation_suspected_from": MOST, "now": lambda: LATER} | options
-        return fetch(ledger, needs, finnhub, yahoo, **settings)
+        connections = [Connection(vendor, finnhub), Connection(YAHOO, yahoo)]
+        return fetch(ledger, needs, connections, **{"now": lambda: LATER} | options)
 
 
 def windows(market: Market, symbol: str = "AAPL") -> list[tuple[int, int]]:
@@ -348,7 +356,11 @@ def test_a_ctrl_c_ends_the_waits_of_all_threads(ledger: Ledger, serve: Callable[
         ctrl_c = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
         ctrl_c.start()
         with pytest.raises(KeyboardInterrupt):
-            fetch(ledger, [Needs(symbol, profile=True) for symbol in ("AAPL", "MSFT")], finnhub, None)
+            fetch(
+                ledger,
+                [Needs(symbol, profile=True) for symbol in ("AAPL", "MSFT")],
+                [Connection(FINNHUB, finnhub)],
+            )
         with pytest.raises(StoppedError):
             finnhub.pace.take()
     assert market.log == []
@@ -466,15 +478,15 @@ def test_prices_have_a_thread_of_their_own(ledger: Ledger, serve: Callable[[Worl
 
 def test_a_symbol_needed_twice_is_a_mistake(ledger: Ledger) -> None:
     with pytest.raises(ValueError, match="twice"):
-        fetch(ledger, [Needs("AAPL"), Needs("AAPL")], None, None)
+        fetch(ledger, [Needs("AAPL"), Needs("AAPL")], [])
 
 
 def test_a_vendor_that_is_not_there_must_not_be_needed(ledger: Ledger) -> None:
-    assert fetch(ledger, [Needs("AAPL")], None, None) == Outcome(0, (), {})
+    assert fetch(ledger, [Needs("AAPL")], []) == Outcome(0, (), {})
     with pytest.raises(ValueError, match="Finnhub"):
-        fetch(ledger, [Needs("AAPL", profile=True)], None, None)
+        fetch(ledger, [Needs("AAPL", profile=True)], [])
     with pytest.raises(ValueError, match="Yahoo"):
-        fetch(ledger, [Needs("AAPL", prices=(date(2026, 3, 2), date(2026, 3, 6)))], None, None)
+        fetch(ledger, [Needs("AAPL", prices=(date(2026, 3, 2), date(2026, 3, 6)))], [])
 
 
 def test_the_key_is_nowhere_in_the_ledger(tmp_path: Path, serve: Callable[[World], Market]) -> None:
@@ -509,7 +521,7 @@ def test_no_article_is_missing_at_the_real_limit(ledger: Ledger, serve: Callable
     outcome = run(
         ledger,
         [Needs(symbol, news=wanted) for symbol in ("BUSY", "CALM")],
-        truncation_suspected_from=news.TRUNCATION_SUSPECTED_FROM,
+        news_per_answer=FINNHUB.news_per_answer,
     )
     assert outcome.cut_off_days == {}
     for symbol in ("BUSY", "CALM"):
