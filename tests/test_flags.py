@@ -29,14 +29,12 @@ PROGRAMS: list[Program[Any]] = [
     launch_config.PROGRAM,
     forecast_config.PROGRAM,
 ]
-BENCHMARK_FLAGS = "from forecaster.evaluation import benchmark_config as c; c.parse_flags(['--help'])"
-"""benchmark.py imports its work at its top; its flags do not."""
 SHOW_HELP = [
     ["train_lora.py", "--help"],
     ["data_pipeline.py", "--help"],
     ["launch.py", "--help"],
     ["forecast.py", "--help"],
-    ["-c", BENCHMARK_FLAGS],
+    ["benchmark.py", "--help"],
 ]
 HEAVY = {"torch", "transformers", "datasets", "pandas", "peft", "trl", "deepspeed", "wandb", "matplotlib"}
 

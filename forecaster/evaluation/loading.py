@@ -22,11 +22,10 @@ from forecaster.evaluation.scorecard import (
 )
 from forecaster.evaluation.training_log import TrainingLog, read_training_log
 from forecaster.records import Label
+from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
 from forecaster.tasks.answers import parse_prediction
 from forecaster.tasks.weekly_rows import Row
 
-BENCHMARK, CHECKPOINTS, LOG_HISTORY = "benchmark", "checkpoints", "log_history.json"
-"""Names in a run's folder."""
 _LOG_SUFFIXES = (".json", ".log", ".txt")
 
 

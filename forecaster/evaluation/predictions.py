@@ -18,6 +18,8 @@ from typing import Any, TextIO
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
 from forecaster.files import write_whole
+from forecaster.tasks.base import Task
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.tasks.weekly_rows import Row
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
@@ -39,6 +41,29 @@ class Prediction:
     prompt_tokens: int | None
     news_dropped: int
     new_tokens: int | None
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        row: Row,
+        text: str | None,
+        prompt_tokens: int | None,
+        news_dropped: int,
+        new_tokens: int | None,
+    ) -> Prediction:
+        """A model's answer to a row; None for its text where the prompt did not fit."""
+        return cls(
+            model=model,
+            row_id=row.row_id,
+            symbol=row.symbol,
+            period=f"{row.start} to {row.end}",
+            label=row.actual.text if row.actual else "",
+            answer=text,
+            prompt_tokens=prompt_tokens,
+            news_dropped=news_dropped,
+            new_tokens=new_tokens,
+        )
 
 
 _FIELDS = {field.name for field in fields(Prediction)}
@@ -68,24 +93,23 @@ class Journal:
         self._file.close()
 
 
-def write_rows(folder: Path, dataset_rows: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> None:
-    """rows.jsonl: the rows with the published columns, so that scoring needs no dataset."""
+def write_rows(
+    folder: Path, dataset_rows: Sequence[Mapping[str, Any]], rows: Sequence[Row], task: Task = WEEKLY
+) -> None:
+    """rows.jsonl: the rows with the task's columns, so that scoring needs no dataset."""
     lines = []
     for row, given in zip(rows, dataset_rows, strict=True):
-        line = {"row_id": row.row_id, **{name: given.get(name) for name in _COLUMNS}}
+        line = {"row_id": row.row_id, **{name: given.get(name) for name in task.columns}}
         if row.return_pct is not None:
             line["weekly_return_pct"] = row.return_pct
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_whole(folder / ROWS, "".join(lines))
 
 
-_COLUMNS = ("prompt", "answer", "period", "label", "symbol")
-
-
 def read_rows(folder: Path) -> tuple[Row, ...]:
     """Inverse of `write_rows`. Raises ConfigurationError when the folder holds no benchmark."""
     lines = _read_lines(folder / ROWS)
-    if not all(line.keys() >= set(_COLUMNS) for line in lines):
+    if not all(line.keys() >= set(WEEKLY.columns) for line in lines):
         raise ConfigurationError([_damaged(folder / ROWS)])
     return numbered(rows_of_dataset(lines))
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.tasks.weekly_rows import Row, make_row
+from forecaster.tasks.base import DatasetRow, Task
+from forecaster.tasks.weekly import WEEKLY
+from forecaster.tasks.weekly_rows import Row
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,9 @@ def _name_of_text(row: Row) -> str:
     return f"row {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}" if text else ""
 
 
-def rows_of_dataset(dataset_rows: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
-    """Rows of a dataset with the published columns, and `weekly_return_pct` where there is one."""
-    return numbered(
-        [
-            make_row(
-                row["prompt"],
-                row["answer"],
-                symbol=row["symbol"],
-                period=row["period"],
-                label=row["label"],
-                return_pct=row.get("weekly_return_pct"),
-            )
-            for row in dataset_rows
-        ]
-    )
+def rows_of_dataset(dataset_rows: Iterable[DatasetRow], task: Task = WEEKLY) -> tuple[Row, ...]:
+    """Rows of a dataset with the task's columns."""
+    return numbered([task.test_row(row) for row in dataset_rows])
 
 
 def on_common_rows(runs: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:

@@ -16,11 +16,11 @@ from forecaster.data import audit, describe, sources, store
 from forecaster.data.dataset_spec import DatasetSpec
 from forecaster.data.ledger import Ledger
 from forecaster.data.pipeline_config import PipelineConfig
+from forecaster.data.price_files import price_calls_of
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import plots
 from forecaster.progress import Listener
 from forecaster.records import Messages, TradingWeek
-from forecaster.vendors import own_files
 from prompts import split_published
 
 
@@ -85,11 +85,10 @@ def _prices_only(config: PipelineConfig) -> audit.Evidence | None:
     """Evidence from `--price_file` alone: enough to derive every label and price anew."""
     if not config.price_file:
         return None
-    calls = [call for path in config.price_file for call in own_files.read_price_file(path).calls]
+    price_call = price_calls_of(config.price_file)
 
     def evidence(symbol: str) -> audit.SymbolEvidence | None:
-        own = [call for call in calls if call.request.symbol == indices.vendor_symbol(symbol)]
-        call = store.fullest(own, first_day="", last_day="9999")
+        call = price_call(symbol)
         if call is None:
             return None
         return audit.SymbolEvidence(

@@ -25,6 +25,8 @@ from forecaster.run_folder import (
     MODEL_WEIGHTS,
     RUN_CONFIG,
 )
+from forecaster.tasks.base import Task
+from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 
 _NEEDED_FLAGS = ("dataset", "max_length", "max_new_tokens", "lora_r", "run_name", "trust_remote_code")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -65,6 +67,11 @@ class FinishedRun:
         """Last day of the training weeks; None where an older training did not write it down."""
         day = self.dataset_record.get("trained_until")
         return date.fromisoformat(day) if day else None
+
+    @property
+    def task(self) -> Task:
+        """What its rows are; the weekly forecast where an older training did not write it down."""
+        return TASKS[self.flags.get("task", DEFAULT_TASK)]
 
     @property
     def log_history(self) -> Path:
@@ -112,7 +119,8 @@ def read_finished(folder: Path) -> FinishedRun:
         if not (isinstance(record["flags"], dict) and isinstance(data["training_labels"], dict)):
             raise TypeError("no JSON object")
         _ = [record["flags"][name] for name in _NEEDED_FLAGS]
-        date.fromisoformat(data.get("trained_until", "2000-01-01"))
+        date.fromisoformat(data.get("trained_until") or "2000-01-01")
+        _ = TASKS[record["flags"].get("task", DEFAULT_TASK)]
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         found = f"{folder} holds a damaged {', '.join(names[:3])} ({type(error).__name__})."
         way_out = "Take a whole copy, or train again."

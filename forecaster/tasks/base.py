@@ -13,6 +13,8 @@ from datetime import date
 from typing import Any, ClassVar
 
 from forecaster.records import Messages, Unreadable
+from forecaster.tasks.weekly_rows import Row
+from prompts import render_published
 
 DatasetRow = Mapping[str, Any]
 """A row by column."""
@@ -90,6 +92,19 @@ class Task(ABC):
             training_labels: rows by label in training; empty where that is not known.
         """
         return {}
+
+    def test_row(self, row: DatasetRow) -> Row:
+        """What a benchmark asks, keeps and scores of a row."""
+        key = self.key(row) if self.has_dates else None
+        return Row(
+            row_id="",
+            symbol=key.series if key else "",
+            start=key.start if key else None,
+            end=key.end if key else None,
+            actual=None,
+            prompt=render_published(self.messages(row)),
+            reference=self.answer(row),
+        )
 
     def pieces(self, messages: Messages) -> int:
         """How many parts of a prompt may go where it is too long."""

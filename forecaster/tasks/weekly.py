@@ -10,6 +10,7 @@ from functools import lru_cache
 from forecaster.records import Answer, Label, Messages, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from forecaster.tasks.base import DatasetRow, Metric, RowKey, Task
+from forecaster.tasks.weekly_rows import Row, make_row
 from prompts import news_item_spans, split_published, without_oldest_news
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")
@@ -80,6 +81,16 @@ class WeeklyForecast(Task):
     def key(self, row: DatasetRow) -> RowKey:
         # A million rows share their symbols: each is kept once.
         return RowKey(sys.intern(row["symbol"].strip().upper()), *parse_period(row["period"]))
+
+    def test_row(self, row: DatasetRow) -> Row:
+        return make_row(
+            row["prompt"],
+            row["answer"],
+            symbol=row["symbol"],
+            period=row["period"],
+            label=row["label"],
+            return_pct=row.get(RETURN_COLUMN),
+        )
 
     def baselines(self, row: DatasetRow, training_labels: Mapping[str, int]) -> Mapping[str, Label]:
         if not training_labels:

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import pytest
 from small_runs import BASE, finished_run, write_dataset
 
-import benchmark
 from forecaster.answering import engines, vllm_engine
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.benchmark_config import parse_flags
+from forecaster.jobs import benchmark_checks
 from forecaster.models.numerics import Precision
 from forecaster.models.tuners import TUNERS
 from forecaster.settings import Settings
@@ -127,14 +127,14 @@ def test_all_hindrances_are_told_at_once() -> None:
 def test_a_benchmark_that_cannot_use_it_is_refused_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "detect_gpus", lambda: ())
+    monkeypatch.setattr(benchmark_checks, "detect_gpus", lambda: ())
     write_dataset(tmp_path)
     run = finished_run(tmp_path / "run", tmp_path)
     before = sorted(run.rglob("*"))
     base_alone = ("--base_model", str(BASE), "--dataset", str(tmp_path / "test.jsonl"))
     for flags in (("--adapter", str(run)), base_alone):
         with pytest.raises(ConfigurationError) as caught:
-            benchmark.resolve(parse_flags([*flags, "--engine", "vllm"]), Settings())
+            benchmark_checks.resolve(parse_flags([*flags, "--engine", "vllm"]), Settings())
         assert [str(found) for found in caught.value.problems] == [NOT_INSTALLED, NO_GPU]
     assert sorted(run.rglob("*")) == before
 

@@ -1,4 +1,4 @@
-"""A task of its own, in under sixty lines, from rows to a trained adapter and a table beside its baselines."""
+"""A task of its own, in under sixty lines: from rows to an adapter, and a table beside its baselines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Parity(Task):
     metrics = (Metric("accuracy", "share", True, lambda actual, read: float(actual == read)),)
 
     def faults(self, row: DatasetRow) -> list[str]:
-        return [] if row["parity"] in ("even", "odd") else [f"the parity is {row['parity']!r}, not even or odd"]
+        return [] if row["parity"] in ("even", "odd") else [f"the parity is {row['parity']!r}"]
 
     def messages(self, row: DatasetRow) -> Messages:
         return Messages("Answer with one word.", f"Is {row['number']} even or odd?")
@@ -74,7 +74,7 @@ def test_a_task_of_its_own_is_trained_and_scored(
     assert "| base        |      5 | 0.000 [0.000, 0.434]" in shown
     assert "| always even |      5 | 1.000 [0.566, 1.000]" in shown
     scores = json.loads((run / "benchmark" / "metrics.json").read_text())["scores"]
-    assert list(scores) == ["base", "fine-tuned", "always even"]
+    assert list(scores) == ["always even", "base", "fine-tuned"]
     assert scores["always even"]["figures"]["accuracy"]["value"] == pytest.approx(3 / 5)
     assert "always even" in (run / "benchmark" / "report.md").read_text()
 
@@ -84,7 +84,7 @@ def test_a_row_of_a_task_is_judged_by_its_task(
 ) -> None:
     rows["train"].write_text('{"number": "4", "parity": "both"}\n')
     assert train_lora.main(flags(rows, tmp_path / "run", "--dry_run")) == 2
-    assert "row 0: the parity is 'both', not even or odd." in capsys.readouterr().err
+    assert "row 0: the parity is 'both'." in capsys.readouterr().err
 
 
 def test_rows_without_dates_need_a_test_split_of_their_own(

@@ -1,0 +1,176 @@
+"""A benchmark as a job: answers, figures, report; and figures of answers that are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from forecaster import tracking
+from forecaster.data.price_files import closes_of
+from forecaster.errors import ConfigurationError
+from forecaster.evaluation import predictions
+from forecaster.evaluation.benchmark_config import BenchmarkConfig
+from forecaster.evaluation.loading import Loaded, load_run, side_by_side
+from forecaster.evaluation.report import pages, tracked
+from forecaster.evaluation.rows import rows_of_dataset, with_returns
+from forecaster.evaluation.scorecard import Scoreboard
+from forecaster.evaluation.task_scores import TaskScore, render_scores, score_task, scores_json
+from forecaster.evaluation.training_log import read_training_log
+from forecaster.files import write_json, write_whole
+from forecaster.jobs.benchmark_answers import generate, locked
+from forecaster.jobs.benchmark_checks import BENCHMARKS, Benchmark, read_rows, resolve
+from forecaster.models.finished import FinishedRun, read_finished
+from forecaster.progress import Listener
+from forecaster.settings import Settings
+from forecaster.tasks.weekly import WEEKLY
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """The figures of one or several runs, and where they lie."""
+
+    board: Scoreboard | Sequence[TaskScore]
+    """Of the weekly forecast, or of another task."""
+    folder: Path
+    report: Path | None
+    """None: only figures were asked for."""
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / predictions.METRICS
+
+
+def run_benchmark(
+    config: BenchmarkConfig, settings: Settings, listener: Listener
+) -> tuple[BenchmarkResult, ...]:
+    """Answers, figures and report, as far as the stage goes; a stopped run goes on.
+
+    Returns:
+        One result for each set of figures; none where only answers were asked for, and on every rank but the
+        first.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+        KeyRefusedError, VendorError, OSError: answers that came are kept.
+    """
+    if not config.answers:
+        return score_stage(config, settings, listener)
+    job = resolve(config, settings)
+    if config.stage == "all" and goes_to_wandb(config, job.run):
+        check_wandb(settings)
+    with locked(job.folder, settings):
+        generate(job, config, settings, listener)
+    if settings.rank or config.stage == "generate":
+        return ()
+    if job.task is not WEEKLY:
+        return (finish_task(job, listener),)
+    loaded = load_run(str(job.folder), config.columns)
+    if job.run and not loaded.log:  # the benchmark lies elsewhere
+        loaded = replace(loaded, log=read_training_log(job.run.log_history))
+    loaded = replace(loaded, name=job.name)
+    return (finish([loaded], job.folder, job.name, config, settings, listener, job.run),)
+
+
+def finish_task(job: Benchmark, listener: Listener) -> BenchmarkResult:
+    """Figures and report of a task that has no scorecard of its own."""
+    answers = {(p.model, p.row_id): p.answer for p in predictions.read_predictions(job.folder)}
+    labels = job.run.dataset_record["training_labels"] if job.run else {}
+    scores = score_task(
+        job.task,
+        job.dataset_rows,
+        {asked.name: [answers.get((asked.name, row.row_id)) for row in job.rows] for asked in job.answerers},
+        labels,
+    )
+    table = render_scores(job.task, scores)
+    write_json(job.folder / predictions.METRICS, scores_json(job.task, scores))
+    report = job.folder / "report.md"
+    write_whole(
+        report, f"# {job.name}: {job.task.name}\n\n{len(job.rows)} rows of {job.dataset}\n\n{table}\n"
+    )
+    listener.say(f"\n{table}\n\nReport: {report}")
+    return BenchmarkResult(scores, job.folder, report)
+
+
+def score_stage(
+    config: BenchmarkConfig, settings: Settings, listener: Listener
+) -> tuple[BenchmarkResult, ...]:
+    """`score`, `report` and `compare`: no model is needed."""
+    rows = None
+    if config.dataset:
+        rows = rows_of_dataset(read_rows(config, None)[0])
+    name = config.name if len(config.runs) == 1 else None
+    runs = [
+        load_run(spec, config.columns, name=name, rows=rows, knowledge_cutoff=config.knowledge_cutoff)
+        for spec in config.runs
+    ]
+    if config.stage == "compare":
+        title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
+        slugs = "-".join(slug(run.name) for run in runs)[:80]
+        folder = config.output_dir or BENCHMARKS / f"compare-{slugs}"
+        return (finish(runs, folder, title, config, settings, listener),)
+    results = []
+    for run in runs:
+        home = run.folder or BENCHMARKS / slug(run.name)
+        finished = _run_of(home)
+        if finished and run.name in (home.resolve().name, home.resolve().parent.name):
+            run = replace(run, name=str(finished.flags["run_name"]))  # as right after the answers
+        folder = config.output_dir or home
+        results.append(finish([run], folder, run.name, config, settings, listener, finished))
+    return tuple(results)
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+
+
+def _run_of(folder: Path) -> FinishedRun | None:
+    """The run that a benchmark folder lies in."""
+    try:
+        return read_finished(folder.parent)
+    except ConfigurationError:
+        return None
+
+
+def finish(
+    runs: Sequence[Loaded],
+    folder: Path,
+    title: str,
+    config: BenchmarkConfig,
+    settings: Settings,
+    listener: Listener,
+    run: FinishedRun | None = None,
+) -> BenchmarkResult:
+    """Figures, and the report unless only figures were asked for.
+
+    Args:
+        run: the training whose W&B run takes the figures; None: they have one of their own.
+    """
+    closes = closes_of(config.price_file)
+    board = side_by_side(runs, lambda rows: with_returns(rows, closes), cost_bps=config.cost_bps)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages.write_metrics(folder / predictions.METRICS, board)
+    listener.say(f"\n{pages.render_summary(board)}")
+    if config.stage == "score":
+        listener.say(f"\nFigures: {folder / predictions.METRICS}")
+        return BenchmarkResult(board, folder, None)
+    facts = {name: value for loaded in runs for name, value in loaded.facts.items()} if len(runs) == 1 else {}
+    pictures = pages.write_report(folder, board, title, facts)
+    if goes_to_wandb(config, run):
+        tracking.start(run.folder if run else folder, run.flags["run_name"] if run else title, {}, settings)
+        tracked.log_board(board, pictures)
+        tracking.finish()
+    report = folder / "report.md"
+    listener.say(f"\nReport: {report}")
+    return BenchmarkResult(board, folder, report)
+
+
+def goes_to_wandb(config: BenchmarkConfig, run: FinishedRun | None) -> bool:
+    return (config.report_to or (run.flags["report_to"] if run else "none")) == "wandb"
+
+
+def check_wandb(settings: Settings) -> None:
+    """Raises ConfigurationError now for what would fail after hours of answers."""
+    if problems := tracking.find_problems(settings):
+        raise ConfigurationError(problems)

@@ -1,0 +1,264 @@
+"""Answers of a benchmark's models to its rows: each is asked once, whatever stops in between."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from forecaster.data.training_rows import rows_of_training
+from forecaster.errors import ConfigurationError, Problem, VendorError
+from forecaster.evaluation import predictions
+from forecaster.evaluation.benchmark_config import BenchmarkConfig
+from forecaster.evaluation.predictions import Journal, Prediction
+from forecaster.evaluation.rows import rows_of_dataset
+from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
+from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
+from forecaster.progress import Listener
+from forecaster.provenance import versions
+from forecaster.run_folder import CHECKPOINTS
+from forecaster.settings import Settings
+from forecaster.tasks.weekly import WEEKLY
+from forecaster.tasks.weekly_rows import Row
+from forecaster.training.survival import checkpoints
+from prompts import split_published
+
+if TYPE_CHECKING:
+    from forecaster.answering.engines import EngineSettings, Ranks, Reply
+
+LOCK_FILE = "benchmark.lock"
+
+
+@contextmanager
+def locked(folder: Path, settings: Settings) -> Iterator[None]:
+    """Hold a benchmark's folder for this command alone; its first rank does so for all."""
+    if settings.rank:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        found = f"{folder} is in use by another benchmark."
+        raise ConfigurationError([Problem("--output_dir", found, "Wait for it, or stop it.")]) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listener: Listener) -> None:
+    """Bring the folder up to all answers; a stopped run goes on. Every rank takes part; the first one tells.
+
+    Raises:
+        ConfigurationError: the folder holds what is damaged, or another benchmark has it.
+        KeyRefusedError, VendorError: the endpoint; what it answered is kept.
+    """
+    if config.engine == "api":
+        if settings.rank:
+            return  # one process keeps as many requests in flight as were asked for
+        prepare(job, listener)
+        ask_endpoint(job, config, settings, listener)
+        predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
+        return
+    from forecaster.answering import engines  # torch: not needed to refuse bad input
+
+    ranks = engines.Ranks(settings.rank, settings.world_size)
+    engines.join(ranks, config.local_rank)
+    try:
+        if config.checkpoints:
+            job = with_best_checkpoint(job, config, ranks, listener)
+        answer_rows(job, config, ranks, listener)
+    finally:
+        engines.leave(ranks)
+
+
+def answer_rows(
+    job: Benchmark, config: BenchmarkConfig, ranks: Ranks, listener: Listener, *, alone: bool = False
+) -> None:
+    """Have the job's models answer its rows, every rank its share; `alone` as for `prepare`."""
+    from forecaster.answering import engines
+
+    plan = engine_settings(job, config, ranks)
+    job = replace(job, answerers=tuple(with_engine(a, plan.engine) for a in job.answerers))
+    if ranks.rank == 0:
+        prepare(job, listener, alone=alone)
+    engines.wait_for_all(ranks)
+    done = {(p.model, p.row_id) for p in predictions.read_predictions(job.folder)}
+    engines.wait_for_all(ranks)  # nobody writes while another one reads
+    by_id = {row.row_id: row for row in job.rows}
+    if done and ranks.rank == 0:
+        listener.say(f"{len(done)} answers are there already.")
+    with Journal(job.folder, ranks.rank) as journal:
+
+        def record(replies: Sequence[Reply], seconds: float) -> None:
+            journal.write([prediction_of(reply, by_id[reply.row_id]) for reply in replies], seconds)
+
+        engines.answer(
+            plan,
+            [engines.Answerer(a.name, a.adapter) for a in job.answerers],
+            [(row.row_id, row.prompt) for row in job.rows],
+            lambda model, row_id: (model, row_id) in done,
+            record,
+            ranks,
+        )
+    engines.wait_for_all(ranks)
+    if ranks.rank == 0:
+        predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
+    engines.wait_for_all(ranks)
+
+
+def engine_settings(job: Benchmark, config: BenchmarkConfig, ranks: Ranks) -> EngineSettings:
+    from forecaster.answering import engines
+
+    assert job.base is not None
+    assert config.engine != "api"  # an endpoint has no ranks
+    tuner, lora_rank = (job.run.tuner, job.run.lora_rank) if job.run else (None, None)
+    return engines.EngineSettings(
+        base=job.base,
+        tokenizer_folder=job.run.folder if job.run else None,
+        precision=job.precision,
+        quantization=job.quantization,
+        trust_remote_code=config.trust_remote_code or bool(job.run and job.run.flags["trust_remote_code"]),
+        max_length=job.max_length,
+        max_new_tokens=job.max_new_tokens,
+        batch_size=config.batch_size,
+        engine=engines.choose_engine(config.engine, job.quantization, ranks.count, tuner, lora_rank),
+        lora_rank=lora_rank,
+        task=job.task,
+    )
+
+
+def with_engine(asked: AskedModel, engine: str) -> AskedModel:
+    return replace(asked, maker={**asked.maker, "engine": engine})
+
+
+def prediction_of(reply: Reply, row: Row) -> Prediction:
+    """A local model's answer, as it is kept."""
+    return Prediction.of(
+        reply.model, row, reply.text, reply.prompt_tokens, reply.news_dropped, reply.new_tokens
+    )
+
+
+def prepare(job: Benchmark, listener: Listener, *, alone: bool = False) -> None:
+    """Rows and record, before the first answer; answers of another making are put aside, and when the job
+    stands `alone` those of models that are not in it."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    predictions.write_rows(job.folder, job.dataset_rows, job.rows, job.task)
+    record = {
+        "dataset": job.dataset,
+        "training_labels": job.run.dataset_record["training_labels"] if job.run else None,
+        "settings": settings_shown(job),
+        "versions": versions(),
+        "models": {asked.name: dict(asked.maker) for asked in job.answerers},
+    }
+    for note in predictions.write_record(job.folder, record, alone=alone):
+        listener.say(note)
+
+
+def settings_shown(job: Benchmark) -> dict[str, str]:
+    """What a report says of the job."""
+    shown = {"rows": f"{len(job.rows)} of {job.dataset}"}
+    if base := job.run.base if job.run else job.base:
+        shown["base model"] = base.location
+    if job.run:
+        shown["training rows"] = str(job.run.dataset_record["counts"]["train_after_repeats"])
+    shown["tokens of prompt and answer"] = str(job.max_length)
+    shown["tokens of an answer"] = str(job.max_new_tokens)
+    return shown
+
+
+def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings, listener: Listener) -> None:
+    """Have the endpoint's model answer what it has not answered yet."""
+    from forecaster.answering import api_engine
+
+    (asked,) = job.answerers
+    plan = api_engine.ApiPlan(
+        model=asked.name,
+        base_url=settings.openai_base_url,
+        concurrency=config.concurrency,
+        max_output_tokens=job.max_new_tokens,
+    )
+    done = {p.row_id for p in predictions.read_predictions(job.folder) if p.model == asked.name}
+    by_id = {row.row_id: row for row in job.rows}
+    todo = [(row.row_id, split_published(row.prompt)) for row in job.rows if row.row_id not in done]
+    if not todo:
+        return
+    key = str(settings.openai_api_key)
+    api_engine.check(plan, key)
+    began = time.monotonic()
+    faults, failed = Counter[str](), 0
+    with (
+        Journal(job.folder) as journal,
+        listener.bar(asked.name, "answer", len(todo)) as advance,
+        closing(api_engine.answer_all(todo, plan, key)) as replies,
+    ):
+        for reply in replies:
+            if reply.fault:
+                faults[reply.fault] += 1
+            if reply.finish == "failed":
+                failed += 1
+                continue
+            line = Prediction.of(
+                asked.name, by_id[reply.row_id], reply.text, reply.input_tokens, 0, reply.output_tokens
+            )
+            now = time.monotonic()
+            # Requests run side by side: what counts is how often an answer comes.
+            journal.write([line], now - began)
+            began = now
+            advance()
+    for fault, count in faults.most_common():
+        listener.say(f"{asked.name}: {count} of {len(todo)} answers: {fault}")
+    if failed:
+        raise VendorError(asked.name, f"{failed} of {len(todo)} requests were not taken.")
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+def with_best_checkpoint(
+    job: Benchmark, config: BenchmarkConfig, ranks: Ranks, listener: Listener
+) -> Benchmark:
+    """Score every checkpoint on the validation rows; the best one then answers the test rows, once.
+
+    Raises:
+        ConfigurationError: the training held no weeks out, or has no complete checkpoint.
+    """
+    run = job.run
+    assert run is not None  # the flags were checked
+    if job.task is not WEEKLY:
+        found = f"chooses by weekly figures, and {run.folder} was trained for {job.task.name}."
+        raise ConfigurationError([Problem("--checkpoints", found, "Leave it out.")])
+    corpus = rows_of_training(run)
+    if corpus.validation is None:
+        found = f"needs validation rows, and {run.folder} was trained without."
+        way_out = "Train with --validation_share 0.1 (and --save_total_limit, so that checkpoints stay)."
+        raise ConfigurationError([Problem("--checkpoints", found, way_out)])
+    folders = checkpoints.complete(run.folder)
+    if not folders:
+        found = f"finds no complete checkpoint in {run.folder}."
+        raise ConfigurationError([Problem("--checkpoints", found, "Leave it out, or train again.")])
+    rows = [dict(row) for row in corpus.validation]
+    trial = replace(
+        job,
+        folder=job.folder / CHECKPOINTS,
+        rows=rows_of_dataset(rows),
+        dataset_rows=rows,
+        dataset=f"{job.dataset} (validation)",
+    )
+    asked = [answerer(config, trial, folder, str(step)) for step, folder in folders.items()]
+    # Alone: checkpoints that are gone or damaged since their last scoring cannot be chosen.
+    answer_rows(replace(trial, answerers=tuple(asked)), config, ranks, listener, alone=True)
+    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder).complete))
+    assert best is not None
+    if ranks.rank == 0:
+        listener.say(f"Checkpoint {best.step} is the best of {len(folders)} on {len(rows)} validation rows.")
+    tuned = answerer(config, job, folders[best.step], f"{TUNED} (checkpoint {best.step})")
+    return replace(job, answerers=(job.answerers[0], tuned))
