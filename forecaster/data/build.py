@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecaster.data.news import covers
-from forecaster.data.sources import SHORT_NAME_PREFIX
+from forecaster.data.sources import MANIFEST, SHORT_NAME_PREFIX
 from forecaster.data.store import Stored
 from forecaster.files import differences, sha256_of, write_whole
 from forecaster.records import Example, TradingWeek
@@ -46,7 +46,6 @@ SCHEMA = pa.schema(
 )
 """The five published columns, then where a row comes from."""
 
-MANIFEST = "manifest.json"
 CARD = "README.md"
 
 

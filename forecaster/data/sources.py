@@ -30,7 +30,7 @@ SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
 MOST_REPEATS = 1000
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _RECIPE = ("min_past_weeks", "max_past_weeks", "with_indicators", "with_macro")
 _SPEC_HELP = (
     "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
@@ -274,7 +274,7 @@ def _recipe_of(source: Source) -> dict[str, Any] | None:
     path = Path(source.location)
     folder = path if source.kind == "folder" else path.parent
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if source.kind == "file" and path.name not in manifest["files"]:
             return None  # it tells of other files
         return {name: manifest["arguments"][name] for name in _RECIPE}

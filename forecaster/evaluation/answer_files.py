@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
+from forecaster.tables import json_lines
 from forecaster.tasks.weekly_rows import Row, make_row
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix == ".jsonl":
-            return pd.DataFrame.from_records(_json_lines(path.read_text(encoding="utf-8-sig")))
+            return pd.DataFrame.from_records(_whole_objects(path))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         found = f"cannot be read ({' '.join(str(error).split())[:150]})."
         raise ConfigurationError([Problem(str(path), found, "Give a whole file.")]) from error
@@ -91,17 +91,14 @@ def _read_table(path: Path) -> pd.DataFrame:
     )
 
 
-def _json_lines(text: str) -> list[dict[str, Any]]:
-    found = []
-    for place, line in enumerate(text.split("\n"), start=1):
-        try:
-            value = json.loads(line) if line.strip() else {}
-        except (json.JSONDecodeError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise ValueError(f"line {place} is no whole JSON object")
-        found += [value] if line.strip() else []
-    return found
+def _whole_objects(path: Path) -> list[dict[str, Any]]:
+    """The rows of a jsonl file; raises ValueError for a line that is no JSON object."""
+    rows = []
+    for number, row in json_lines(path):
+        if row is None:
+            raise ValueError(f"line {number} is no whole JSON object")
+        rows.append(row)
+    return rows
 
 
 def _without_text(path: Path, lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Problem | None:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from forecaster.calls import Call, Request
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
+from forecaster.tables import TextRow, column_names, text_rows
 from indices import vendor_symbol
 
 FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
@@ -81,10 +80,6 @@ _UNIX_SECONDS = re.compile(r"(\d{9,10})(?:\.\d*)?")
 _TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*")
 _MISSING = frozenset({"", "nan", "nat", "null", "none", "na", "n/a"})
 _MOST_PROBLEMS = 10
-_ROWS_AT_A_TIME = 5000
-_LONGEST_FIELD = 2**31 - 1
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -127,13 +122,13 @@ def read_news_file(
     latest = (now or datetime.now(UTC)) + timedelta(days=1)
     wanted = None if symbols is None else frozenset(symbols)
     with _problems_told(path, "--news_file"):
-        names = _column_names(path)
+        names = column_names(path)
         form = _news_form(path, names)
         skipped: Counter[str] = Counter()
         articles: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         rows_of: Counter[str] = Counter()
         rows = 0
-        for row in _rows(path, names, form.columns):
+        for row in text_rows(path, names, form.columns):
             rows += 1
             if row is None:
                 skipped["unreadable row"] += 1
@@ -174,11 +169,11 @@ class _NewsForm:
     def columns(self) -> list[str]:
         return [name for name in (*self.by_role.values(), *self.summaries) if name]
 
-    def symbols_of(self, row: Row) -> list[str]:
+    def symbols_of(self, row: TextRow) -> list[str]:
         text = row.get(self.by_role["symbol"], "").strip() or self.file_symbol
         return sorted({vendor_symbol(part.upper()) for part in re.split(r"[,;\s]+", text) if part})
 
-    def article_of(self, row: Row, symbol: str) -> dict[str, Any]:
+    def article_of(self, row: TextRow, symbol: str) -> dict[str, Any]:
         """As the ledger keeps it; without a readable time, `datetime` is None."""
         values = {role: row.get(name, "").strip() for role, name in self.by_role.items()}
         published = _published_at(values["time"])
@@ -193,7 +188,7 @@ class _NewsForm:
             "url": values["url"],
         }
 
-    def _summary_of(self, row: Row) -> str:
+    def _summary_of(self, row: TextRow) -> str:
         for name in self.summaries:
             if text := row[name].strip():
                 if _plain(name) not in _FULL_TEXT_COLUMNS or len(text) <= LONGEST_SUMMARY_CHARACTERS:
@@ -223,7 +218,7 @@ def _news_form(path: Path, names: Sequence[str]) -> _NewsForm:
 
 
 def _article_or_reason(
-    form: _NewsForm, row: Row, symbol: str, wanted: frozenset[str] | None, latest: datetime
+    form: _NewsForm, row: TextRow, symbol: str, wanted: frozenset[str] | None, latest: datetime
 ) -> dict[str, Any] | str:
     """The article of a row, or why it is left out."""
     if not symbol:
@@ -293,11 +288,11 @@ def read_price_file(path: Path, symbols: Collection[str] | None = None) -> Impor
             day, a price that is no positive number, or a second price for a day.
     """
     with _problems_told(path, "--price_file"):
-        names = _column_names(path)
+        names = column_names(path)
         form = _price_form(path, names, symbols)
         prices = _Prices(None if symbols is None else frozenset(symbols))
         rows = 0
-        for row in _rows(path, names, form.columns):
+        for row in text_rows(path, names, form.columns):
             rows += 1
             prices.take(rows, form, row)
         if not rows:
@@ -332,7 +327,7 @@ class _PriceForm:
     def adjusted_only(self) -> bool:
         return not self.adjusted
 
-    def cells(self, row: Row) -> Iterator[tuple[str, str, str, str]]:
+    def cells(self, row: TextRow) -> Iterator[tuple[str, str, str, str]]:
         """Symbol, close, adjusted close and split of a row, as text."""
         for column, ticker in self.tickers.items():
             yield vendor_symbol(ticker), row[column], row[column], ""
@@ -359,7 +354,7 @@ class _Prices:
     problems: list[tuple[str, str]] = field(default_factory=list)
     """Where, and what was found."""
 
-    def take(self, number: int, form: _PriceForm, row: Row | None) -> None:
+    def take(self, number: int, form: _PriceForm, row: TextRow | None) -> None:
         where = f"row {number}"
         if row is None:
             self.problems.append((where, "it does not have the fields that the first line names."))
@@ -499,59 +494,6 @@ def _number(text: str) -> Decimal | None:
 
 
 # --- files --------------------------------------------------------------------------------------------------
-
-
-def _column_names(path: Path) -> list[str]:
-    """Names in the file's order; of a .jsonl file, those that its first rows use."""
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return list(pq.ParquetFile(path).schema_arrow.names)
-    if suffix == ".jsonl":
-        first = (row for row in islice(_json_lines(path), _ROWS_AT_A_TIME) if row)
-        return list(dict.fromkeys(name for row in first for name in row))
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file, strict=True), [])
-
-
-def _rows(path: Path, names: Sequence[str], columns: Iterable[str]) -> Iterator[Row | None]:
-    """Every row as text, "" for what is absent; None for a row that cannot be read."""
-    wanted = list(dict.fromkeys(columns))
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_AT_A_TIME, columns=wanted):
-            for row in batch.to_pylist():
-                yield {name: _text(value) for name, value in row.items()}
-    elif suffix == ".jsonl":
-        for found in _json_lines(path):
-            yield None if found is None else {name: _text(found.get(name)) for name in wanted}
-    else:
-        positions = [(name, names.index(name)) for name in wanted]
-        # Full texts of articles are longer than the module's default limit.
-        csv.field_size_limit(_LONGEST_FIELD)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            # Strict: a quote that is never closed would take the rest of the file for one field.
-            for cells in islice(csv.reader(file, strict=True), 1, None):
-                if cells:
-                    fits = len(cells) == len(names)
-                    yield {name: cells[at] for name, at in positions} if fits else None
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Every line that is not blank, its numbers as text; None for what is no JSON object."""
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if line.strip():
-                try:
-                    found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
-                except json.JSONDecodeError:
-                    found = None
-                yield found if isinstance(found, dict) else None
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 @contextmanager
