@@ -114,9 +114,10 @@ def measure(folder: Path, tuner: str, precision: str, stage: int) -> dict[str, A
         lora = LoraConfig(
             task_type="CAUSAL_LM", r=LORA_RANK, use_dora=tuner == "dora", target_modules="all-linear"
         )
-        model = get_peft_model(model, lora, autocast_adapter_dtype=stage != 3)  # as adapters.attach does
+        model = get_peft_model(model, lora, autocast_adapter_dtype=stage != 3)  # as the tuners do
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-3)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    engine.train()  # as the trainer does
     tokens = torch.arange(8).reshape(1, 8)
     engine.backward(engine(input_ids=tokens, labels=tokens).loss)
     gradient_bytes = view_bytes(gradients(engine))

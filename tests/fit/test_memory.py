@@ -295,6 +295,7 @@ def test_they_are_exact_for_every_tuner_without_deepspeed(tuner: Any, tied: bool
         for parameter in trainable:  # as the trainer does
             parameter.data = parameter.data.float()
     optimizer = torch.optim.AdamW(trainable)
+    model.train()  # as the trainer does; bitsandbytes packs the weights of a model at rest for its CPU kernel
     tokens = torch.arange(6).reshape(1, 6)
     with torch.autocast("cpu", torch.bfloat16, enabled=tuner != "full"):
         model(input_ids=tokens, labels=tokens).loss.backward()
