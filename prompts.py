@@ -175,6 +175,23 @@ def render_user_text(
     return "\n\n".join(parts)
 
 
+def stated_facts(weeks: Sequence[Week], financials: Mapping[str, float], is_coin: bool) -> PromptFacts:
+    """Past weeks and figures as `render_user_text` states them: what `read_prompt` finds in its text."""
+    return PromptFacts(
+        weeks=tuple(
+            PastWeek(
+                week.start,
+                week.end,
+                Decimal(_price(week.start_price_usd, is_coin)),
+                Decimal(_price(week.end_price_usd, is_coin)),
+                tuple(NewsItem(clean_text(item.headline), clean_text(item.summary)) for item in week.news),
+            )
+            for week in weeks
+        ),
+        financials={clean_text(name): _number(value) for name, value in financials.items()},
+    )
+
+
 def _introduction(company: Company, target_start: date) -> str:
     """What is known of the issuer; facts that are not known are left out."""
     name, industry, exchange, country = (

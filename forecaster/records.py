@@ -226,6 +226,11 @@ class Example:
     """Sorted words on what is less than certain or left out: `fundamentals_estimated`,
     `indicators_incomplete` (too few closes, or holes in them, so that the prompt has no indicators),
     `news_incomplete`, `prices_adjusted_only`."""
+    weeks: tuple[Week, ...] = field(default=(), repr=False)
+    """Past weeks that the prompt shows, oldest first."""
+    figures: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Of the latest reported quarter, as in the prompt."""
+    is_coin: bool = False
 
     @property
     def as_of(self) -> datetime:

@@ -100,6 +100,8 @@ class Draft:
     """Oldest first."""
     quarter: Quarter | None
     flags: tuple[str, ...]
+    weeks: tuple[Week, ...]
+    """`past` with the closes and the news that the prompt states."""
 
 
 def examples_of(
@@ -140,9 +142,10 @@ def draft_of(
     quarter = latest_known(data.quarters.get(target.start, ()), target.start_close)
     charted = _charted_days(target.start, prices, recipe.calendar) if recipe.with_indicators else []
     company = _company_as(data.company, symbol)
+    weeks = tuple(_past_week(week, prices, target.start, news[week.end]) for week in past)
     user = render_user_text(
         company,
-        [_past_week(week, prices, target.start, news[week.end]) for week in past],
+        weeks,
         quarter.figures if quarter else {},
         quarter.period_end if quarter else None,
         target.start,
@@ -152,7 +155,7 @@ def draft_of(
     )
     flags = _flags(data, past, quarter, recipe.with_indicators and not charted)
     messages = Messages(system_prompt(company.kind), user)
-    return Draft(symbol, target, messages, tuple(past), shown, quarter, flags)
+    return Draft(symbol, target, messages, tuple(past), shown, quarter, flags, weeks)
 
 
 def example_of(draft: Draft, data: SymbolData) -> Example | Dropped:
@@ -172,6 +175,9 @@ def example_of(draft: Draft, data: SymbolData) -> Example | Dropped:
         news_ids=tuple(article.id for article in draft.news),
         filing=draft.quarter.filing if draft.quarter else "",
         flags=draft.flags,
+        weeks=draft.weeks,
+        figures=draft.quarter.figures if draft.quarter else {},
+        is_coin=data.company.kind == "cryptocurrency",
     )
 
 

@@ -1,4 +1,4 @@
-"""The teacher that needs no model: deterministic answers that restate what the prompt says. Pure."""
+"""The teacher that needs no model: deterministic answers that restate what the prompt states. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from forecaster.records import Answer, Example
-from prompts import PastWeek, PromptFacts, clean_text, read_prompt, render_answer
+from prompts import PastWeek, PromptFacts, clean_text, render_answer, stated_facts
 
 FEWEST_FACTORS, MOST_FACTORS = 2, 4
 _MAX_QUOTE_CHARS = 160
@@ -38,7 +38,11 @@ def template_answer(example: Example) -> str:
 
     The same example always gives the same text.
     """
-    facts = read_prompt(example.messages.user)
+    return answer_from(stated_facts(example.weeks, example.figures, example.is_coin), example)
+
+
+def answer_from(facts: PromptFacts, example: Example) -> str:
+    """`template_answer`, for facts from elsewhere: a published prompt was made without records."""
     rng = random.Random(f"{example.symbol} {example.target.end}")
     good, bad = _factors(facts, rng)
     last = _move(facts.weeks[-1])[1] if facts.weeks else "The prompt shows no past week."

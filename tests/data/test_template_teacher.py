@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.data.template_teacher import template_answer
+from forecaster.data.template_teacher import answer_from, template_answer
 from forecaster.records import (
     ALL_LABELS,
     Answer,
@@ -25,7 +26,7 @@ from forecaster.records import (
     Week,
 )
 from forecaster.tasks.answers import parse_answer, parse_prediction
-from prompts import render_user_text, split_published, system_prompt
+from prompts import read_prompt, render_user_text, split_published, stated_facts, system_prompt
 
 START = date(2025, 12, 5)
 COMPANY = Company("AAPL", "Apple Inc", "Technology", "NASDAQ")
@@ -45,7 +46,12 @@ def _example(
 ) -> Example:
     user = render_user_text(company, weeks, financials, date(2025, 9, 30), START, START + WEEK)
     messages = Messages(system_prompt(company.kind), user)
-    return Example(company.symbol, _target(START), messages, label, 1.0, 1.0, 1.0, (), "")
+    return Example(
+        *(company.symbol, _target(START), messages, label, 1.0, 1.0, 1.0, (), ""),
+        weeks=tuple(weeks),
+        figures=financials,
+        is_coin=company.kind == "cryptocurrency",
+    )
 
 
 def _factors(section: str) -> list[str]:
@@ -55,8 +61,8 @@ def _factors(section: str) -> list[str]:
     return [line.split(". ", 1)[1] for line in lines]
 
 
-def _read(example: Example) -> tuple[list[str], list[str]]:
-    answer = parse_answer(template_answer(example))
+def _read(example: Example, text: str | None = None) -> tuple[list[str], list[str]]:
+    answer = parse_answer(text or template_answer(example))
     assert isinstance(answer, Answer) and answer.label == example.label
     good, bad = _factors(answer.positive_developments), _factors(answer.potential_concerns)
     assert 2 <= len(good) <= 4 and 2 <= len(bad) <= 4
@@ -112,9 +118,7 @@ def test_the_same_example_has_one_answer_and_another_week_may_have_other_words()
     assert template_answer(example) == template_answer(example)
     openings = set()
     for number in range(12):
-        shifted = Example(
-            "AAPL", _target(START + number * WEEK), example.messages, example.label, 1.0, 1.0, 1.0, (), ""
-        )
+        shifted = replace(example, target=_target(START + number * WEEK))
         openings.add(template_answer(shifted).split("Analysis: ")[1][:12])
     assert openings == {"What weighs ", "The case for"}
 
@@ -156,13 +160,25 @@ def test_whatever_the_facts_the_answer_reads_back_as_the_move(
         assert 2 <= len(_factors(section)) <= 4
 
 
+@given(_WEEKS, _FIGURES, st.sampled_from([COMPANY, COIN]))
+def test_the_records_state_what_their_prompt_says(
+    weeks: list[tuple[float, float, list[str]]], figures: dict[str, float], company: Company
+) -> None:
+    shown = [_week(len(weeks) - at, (a, b), *news) for at, (a, b, news) in enumerate(weeks)]
+    example = _example(shown, figures, Label("up", 0), company)
+    assert template_answer(example) == answer_from(read_prompt(example.messages.user), example)
+    stated = stated_facts(example.weeks, example.figures, example.is_coin)
+    said = read_prompt(example.messages.user)
+    assert (stated.weeks, stated.financials) == (said.weeks, said.financials)
+
+
 @given(_TEXTS)
 def test_headlines_that_were_never_cleaned_break_nothing_either(headline: str) -> None:
     user = (
         f"From 2025-11-28 to 2025-12-05, AAPL's stock price rose.\n\n[Headline]: {headline}\n[Summary]: \n\n"
     )
     example = Example("AAPL", _target(START), Messages("", user), Label("down", 0), 1.0, 1.0, 1.0, (), "")
-    answer = parse_answer(template_answer(example))
+    answer = parse_answer(answer_from(read_prompt(user), example))
     assert isinstance(answer, Answer) and answer.label == Label("down", 0)
 
 
@@ -174,6 +190,6 @@ def test_every_published_prompt_has_an_answer_that_cites_it(real_data: Path) -> 
         start = date.fromisoformat(row["period"][:10])
         messages = split_published(row["prompt"])
         example = Example(row["symbol"], _target(start), messages, label, 1.0, 1.0, 1.0, (), "")
-        good, bad = _read(example)
+        good, bad = _read(example, answer_from(read_prompt(messages.user), example))
         for price in re.findall(r"from (\d+\.\d+) to", " ".join(good + bad)):
             assert price in messages.user
