@@ -30,8 +30,11 @@ import data_pipeline
 import forecast
 import launch
 import train_lora
+from forecaster.calls import Request
 from forecaster.models import registry
 from forecaster.models.tuners.base import TunerSettings
+from forecaster.vendors.pace import Pace
+from forecaster.vendors.payloads import is_article
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -331,7 +334,7 @@ def test_the_code_on_the_page_about_extending_runs() -> None:
     for block in blocks(PAGES["docs/extending.md"], "python"):
         exec(block, found)
     assert {name: len(blocks(page, "python")) for name, page in PAGES.items() if "```python" in page} == {
-        "docs/extending.md": 4
+        "docs/extending.md": 5
     }
     assert found["SPEC"].shape.parameters == 7_248_023_552
     base = registry.resolve(str(ROOT / "sample" / "base"))
@@ -339,6 +342,9 @@ def test_the_code_on_the_page_about_extending_runs() -> None:
     tuner = found["NormTuner"]()
     assert tuner.parameter_counts(base.shape, TunerSettings()) == (9 * 128, 861_568)
     assert found["ESTIMATE"].value == 1.25
+    (article,) = found["Bulletin"](Pace(600)).ask(Request("bulletin-news", "AAPL"))
+    assert is_article(article) and article["headline"] == "AAPL opens a plant"
+    assert [endpoint.kind for endpoint in found["BULLETIN"].endpoints_of("news", "prices")] == ["news"]
     mood, row = found["Mood"](), {"headline": "Sales double", "mood": "good"}
     assert (mood.faults(row), mood.read(mood.answer(row)), mood.actual(row)) == ([], "good", "good")
     assert mood.messages(row).user == "Sales double"

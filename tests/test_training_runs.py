@@ -1,4 +1,5 @@
-"""The real `deepspeed` launcher, the real train_lora.py, one and two CPU ranks."""
+"""train_lora.py on one and two CPU ranks: a few trainings behind the real `deepspeed` launcher, the others as
+forks of a process that has imported everything. A run of either kind is compared with one of the other."""
 
 from __future__ import annotations
 
@@ -6,10 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import FOR_TRAINING, Forks
 from processes import ROOT, free_port, run, run_entry
 from safetensors.torch import load_file
 
@@ -50,10 +54,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks(*FOR_TRAINING) as started:
+        yield started
+
+
+Start = Callable[..., subprocess.CompletedProcess[str]]
+"""Working folder, number of ranks and flags of train_lora.py, to what it printed: `deepspeed`, or a fork."""
+
+
+@pytest.fixture(scope="module")
+def forked(forks: Forks) -> Start:
+    def start(cwd: Path, ranks: int, *flags: str) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as files:
+            return forks.run_ranks(ranks, "train_lora", cwd, Path(files), *flags)
+
+    return start
+
+
 def short_run(
-    data: Path, output_dir: Path, ranks: int, accumulation: int, ds_config: str, *more: str
+    start: Start, data: Path, output_dir: Path, ranks: int, accumulation: int, ds_config: str, *more: str
 ) -> Path:
-    done = deepspeed(
+    done = start(
         data,
         ranks,
         *("--base_model", str(BASE), "--dataset", "train.jsonl", "--test_dataset", "test.jsonl"),
@@ -104,13 +127,13 @@ def rows_by_step(folder: Path, ranks: int) -> dict[int, set[str]]:
 
 @pytest.fixture(scope="module")
 def zero2(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return short_run(data, tmp_path_factory.mktemp("runs") / "zero2", 2, 2, "fp32_zero2")
+    return short_run(deepspeed, data, tmp_path_factory.mktemp("runs") / "zero2", 2, 2, "fp32_zero2")
 
 
 def test_zero_2_and_zero_3_on_two_ranks_take_the_same_rows_and_lose_the_same(
-    data: Path, zero2: Path, tmp_path: Path
+    forked: Start, data: Path, zero2: Path, tmp_path: Path
 ) -> None:
-    zero3 = short_run(data, tmp_path / "zero3", 2, 2, "fp32_zero3")
+    zero3 = short_run(forked, data, tmp_path / "zero3", 2, 2, "fp32_zero3")
     for rank in (0, 1):
         assert row_order(zero2, rank) == row_order(zero3, rank)
         assert len(row_order(zero2, rank)) == 4 * 2
@@ -201,9 +224,9 @@ def test_as_many_checkpoints_stay_as_asked_and_each_is_an_adapter_of_its_own(
 
 
 def test_one_rank_with_doubled_accumulation_takes_the_same_rows_per_optimizer_step(
-    data: Path, zero2: Path, tmp_path: Path
+    forked: Start, data: Path, zero2: Path, tmp_path: Path
 ) -> None:
-    alone = short_run(data, tmp_path / "alone", 1, 4, "auto")
+    alone = short_run(forked, data, tmp_path / "alone", 1, 4, "auto")
     assert rows_by_step(alone, 1) == rows_by_step(zero2, 2)
     assert all(len(rows) == 8 for rows in rows_by_step(alone, 1).values())
     assert losses(alone)[0] == pytest.approx(losses(zero2)[0], abs=1e-5)
@@ -212,13 +235,15 @@ def test_one_rank_with_doubled_accumulation_takes_the_same_rows_per_optimizer_st
     assert record["resolved"]["ds_config"] == "fp32_zero0.json"
 
 
-def test_a_run_goes_on_from_its_newest_complete_checkpoint(data: Path, zero2: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_its_newest_complete_checkpoint(
+    forked: Start, data: Path, zero2: Path, tmp_path: Path
+) -> None:
     cut_short = tmp_path / "cut_short"
     shutil.copytree(zero2, cut_short)
     for name in ("adapter_model.safetensors", "log_history.json", "trainer_state.json", "README.md"):
         (cut_short / name).unlink()
     (cut_short / "checkpoint-4" / "manifest.json").unlink()
-    done = short_run(data, cut_short, 2, 2, "fp32_zero2", "--resume")
+    done = short_run(forked, data, cut_short, 2, 2, "fp32_zero2", "--resume")
     assert losses(done) == pytest.approx(losses(zero2), abs=1e-6)
     assert (done / "adapter_model.safetensors").read_bytes() == (
         zero2 / "adapter_model.safetensors"
@@ -362,15 +387,15 @@ TUNED = ("--learning_rate", "1e-3", "--max_steps", "2", "--eval_steps", "1", "--
 
 
 @pytest.fixture(scope="module")
-def full_zero2(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def full_zero2(forked: Start, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "full_zero2"
-    return short_run(data, folder, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED)
+    return short_run(forked, data, folder, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED)
 
 
 def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
-    data: Path, full_zero2: Path, tmp_path: Path
+    forked: Start, data: Path, full_zero2: Path, tmp_path: Path
 ) -> None:
-    zero3 = short_run(data, tmp_path / "zero3", 2, 1, "fp32_zero3", "--tuner", "full", *TUNED)
+    zero3 = short_run(forked, data, tmp_path / "zero3", 2, 1, "fp32_zero3", "--tuner", "full", *TUNED)
     assert losses(zero3) == pytest.approx(losses(full_zero2), abs=1e-5)
     models = [load_file(folder / "model.safetensors") for folder in (BASE, full_zero2, zero3)]
     base, two, three = models
@@ -388,22 +413,24 @@ def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
         assert (run.tuner.name, run.resolved["quantization"]) == ("full", "none")
 
 
-def test_full_fine_tuning_goes_on_from_its_checkpoint(data: Path, full_zero2: Path, tmp_path: Path) -> None:
+def test_full_fine_tuning_goes_on_from_its_checkpoint(
+    forked: Start, data: Path, full_zero2: Path, tmp_path: Path
+) -> None:
     cut_short = tmp_path / "cut_short"
     shutil.copytree(full_zero2, cut_short)
     for name in ("model.safetensors", "log_history.json"):
         (cut_short / name).unlink()
     shutil.rmtree(cut_short / "checkpoint-2")
-    done = short_run(data, cut_short, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED, "--resume")
+    done = short_run(forked, data, cut_short, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED, "--resume")
     assert losses(done) == pytest.approx(losses(full_zero2), abs=1e-6)
     assert (done / "model.safetensors").read_bytes() == (full_zero2 / "model.safetensors").read_bytes()
 
 
-def test_dora_under_zero_3_learns_as_a_plain_loop_does(data: Path, tmp_path: Path) -> None:
+def test_dora_under_zero_3_learns_as_a_plain_loop_does(forked: Start, data: Path, tmp_path: Path) -> None:
     """Its magnitudes are norms of weights that ZeRO-3 has divided: they are right only if those are gathered,
     when the adapter is made and at every step."""
     flags = ("--tuner", "dora", "--lora_dropout", "0", *TUNED)
-    zero3 = short_run(data, tmp_path / "zero3", 2, 1, "fp32_zero3", *flags)
+    zero3 = short_run(forked, data, tmp_path / "zero3", 2, 1, "fp32_zero3", *flags)
     alone = tmp_path / "alone"
     done = run_entry(
         "train_lora.py",
