@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,8 @@ from processes import ROOT, run, run_entry
 
 from forecaster.processes import SHARED_BUFFERS
 from forecaster.run_folder import BEFORE_THE_FIRST_CHECKPOINT
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +97,6 @@ def test_a_training_that_was_stopped_twice_ends_as_undisturbed(
     assert result(folder) == result(undisturbed)
 
 
-@pytest.mark.slow
 def test_a_rank_saves_and_leaves_when_deepspeed_alone_is_signalled(data: Path) -> None:
     """Its launch.py then tells every process below it to stop, those that load data among them."""
     long = ("--max_steps", "30", "--eval_steps", "30")
@@ -108,7 +109,6 @@ def test_a_rank_saves_and_leaves_when_deepspeed_alone_is_signalled(data: Path) -
     assert f"of 30: {checkpoint} is complete. --resume goes on." in training.output()
 
 
-@pytest.mark.slow
 def test_with_restarts_a_killed_rank_and_a_truncated_shard_cost_steps_only(
     data: Path, undisturbed: Path
 ) -> None:
@@ -133,27 +133,13 @@ def test_with_restarts_a_killed_rank_and_a_truncated_shard_cost_steps_only(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def random_moments() -> list[Callable[[Training], bool]]:
-    """One in loading, one in training and one in a save, in any order."""
+def test_random_kills_in_loading_training_and_saving_end_in_the_same_bytes(
+    data: Path, undisturbed: Path
+) -> None:
     chance = random.Random(20)
+    folder, flags = data / "killed", []
     moments = [chance.choice([loading, about_to_train]), stepping, saving(chance.choice([2, 4]))]
     chance.shuffle(moments)
-    return moments
-
-
-@pytest.mark.parametrize(
-    "moments",
-    [
-        pytest.param([saving(4)], id="in a save"),
-        pytest.param(random_moments(), id="in loading, training and saving", marks=pytest.mark.slow),
-    ],
-)
-def test_random_kills_in_loading_training_and_saving_end_in_the_same_bytes(
-    data: Path,
-    undisturbed: Path,
-    moments: list[Callable[[Training], bool]],
-) -> None:
-    folder, flags = data / f"killed-{len(moments)}", list[str]()
     for moment in moments:
         Training(data, folder, "fp32_zero2", *flags).when(moment).kill_everything()
         flags = ["--resume"] if complete_checkpoints(folder) else []
@@ -177,7 +163,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_says_what_is_needed(
     data: Path, small_disk: Path
 ) -> None:
@@ -192,7 +177,6 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_says_what_is_need
     assert list(training.output_dir.glob("tmp-*")) == []
 
 
-@pytest.mark.slow
 def test_a_stop_in_the_middle_of_an_evaluation_saves_and_the_evaluation_is_made_later(data: Path) -> None:
     """All 48 test rows of the sample, so that the evaluation of step 2 lasts."""
     command = [

@@ -174,6 +174,7 @@ def validated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_validation_rows_are_not_trained_on_and_the_loss_in_between_is_theirs(
     validated: tuple[Path, str],
 ) -> None:
@@ -193,6 +194,7 @@ def test_validation_rows_are_not_trained_on_and_the_loss_in_between_is_theirs(
     assert record["counts"]["validation_held_out"] == 8
 
 
+@pytest.mark.slow
 def test_beside_a_validation_part_the_test_loss_is_computed_once_and_has_its_own_name(
     validated: tuple[Path, str],
 ) -> None:
@@ -209,6 +211,7 @@ def test_beside_a_validation_part_the_test_loss_is_computed_once_and_has_its_own
     assert f"{entry['test_loss']:.4f} on the test rows" in card
 
 
+@pytest.mark.slow
 def test_as_many_checkpoints_stay_as_asked_and_each_is_an_adapter_of_its_own(
     validated: tuple[Path, str], zero2: Path
 ) -> None:
@@ -223,6 +226,7 @@ def test_as_many_checkpoints_stay_as_asked_and_each_is_an_adapter_of_its_own(
             assert (folder / checkpoint / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_one_rank_with_doubled_accumulation_takes_the_same_rows_per_optimizer_step(
     forked: Start, data: Path, zero2: Path, tmp_path: Path
 ) -> None:
@@ -392,6 +396,7 @@ def full_zero2(forked: Start, data: Path, tmp_path_factory: pytest.TempPathFacto
     return short_run(forked, data, folder, 2, 1, "fp32_zero2", "--tuner", "full", *TUNED)
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
     forked: Start, data: Path, full_zero2: Path, tmp_path: Path
 ) -> None:
@@ -413,6 +418,7 @@ def test_full_fine_tuning_saves_the_same_whole_model_under_zero_2_and_zero_3(
         assert (run.tuner.name, run.resolved["quantization"]) == ("full", "none")
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_goes_on_from_its_checkpoint(
     forked: Start, data: Path, full_zero2: Path, tmp_path: Path
 ) -> None:
@@ -426,6 +432,7 @@ def test_full_fine_tuning_goes_on_from_its_checkpoint(
     assert (done / "model.safetensors").read_bytes() == (full_zero2 / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_dora_under_zero_3_learns_as_a_plain_loop_does(forked: Start, data: Path, tmp_path: Path) -> None:
     """Its magnitudes are norms of weights that ZeRO-3 has divided: they are right only if those are gathered,
     when the adapter is made and at every step."""
@@ -447,6 +454,7 @@ def test_dora_under_zero_3_learns_as_a_plain_loop_does(forked: Start, data: Path
     assert read_finished(zero3).tuner.name == "dora"
 
 
+@pytest.mark.slow
 def test_the_fields_launch_command_runs_as_it_stands(data: Path, tmp_path: Path) -> None:
     """Every flag of the command is kept; only the model and the dataset are local folders."""
     shutil.copy(data / "train.jsonl", tmp_path / "rows.jsonl")  # no test split: it is split by date

@@ -237,6 +237,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, An
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_weights_gradients_and_optimizer_are_exact_for_every_tuner_and_zero_stage_on_two_ranks(
     measured: list[list[dict[str, Any]]],
 ) -> None:
