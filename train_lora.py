@@ -17,13 +17,20 @@ import sys
 from collections.abc import Sequence
 
 from forecaster import exits
+from forecaster.errors import SAVED_UNFINISHED
 from forecaster.flags import flag_names
 from forecaster.settings import Settings
 from forecaster.training import train_config
 
 
 def main(argv: Sequence[str]) -> int:
-    return exits.run_entry("train_lora.py", exits.WaysOn(), lambda settings: run(argv, settings))
+    ways_on = exits.WaysOn(interrupted="Stopped before the training began.")
+    status = exits.run_entry("train_lora.py", ways_on, lambda settings: run(argv, settings))
+    if status == SAVED_UNFINISHED:  # only now that it is told how to go on: a slow network may take its time
+        from forecaster import tracking
+
+        tracking.finish()
+    return status
 
 
 def run(argv: Sequence[str], settings: Settings) -> int:

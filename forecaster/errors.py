@@ -34,6 +34,10 @@ class ConfigurationError(Exception):
         self.problems = problems
         super().__init__("\n".join(str(problem) for problem in problems))
 
+    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[list[Problem]]]:
+        """So that it crosses from one process to another with its fields."""
+        return type(self), (self.problems,)
+
 
 class RunOutOfMemoryError(Exception):
     """A run that ran out of GPU memory: what was planned and measured, and how to go on."""
@@ -52,6 +56,9 @@ class AdapterNotTrainedError(Exception):
             f"What was saved in {path} is not usable: {tensor} {reason}. Check that the loss fell, and that "
             "every rank took part in saving (ZeRO-3 gathers the weights on save)."
         )
+
+    def __reduce__(self) -> tuple[type[AdapterNotTrainedError], tuple[str, str, str]]:
+        return type(self), (self.path, self.tensor, self.reason)
 
 
 class TrainingStoppedError(Exception):

@@ -93,6 +93,22 @@ def render_scores(task: Task, scores: Sequence[TaskScore]) -> str:
     return tabulate(lines, headers=headers, tablefmt="github")
 
 
+def render_report(task: Task, scores: Sequence[TaskScore], title: str, rows: str) -> str:
+    """report.md of a task."""
+    return f"# {title}: {task.name}\n\n{rows}\n\n{render_scores(task, scores)}\n"
+
+
+def figures_by_name(scores: Sequence[TaskScore]) -> dict[str, dict[str, float | None]]:
+    """Of each model and baseline: the readable share and the figures, without their intervals."""
+    return {
+        score.name: {
+            "readable": score.readable.value,
+            **{name: found.value for name, found in score.figures.items()},
+        }
+        for score in scores
+    }
+
+
 def _cell(estimate: Estimate) -> str:
     if estimate.value is None:
         return "-"

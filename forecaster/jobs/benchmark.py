@@ -9,20 +9,28 @@ from pathlib import Path
 
 from forecaster import tracking
 from forecaster.data.price_files import closes_of
-from forecaster.errors import ConfigurationError
+from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.loading import Loaded, load_run, side_by_side
 from forecaster.evaluation.report import pages, tracked
 from forecaster.evaluation.rows import rows_of_dataset, with_returns
 from forecaster.evaluation.scorecard import Scoreboard
-from forecaster.evaluation.task_scores import TaskScore, render_scores, score_task, scores_json
+from forecaster.evaluation.task_scores import (
+    TaskScore,
+    figures_by_name,
+    render_report,
+    render_scores,
+    score_task,
+    scores_json,
+)
 from forecaster.evaluation.training_log import read_training_log
 from forecaster.files import write_json, write_whole
 from forecaster.jobs.benchmark_answers import generate, locked
 from forecaster.jobs.benchmark_checks import BENCHMARKS, Benchmark, read_rows, resolve
 from forecaster.models.finished import FinishedRun, read_finished
 from forecaster.progress import Listener
+from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
 from forecaster.tasks.weekly import WEEKLY
 
@@ -65,7 +73,7 @@ def run_benchmark(
     if settings.rank or config.stage == "generate":
         return ()
     if job.task is not WEEKLY:
-        return (finish_task(job, listener),)
+        return (finish_task(job, config, settings, listener),)
     loaded = load_run(str(job.folder), config.columns)
     if job.run and not loaded.log:  # the benchmark lies elsewhere
         loaded = replace(loaded, log=read_training_log(job.run.log_history))
@@ -73,7 +81,9 @@ def run_benchmark(
     return (finish([loaded], job.folder, job.name, config, settings, listener, job.run),)
 
 
-def finish_task(job: Benchmark, listener: Listener) -> BenchmarkResult:
+def finish_task(
+    job: Benchmark, config: BenchmarkConfig, settings: Settings, listener: Listener
+) -> BenchmarkResult:
     """Figures and report of a task that has no scorecard of its own."""
     answers = {(p.model, p.row_id): p.answer for p in predictions.read_predictions(job.folder)}
     labels = job.run.dataset_record["training_labels"] if job.run else {}
@@ -83,13 +93,15 @@ def finish_task(job: Benchmark, listener: Listener) -> BenchmarkResult:
         {asked.name: [answers.get((asked.name, row.row_id)) for row in job.rows] for asked in job.answerers},
         labels,
     )
-    table = render_scores(job.task, scores)
     write_json(job.folder / predictions.METRICS, scores_json(job.task, scores))
     report = job.folder / "report.md"
-    write_whole(
-        report, f"# {job.name}: {job.task.name}\n\n{len(job.rows)} rows of {job.dataset}\n\n{table}\n"
-    )
-    listener.say(f"\n{table}\n\nReport: {report}")
+    write_whole(report, render_report(job.task, scores, job.name, f"{len(job.rows)} rows of {job.dataset}"))
+    if goes_to_wandb(config, job.run):
+        tracking.start(job.run.folder if job.run else job.folder, job.name, {}, settings)
+        for name, figures in figures_by_name(scores).items():
+            tracking.log_summary(f"benchmark/{name}", figures)
+        tracking.finish()
+    listener.say(f"\n{render_scores(job.task, scores)}\n\nReport: {report}")
     return BenchmarkResult(scores, job.folder, report)
 
 
@@ -97,6 +109,7 @@ def score_stage(
     config: BenchmarkConfig, settings: Settings, listener: Listener
 ) -> tuple[BenchmarkResult, ...]:
     """`score`, `report` and `compare`: no model is needed."""
+    refuse_other_tasks(config.runs)
     rows = None
     if config.dataset:
         rows = rows_of_dataset(read_rows(config, None)[0])
@@ -119,6 +132,19 @@ def score_stage(
         folder = config.output_dir or home
         results.append(finish([run], folder, run.name, config, settings, listener, finished))
     return tuple(results)
+
+
+def refuse_other_tasks(specs: Sequence[str]) -> None:
+    """Raises ConfigurationError for runs of a task that the weekly scorecard does not know."""
+    problems = []
+    for spec in specs:
+        folder = Path(spec)
+        run = _run_of(folder / BENCHMARK) or _run_of(folder)
+        if run and run.task is not WEEKLY:
+            found = f"was trained for {run.task.name}, which is scored when it has answered."
+            problems.append(Problem(spec, found, f"Run benchmark.py --adapter {run.folder}."))
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def slug(name: str) -> str:

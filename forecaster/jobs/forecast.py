@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
@@ -294,7 +295,7 @@ def keep(record: Mapping[str, Any], path: Path, now: datetime, listener: Listene
         made_at = now.isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**record, "made_at": made_at}, indent=1, ensure_ascii=False)
-    write_whole(path, text + "\n", errors="surrogatepass")
+    write_whole(path, text + "\n", errors="surrogatepass", writer=f".{os.getpid()}")
     listener.say(f"\nRecord: {path}")
 
 

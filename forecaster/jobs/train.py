@@ -38,8 +38,8 @@ class TrainingResult:
 
     output_dir: Path
     steps: int
-    train_loss: float
-    """Token mean over the answers, and over all steps of the last session."""
+    train_loss: float | None
+    """Token mean over the answers, and over all steps of the last session; None: not logged."""
     test_loss: float | None
     """Token mean over the test rows' answers; None: not measured."""
     validation_loss: float | None
@@ -61,16 +61,6 @@ def train(
         TrainingStoppedError: with a complete checkpoint.
         AdapterNotTrainedError, RunOutOfMemoryError, TrainingFailedError: as their texts say.
     """
-    try:
-        return _train(checked, settings, watch, listener)
-    except TrainingStoppedError:
-        tracking.finish()
-        raise
-
-
-def _train(
-    checked: CheckedTraining, settings: Settings, watch: StopWatch, listener: Listener
-) -> TrainingResult | None:
     run, task = checked.run, checked.task
     corpus = checked.read_rows()
     if run.resume_from:
@@ -161,8 +151,8 @@ def read_result(output_dir: Path) -> TrainingResult:
     has_validation = last("test_loss") is not None
     return TrainingResult(
         output_dir=output_dir,
-        steps=max(int(entry["step"]) for entry in history),
-        train_loss=float(last("train_loss") or 0.0),
+        steps=max((int(entry["step"]) for entry in history), default=0),
+        train_loss=last("train_loss"),
         test_loss=last("test_loss") if has_validation else last("eval_loss"),
         validation_loss=last("eval_loss") if has_validation else None,
         log_history=tuple(history),
@@ -175,7 +165,13 @@ def _to_nobody(line: str) -> None:
 
 # --- in a process of its own --------------------------------------------------------------------------------
 
-_RAISED_AGAIN = (AdapterNotTrainedError, RunOutOfMemoryError, TrainingFailedError, TrainingStoppedError)
+_RAISED_AGAIN = (
+    AdapterNotTrainedError,
+    ConfigurationError,
+    RunOutOfMemoryError,
+    TrainingFailedError,
+    TrainingStoppedError,
+)
 
 
 def train_in_process(config: TrainConfig, given: Sequence[str], listener: Listener) -> TrainingResult:
@@ -189,8 +185,8 @@ def train_in_process(config: TrainConfig, given: Sequence[str], listener: Listen
         listener: hears the lines; steps are told on the child's stdout.
 
     Raises:
-        ConfigurationError: as `check` and `train`.
-        TrainingFailedError: what stopped or failed, with the child's own words.
+        ConfigurationError: as `check`; and what `train` raises.
+        TrainingFailedError: also where the child ended without a word.
     """
     context = multiprocessing.get_context("spawn")  # a fork would take threads and torch's state along
     receiving, sending = context.Pipe(duplex=False)
@@ -209,10 +205,9 @@ def train_in_process(config: TrainConfig, given: Sequence[str], listener: Listen
         child.join()
     if kind == "result":
         return read_result(content)
-    if kind == "problems":
-        raise ConfigurationError(content)
-    told = content if kind == "failed" and content else f"The training ended with status {child.exitcode}."
-    raise TrainingFailedError(told)
+    if kind == "error":
+        raise content
+    raise TrainingFailedError(f"The training ended with status {child.exitcode}.")
 
 
 def _next_of(receiving: Connection) -> tuple[str, Any] | None:
@@ -239,10 +234,9 @@ def _train_and_send(sending: Connection, config: TrainConfig, given: tuple[str, 
         watch = StopWatch(config.grace_seconds, settings.launched, settings.supervisor_pid, is_main=True)
         watch.start()
         result = train(checked, settings, watch, replace(at_terminal(), say=heard, warn=heard))
-    except ConfigurationError as error:
-        sending.send(("problems", error.problems))
     except _RAISED_AGAIN as error:
-        sending.send(("failed", str(error)))
+        sending.send(("error", error))
+        tracking.finish()
     else:
         assert result is not None  # it is the only rank
         sending.send(("result", result.output_dir))

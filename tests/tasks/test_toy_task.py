@@ -77,6 +77,9 @@ def test_a_task_of_its_own_is_trained_and_scored(
     assert list(scores) == ["always even", "base", "fine-tuned"]
     assert scores["always even"]["figures"]["accuracy"]["value"] == pytest.approx(3 / 5)
     assert "always even" in (run / "benchmark" / "report.md").read_text()
+    assert benchmark.main(["score", str(run)]) == 2
+    found = f"{run}: was trained for parity, which is scored when it has answered."
+    assert f"{found} Run benchmark.py --adapter {run}." in capsys.readouterr().err
 
 
 def test_a_row_of_a_task_is_judged_by_its_task(
