@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
+from forecaster.records import Row
 from forecaster.tables import json_lines
-from forecaster.tasks.weekly_rows import Row, make_row
+from forecaster.tasks.weekly_rows import make_row
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,10 +21,9 @@ from forecaster.evaluation.scorecard import (
     scoreboard,
 )
 from forecaster.evaluation.training_log import TrainingLog, read_training_log
-from forecaster.records import Label
+from forecaster.records import Label, Row
 from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
 from forecaster.tasks.answers import parse_prediction
-from forecaster.tasks.weekly_rows import Row
 
 _LOG_SUFFIXES = (".json", ".log", ".txt")
 

@@ -16,9 +16,9 @@ from forecaster.evaluation.statistics import (
     rows_needed,
     wilson,
 )
-from forecaster.records import ALL_LABELS, Answer, Label, Unreadable
+from forecaster.records import ALL_LABELS, Answer, Label, Row, Unreadable
 from forecaster.tasks.answers import parse_answer
-from forecaster.tasks.weekly_rows import SILENT, Forecast, Row
+from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
 """The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""

@@ -18,9 +18,9 @@ from typing import Any, TextIO
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
 from forecaster.files import write_whole
+from forecaster.records import Row
 from forecaster.tasks.base import Task
 from forecaster.tasks.weekly import WEEKLY
-from forecaster.tasks.weekly_rows import Row
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"

@@ -10,9 +10,9 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.records import Row
 from forecaster.tasks.base import DatasetRow, Task
 from forecaster.tasks.weekly import WEEKLY
-from forecaster.tasks.weekly_rows import Row
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ from forecaster.evaluation.statistics import (
 )
 from forecaster.evaluation.text import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
-from forecaster.records import Answer, Label, Unreadable
+from forecaster.records import Answer, Label, Row, Unreadable
 from forecaster.tasks.answers import without_think_block
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
-from forecaster.tasks.weekly_rows import Forecast, Row
+from forecaster.tasks.weekly_rows import Forecast
 
 Key = TypeVar("Key", str, date)
 Values = Sequence[float | None]

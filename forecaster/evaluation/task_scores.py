@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from forecaster.evaluation.statistics import Estimate, over_weeks, wilson
 from forecaster.records import Unreadable
-from forecaster.tasks.base import DatasetRow, Task
+from forecaster.tasks.base import DatasetRow, Metric, Task
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def scores_json(task: Task, scores: Sequence[TaskScore]) -> dict[str, Any]:
 
 def render_scores(task: Task, scores: Sequence[TaskScore]) -> str:
     """A table, a line for each model and baseline."""
-    headers = ["", "rows", "readable", *(f"{metric.name} ({metric.unit})" for metric in task.metrics)]
+    headers = ["", "rows", "readable", *map(_title, task.metrics)]
     lines = [
         [score.name, score.rows, _cell(score.readable), *map(_cell, score.figures.values())]
         for score in scores
@@ -107,6 +107,11 @@ def figures_by_name(scores: Sequence[TaskScore]) -> dict[str, dict[str, float | 
         }
         for score in scores
     }
+
+
+def _title(metric: Metric) -> str:
+    better = "higher" if metric.is_higher_better else "lower"
+    return f"{metric.name} ({metric.unit}, {better} is better)"
 
 
 def _cell(estimate: Estimate) -> str:

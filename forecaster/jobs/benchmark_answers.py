@@ -22,10 +22,10 @@ from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
 from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
 from forecaster.progress import Listener
 from forecaster.provenance import versions
+from forecaster.records import Row
 from forecaster.run_folder import CHECKPOINTS
 from forecaster.settings import Settings
 from forecaster.tasks.weekly import WEEKLY
-from forecaster.tasks.weekly_rows import Row
 from forecaster.training.survival import checkpoints
 from prompts import split_published
 

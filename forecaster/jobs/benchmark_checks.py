@@ -22,11 +22,11 @@ from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.fit.gpus import detect_gpus
 from forecaster.models import numerics, registry
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.records import Row
 from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
 from forecaster.tasks.base import Task
 from forecaster.tasks.weekly import WEEKLY
-from forecaster.tasks.weekly_rows import Row
 
 BASE, TUNED = "base", "fine-tuned"
 API_MAX_NEW_TOKENS = 4096

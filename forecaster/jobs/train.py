@@ -26,7 +26,7 @@ from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
 from forecaster.settings import Settings, calm_openmp, load_settings
 from forecaster.training import resuming
-from forecaster.training.run import PART_NAMES
+from forecaster.training.run import PART_NAMES, Run
 from forecaster.training.survival import checkpoints
 from forecaster.training.survival.stopping import StopWatch
 from forecaster.training.train_config import TrainConfig
@@ -98,12 +98,7 @@ def train(
         corpus.trained_until,
     )
     if is_main:
-        for line in prepare_folder(run.output_dir):
-            tell(line)
-        write_json(run.output_dir / RUN_CONFIG, record)
-        write_json(run.output_dir / DATASET_FILE, data_record)
-        if run.config.report_to == "wandb":
-            tracking.start(run.output_dir, run.config.run_name, record, settings)
+        open_folder(run, record, data_record, settings, listener)
     # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
     evaluated: Literal["validation", "test"] = "test" if corpus.validation is None else "validation"
     trainer = fine_tuning.make_trainer(
@@ -129,16 +124,23 @@ def train(
     return read_result(run.output_dir)
 
 
-def prepare_folder(output_dir: Path) -> list[str]:
-    """Make the folder of a run that begins or goes on, without what a killed one left half done.
-
-    Returns:
-        A line for each thing removed.
-    """
-    output_dir.mkdir(parents=True, exist_ok=True)
-    removed = checkpoints.remove_unfinished(output_dir)
-    (output_dir / LOG_HISTORY).unlink(missing_ok=True)  # it says that a run has ended
-    return [f"Removed {folder}: a save that was not finished." for folder in removed]
+def open_folder(
+    run: Run,
+    record: Mapping[str, Any],
+    data_record: Mapping[str, Any],
+    settings: Settings,
+    listener: Listener,
+) -> None:
+    """Make the folder of a run that begins or goes on, without what a killed one left half done, and put its
+    records there."""
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    for folder in checkpoints.remove_unfinished(run.output_dir):
+        listener.say(f"Removed {folder}: a save that was not finished.")
+    (run.output_dir / LOG_HISTORY).unlink(missing_ok=True)  # it says that a run has ended
+    write_json(run.output_dir / RUN_CONFIG, record)
+    write_json(run.output_dir / DATASET_FILE, data_record)
+    if run.config.report_to == "wandb":
+        tracking.start(run.output_dir, run.config.run_name, record, settings)
 
 
 def read_result(output_dir: Path) -> TrainingResult:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar
 
-from forecaster.records import Messages, Unreadable
-from forecaster.tasks.weekly_rows import Row
+from forecaster.records import Messages, Row, Unreadable
 from prompts import render_published
 
 DatasetRow = Mapping[str, Any]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
 
-from forecaster.records import Answer, Label, Messages, Unreadable
+from forecaster.records import Answer, Label, Messages, Row, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from forecaster.tasks.base import DatasetRow, Metric, RowKey, Task
-from forecaster.tasks.weekly_rows import Row, make_row
+from forecaster.tasks.weekly_rows import make_row
 from prompts import news_item_spans, split_published, without_oldest_news
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")

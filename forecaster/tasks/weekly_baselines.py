@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from forecaster.records import Label
-from forecaster.tasks.weekly_rows import SILENT, Forecast, Row
+from forecaster.records import Label, Row
+from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 ALWAYS_UP, ALWAYS_DOWN, MAJORITY = "always up", "always down", "training majority"
 LAST_WEEK, ZERO, COIN = "last week again", "zero forecast", "coin"

@@ -3,43 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
-from forecaster.records import Answer, Direction, Label
+from forecaster.records import Answer, Direction, Label, Row
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from prompts import read_prompt, split_published
-
-
-@dataclass(frozen=True)
-class Row:
-    """One test row: what was asked, what then happened, and the reference answer."""
-
-    row_id: str
-    """Symbol and period, the same in every run; a number behind it tells repeats apart."""
-    symbol: str
-    """Empty where it is not known, as the dates are None."""
-    start: date | None
-    end: date | None
-    actual: Label | None
-    """What the market did; None where neither a label nor a readable reference says it."""
-    prompt: str
-    reference: str
-    return_pct: float | None = None
-    """The week's return in percent, where it is known more exactly than by its bin."""
-    last_week: Label | None = None
-    """The move of the last week that the prompt shows."""
-
-    @property
-    def week(self) -> date | None:
-        """Sunday of the calendar week in which the period ends: rows of one week move together."""
-        return self.end + timedelta(days=6 - self.end.weekday()) if self.end else None
-
-    @property
-    def realised_pct(self) -> float | None:
-        """The return, or else the middle of its bin."""
-        if self.return_pct is not None:
-            return self.return_pct
-        return self.actual.midpoint_pct if self.actual else None
 
 
 def make_row(

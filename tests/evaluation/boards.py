@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from forecaster.evaluation.rows import numbered
-from forecaster.records import Answer, Label, Messages
-from forecaster.tasks.weekly_rows import Row, make_row
+from forecaster.records import Answer, Label, Messages, Row
+from forecaster.tasks.weekly_rows import make_row
 from prompts import render_answer, render_published
 
 UP_1, UP_2, UP_0 = Label("up", 1), Label("up", 2), Label("up", 0)

@@ -14,7 +14,7 @@ from boards import DOWN_0, DOWN_3, UP_1, rows, written
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.answer_files import Columns, read_answer_file
 from forecaster.evaluation.rows import ModelAnswers, rows_of_dataset
-from forecaster.tasks.weekly_rows import Row
+from forecaster.records import Row
 
 JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
 UP, DOWN = written(UP_1), written(DOWN_3)

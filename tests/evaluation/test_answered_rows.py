@@ -10,8 +10,8 @@ from boards import DOWN_3, UP_1, UP_2, row, rows, written
 
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.rows import ModelAnswers, numbered, on_common_rows, with_returns
-from forecaster.records import Messages
-from forecaster.tasks.weekly_rows import Row, make_row
+from forecaster.records import Messages, Row
+from forecaster.tasks.weekly_rows import make_row
 from prompts import render_published
 
 PROMPT = render_published(

@@ -10,9 +10,9 @@ from boards import DOWN_0, DOWN_3, UP_1, UP_2, rows
 
 from forecaster.evaluation.metrics import skill
 from forecaster.evaluation.rows import numbered, rows_of_dataset
-from forecaster.records import Label
+from forecaster.records import Label, Row
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, COIN, LAST_WEEK, ZERO, baselines
-from forecaster.tasks.weekly_rows import SILENT, Forecast, Row, make_row
+from forecaster.tasks.weekly_rows import SILENT, Forecast, make_row
 
 ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("KO", 0, DOWN_0))
 

@@ -18,7 +18,7 @@ from forecaster.evaluation.loading import Loaded, benchmark_folder, load_run, si
 from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, checkpoint_scores
 from forecaster.evaluation.training_log import training_log
-from forecaster.tasks.weekly_rows import Row
+from forecaster.records import Row
 
 COLUMNS = Columns()
 UP, DOWN = written(UP_1), written(DOWN_3)

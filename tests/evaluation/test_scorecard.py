@@ -19,8 +19,7 @@ from forecaster.evaluation.scorecard import (
     scoreboard,
 )
 from forecaster.evaluation.training_log import training_log
-from forecaster.records import Label
-from forecaster.tasks.weekly_rows import Row
+from forecaster.records import Label, Row
 
 ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("AAPL", 1, UP_0), ("MSFT", 1, DOWN_0), ("KO", 1, UP_1))
 """Two weeks, which end on the Sundays of 11 and 18 January 2026."""
