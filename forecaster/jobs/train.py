@@ -67,8 +67,7 @@ def train(
         resuming.check_same_run(run, corpus.fingerprint, settings.world_size)
     grouped = resuming.rows_per_group(run)  # before the record of the former session is written over
 
-    # torch, transformers' models, trl and deepspeed take ten seconds to import: only after everything was
-    # checked.
+    # They take ten seconds to import: only after everything was checked.
     from forecaster.models import templates, weights
     from forecaster.training import fine_tuning, model_card, tokenising
 
@@ -80,10 +79,9 @@ def train(
     tokenizer, template = templates.load_tokenizer(run.model, run.config.trust_remote_code)
     parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, task, **corpus.parts)
     reports = {name: report for name, (_, report) in parts.items()}
-    for line in count_lines(corpus):
+    summaries = (report.summary(PART_NAMES[name].capitalize()) for name, report in reports.items())
+    for line in (*count_lines(corpus), *summaries):
         tell(line)
-    for name, report in reports.items():
-        tell(report.summary(PART_NAMES[name].capitalize()))
     tokenising.check_rows_fit(run.config.max_length, reports)
 
     model = fine_tuning.build_model(run)
@@ -104,15 +102,12 @@ def train(
     trainer = fine_tuning.make_trainer(
         run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch, grouped
     )
-    trainable, total = weights.count_parameters(model)
-    tell(f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}).")
+    tell(weights.trainable_share(model))
     tell(f"{fine_tuning.attention_of(run).reason}.")
 
     result = fine_tuning.run_training(run, trainer)
 
-    final_loss = None
-    if run.config.evaluation_strategy != "no":
-        final_loss = fine_tuning.final_test_loss(trainer, parts["test"][0], evaluated)
+    final_loss = fine_tuning.final_test_loss(trainer, parts["test"][0], evaluated)
     rows_by_part = {name: len(rows) for name, rows in corpus.parts.items()}
     card = model_card.model_card(run, template, rows_by_part, result.training_loss, final_loss)
     tensors = fine_tuning.save_run(run, trainer, tokenizer, record, data_record, card)

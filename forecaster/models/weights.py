@@ -25,6 +25,12 @@ def count_parameters(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
+def trainable_share(model: PreTrainedModel | PeftModel) -> str:
+    """`count_parameters` as a sentence."""
+    trainable, total = count_parameters(model)
+    return f"Trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})."
+
+
 def sort_adapter_config(folder: Path) -> None:
     """Rewrite adapter_config.json in sorted order: PEFT writes `target_modules` in the order of a set.
 

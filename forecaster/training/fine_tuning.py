@@ -292,12 +292,14 @@ def run_record(
 
 def final_test_loss(
     trainer: ForecasterTrainer, test_rows: datasets.Dataset, evaluated: EvaluatedPart
-) -> float:
-    """Test loss after the last step. All ranks.
+) -> float | None:
+    """Test loss after the last step; None for a run that evaluates nothing. All ranks.
 
     It is logged as `test_loss` beside a validation part, whose loss is the `eval_loss`. Otherwise the
     `eval_loss` is the test rows', and it is computed only when the run did not end with an evaluation.
     """
+    if trainer.args.eval_strategy == "no":
+        return None
     if evaluated == "validation":
         return float(trainer.evaluate(test_rows, metric_key_prefix="test")["test_loss"])
     last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
