@@ -255,6 +255,7 @@ def test_a_benchmark_killed_again_and_again_ends_in_the_same_bytes_and_repeats_n
     assert (speed["base"]["answers"], speed["fine-tuned"]["answers"]) == (12, 12)
 
 
+@pytest.mark.slow
 def test_what_two_killed_ranks_have_answered_one_process_does_not_answer_again(
     forks: Forks, undisturbed: bytes, slow: list[str | Path], tmp_path: Path
 ) -> None:
@@ -277,6 +278,7 @@ def test_what_two_killed_ranks_have_answered_one_process_does_not_answer_again(
     assert read_json(folder / "speed.json")["fine-tuned"]["answers"] == 12
 
 
+@pytest.mark.slow
 def test_two_ranks_under_the_launcher_give_the_bytes_of_one_process_and_leave_none_behind(
     undisturbed: bytes, slow: list[str | Path], tmp_path: Path
 ) -> None:

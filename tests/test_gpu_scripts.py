@@ -10,6 +10,8 @@ from processes import ROOT, run
 
 from bench import gpu_training
 
+pytestmark = pytest.mark.slow
+
 BASE = ROOT / "sample" / "base"
 PUBLISHED = ROOT / "sample" / "dataset" / "train.jsonl"
 

@@ -27,6 +27,8 @@ from forecaster import chat
 from forecaster.vendors import finnhub, yahoo
 from forecaster.vendors.registry import VENDORS, YAHOO
 
+pytestmark = pytest.mark.slow
+
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "ZZZZ")
 WORLD = World(
     SYMBOLS,
@@ -237,7 +239,6 @@ def asked_again(before: Sequence[Asked], own: Sequence[Asked]) -> Counter[str]:
     return Counter(asked.face for asked in again)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [20250106])
 def test_twenty_kills_at_random_moments_repeat_only_calls_in_flight_and_leave_the_same_bytes(
     tmp_path: Path, undisturbed: Undisturbed, seed: int
