@@ -23,6 +23,7 @@ from forecaster.models.finished import FinishedRun, read_finished, weights_sha25
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
+from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
 from prompts import CONCERNS, POSITIVE, render_published
@@ -102,7 +103,7 @@ def _recorded(recorded: Any, folder: Path) -> Shown:
         type(recorded.get(name)) is kind for name, kind in kinds.items()
     )
     if not is_sound:
-        found = f"{folder / 'dataset.json'} holds the recipe {json.dumps(recorded)}."
+        found = f"{folder / DATASET_FILE} holds the recipe {json.dumps(recorded)}."
         raise ConfigurationError([Problem("--adapter", found, f"A recipe holds {', '.join(kinds)}.")])
     return Shown(**{name: recorded[name] for name in kinds})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
 
@@ -91,12 +90,6 @@ class WeeklyForecast(Task):
             label=row["label"],
             return_pct=row.get(RETURN_COLUMN),
         )
-
-    def baselines(self, row: DatasetRow, training_labels: Mapping[str, int]) -> Mapping[str, Label]:
-        if not training_labels:
-            return {}
-        most = parse_prediction(max(sorted(training_labels), key=lambda label: training_labels[label]))
-        return {"training majority": most} if isinstance(most, Label) else {}
 
     def pieces(self, messages: Messages) -> int:
         """News items."""
