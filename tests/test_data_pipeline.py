@@ -53,11 +53,12 @@ def test_one_command_makes_an_audited_dataset(built: tuple[Path, str]) -> None:
     cwd, printed = built
     assert "Passed: no leak and no error." in printed
     assert "Renamed: FB is META today." in printed
-    assert "GONE daily-bars: " in printed and "11 symbol-weeks, the price vendor does not serve" in printed
+    assert "GONE daily-bars: " in printed and "13 symbol-weeks, the price vendor does not serve" in printed
     parts = datasets.load_from_disk(str(cwd / "data" / f"fingpt-forecaster-{NAME}"))
-    assert {name: len(part) for name, part in parts.items()} == {"train": 18, "test": 15}
+    assert {name: len(part) for name, part in parts.items()} == {"train": 18, "test": 15, "gap": 6}
     assert parts["train"].column_names[:5] == ["prompt", "answer", "period", "label", "symbol"]
     assert max(parts["train"]["target_end"]) == "2026-02-20"
+    assert sorted(set(parts["gap"]["period"])) == ["2026-02-20 to 2026-02-27", "2026-02-27 to 2026-03-06"]
     assert min(parts["test"]["target_start"]) == "2026-03-06"
     for row in parts["test"]:
         facts = read_prompt(split_published(row["prompt"]).user)
@@ -89,7 +90,7 @@ def test_the_folder_explains_itself(built: tuple[Path, str]) -> None:
     assert "| GONE     |      0 |         13 |" in card
     assert "basic-financials, company-news, daily-bars, filings, profile" in card
     by_parquet = datasets.load_dataset(str(folder))  # as the hub would read the card
-    assert {name: len(part) for name, part in by_parquet.items()} == {"train": 18, "test": 15}
+    assert {name: len(part) for name, part in by_parquet.items()} == {"train": 18, "test": 15, "gap": 6}
 
 
 def test_the_same_command_asks_nothing_twice(built: tuple[Path, str], market: Market) -> None:

@@ -51,8 +51,9 @@ def parts(name: str) -> datasets.DatasetDict:
 
 
 def rows(name: str) -> Rows:
-    """Training and test rows."""
-    return [row for part in parts(name).values() for row in part]
+    """The rows of all splits, by week and symbol."""
+    found = [row for part in parts(name).values() for row in part]
+    return sorted(found, key=lambda row: (row["target_end"], row["symbol"]))
 
 
 def card(name: str) -> str:
@@ -121,16 +122,16 @@ def test_names_that_are_gone_are_told_and_counted_and_touch_no_row_of_another(
     for symbol in ("ATVI", "SGEN", "XLNX"):
         assert f"  {symbol} daily-bars: the vendor does not know this symbol" in told
     assert "  SWKS company-news: Finnhub: not part of the plan that the key belongs to (HTTP 403)." in told
-    assert "  not used: 12 symbol-weeks, the price vendor does not serve the symbol" in told
-    assert "  not used: 4 symbol-weeks, no news in its past weeks" in told
-    for symbol, used in [(symbol, 4) for symbol in GOOD] + [
+    assert "  not used: 15 symbol-weeks, the price vendor does not serve the symbol" in told
+    assert "  not used: 5 symbol-weeks, no news in its past weeks" in told
+    for symbol, used in [(symbol, 5) for symbol in GOOD] + [
         (symbol, 0) for symbol in ("ATVI", "SGEN", "SWKS", "XLNX")
     ]:
         assert f"| {symbol:8} | {used:6} | {5 - used:10} |" in card(LISTED_NAME)
 
     assert {row["symbol"] for row in rows(LISTED_NAME)} == set(GOOD)
     good = datasets.load_from_disk(f"good/data/fingpt-forecaster-{GOOD_NAME}")
-    assert {name: len(part) for name, part in good.items()} == {"train": 12, "test": 12}
+    assert {name: len(part) for name, part in good.items()} == {"train": 12, "test": 12, "gap": 6}
     for name, part in good.items():
         assert list(parts(LISTED_NAME)[name]) == list(part)
         files = [
@@ -168,17 +169,18 @@ def test_rows_hold_each_member_for_its_own_weeks(pipeline: Pipeline) -> None:
     pipeline(*nasdaq_flags())
     found = rows("nasdaq-100-20251124-20260116-1-1-06")
     assert [row for row in found if COIN_WORD in row["prompt"].lower()] == []
-    # The week to 2 January lies between training and test.
+    # The week to 2 January is the gap.
+    assert {row["target_end"][5:] for row in parts("nasdaq-100-20251124-20260116-1-1-06")["gap"]} == {"01-02"}
     for symbol in WENT:
         assert week_ends(found, symbol) == ["12-05", "12-12", "12-19"], symbol
     for symbol in CAME:
-        assert week_ends(found, symbol) == ["01-09", "01-16", "12-26"], symbol
+        assert week_ends(found, symbol) == ["01-02", "01-09", "01-16", "12-26"], symbol
     assert week_ends(found, "VSNT") == ["01-09"]
-    assert week_ends(found, "AAPL") == ["01-09", "01-16", "12-05", "12-12", "12-19", "12-26"]
+    assert week_ends(found, "AAPL") == ["01-02", "01-09", "01-16", "12-05", "12-12", "12-19", "12-26"]
     assert week_ends(found, "WMT") == []
-    assert len(week_ends(found, "AZN")) == 6
+    assert len(week_ends(found, "AZN")) == 7
     by_week = [sum(row["target_end"] == end for row in found) for end in WEEK_ENDS]
-    assert by_week == [0, 0, 101, 101, 101, 101, 0, 102, 101]
+    assert by_week == [0, 0, 101, 101, 101, 101, 101, 102, 101]
 
 
 def test_current_members_are_those_of_today_in_every_week(pipeline: Pipeline) -> None:
@@ -187,7 +189,7 @@ def test_current_members_are_those_of_today_in_every_week(pipeline: Pipeline) ->
     found = rows(name)
     assert {row["symbol"] for row in found} == set(indices.NASDAQ_100)
     for symbol in indices.NASDAQ_100:
-        assert week_ends(found, symbol) == ["01-09", "01-16", "12-05", "12-12", "12-19", "12-26"]
+        assert week_ends(found, symbol) == ["01-02", "01-09", "01-16", "12-05", "12-12", "12-19", "12-26"]
     assert "today's, for all weeks (2026-10-06)" in card(name)
 
 
@@ -217,6 +219,7 @@ def test_a_renamed_company_has_the_name_of_the_day(pipeline: Pipeline) -> None:
         ("2022-06-03", "FB"),
         ("2022-06-10", "FB"),
         ("2022-06-17", "META"),
+        ("2022-06-24", "META"),
         ("2022-07-01", "META"),
     ]
     # A week of FB's news, under META's name.
@@ -251,6 +254,7 @@ def test_euro_weeks_follow_the_german_exchange(pipeline: Pipeline) -> None:
     assert sorted({(row["period"], row["as_of"]) for row in found}) == [
         ("2025-12-12 to 2025-12-19", "2025-12-12T16:30:00+00:00"),
         ("2025-12-19 to 2025-12-23", "2025-12-19T16:30:00+00:00"),
+        ("2025-12-23 to 2026-01-02", "2025-12-23T16:30:00+00:00"),
         ("2026-01-02 to 2026-01-09", "2026-01-02T16:30:00+00:00"),
         ("2026-01-09 to 2026-01-16", "2026-01-09T16:30:00+00:00"),
     ]
@@ -277,6 +281,7 @@ def test_coins_are_called_so_and_have_weeks_that_end_on_sundays(pipeline: Pipeli
     assert sorted({(row["period"], row["as_of"]) for row in found}) == [
         ("2026-01-11 to 2026-01-18", "2026-01-12T00:00:00+00:00"),
         ("2026-01-18 to 2026-01-25", "2026-01-19T00:00:00+00:00"),
+        ("2026-01-25 to 2026-02-01", "2026-01-26T00:00:00+00:00"),
         ("2026-02-01 to 2026-02-08", "2026-02-02T00:00:00+00:00"),
         ("2026-02-08 to 2026-02-15", "2026-02-09T00:00:00+00:00"),
     ]
@@ -334,7 +339,9 @@ def test_an_fnspid_file_becomes_rows(pipeline: Pipeline) -> None:
     )
     assert "news files: 1 read, 21 rows, 7 left out: symbol not asked for" in told
     found = rows("aapl-nvda-20230306-20230414-1-1-05")
-    assert week_ends(found, "AAPL") == week_ends(found, "NVDA") == ["03-17", "03-24", "04-06", "04-14"]
+    assert (
+        week_ends(found, "AAPL") == week_ends(found, "NVDA") == ["03-17", "03-24", "03-31", "04-06", "04-14"]
+    )
     (row,) = [row for row in found if row["symbol"] == "NVDA" and row["target_end"] == "2023-04-14"]
     # Good Friday was closed, so that week ended on Thursday, 6 April.
     (week,) = facts_of(row).weeks

@@ -316,7 +316,7 @@ def test_a_list_of_tickers_may_be_longer_than_a_file_name(pipeline: Pipeline) ->
     tickers = ",".join(f"T{number}" for number in range(99))
     status, out, _ = pipeline("plan", *flags(index_name=tickers))
     assert (len(tickers), status) == (385, 0)
-    assert "\n99 symbols, 693 symbol-weeks to forecast;" in out
+    assert "\n99 symbols, 1089 symbol-weeks to forecast;" in out
 
 
 @pytest.mark.parametrize(
@@ -652,7 +652,7 @@ def test_no_key_is_left_or_said_by_runs_with_broken_connections(
     assert "openai._base_client" in finished.stderr, "the client did not log"
     assert "1-4-06 stands, but" in finished.stderr and "me/rows" in finished.stderr
     assert finished.returncode == 1 and "Traceback" not in failed.stderr + finished.stderr
-    assert len(list((tmp_path / "data").glob("fingpt-forecaster-*/parquet/*.parquet"))) == 2
+    assert len(list((tmp_path / "data").glob("fingpt-forecaster-*/parquet/*.parquet"))) == 3
     assert keys_found(tmp_path, failed.stdout, failed.stderr, finished.stdout, finished.stderr) == []
 
 

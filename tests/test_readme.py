@@ -112,7 +112,7 @@ SAYS = {
     "python benchmark.py compare finetuned_models/RUN": "GPT                      6 of 6  1.000 ",
     "python data_pipeline.py --index_name AAPL,MSFT": "40 training and 20 test rows",
     "python data_pipeline.py plan --index_name nasdaq": (
-        "teacher: openai, about 2.8 M tokens in and 848 k out, about $0.92"
+        "teacher: openai, about 3.4 M tokens in and 1.0 M out, about $1.14"
     ),
     "python data_pipeline.py describe": "| rows                       |                      208 |",
     "python data_pipeline.py audit": "Passed: no leak and no error. Not everything could be compared",

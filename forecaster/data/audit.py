@@ -34,8 +34,8 @@ from prompts import INDICATORS, MACRO, PastWeek, PromptFacts, clean_text, read_p
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TRAINING_SPLIT = "train"
-"""Every other split is held out."""
+TRAINING_SPLIT, GAP_SPLIT = "train", "gap"
+"""Every other split is held out; the gap's weeks lie between training and these, and are in neither."""
 ROWS_AT_ONCE = 64
 _CALENDAR_START = "1990-01-01"
 
@@ -625,7 +625,7 @@ def _span(row: _Row) -> _Span | None:
 def _straddling(spans: Sequence[_Span], tally: _Tally) -> Iterator[Finding]:
     """Training rows that reach into held-out weeks, all symbols taken together."""
     training = [span for span in spans if span.split == TRAINING_SPLIT]
-    held_out = [span for span in spans if span.split != TRAINING_SPLIT]
+    held_out = [span for span in spans if span.split not in (TRAINING_SPLIT, GAP_SPLIT)]
     if not training or not held_out:
         tally.unchecked["order of training and held-out weeks: there is only one of the two"] = len(spans)
         return

@@ -139,43 +139,53 @@ def replace_folder(finished: Path, target: Path) -> None:
 # --- what became of every symbol-week -----------------------------------------------------------------------
 
 
-@dataclass
-class Tally:
-    """Counts over a build; every wanted symbol-week has exactly one state."""
+@dataclass(frozen=True)
+class Received:
+    """What was received of one symbol."""
 
-    states: dict[tuple[str, date], str] = field(default_factory=dict)
-    """`train`, `test`, or why there is no row, by vendor's symbol and week end."""
-    articles: dict[tuple[str, date], int] = field(default_factory=dict)
-    """Articles received, by vendor's symbol and week end."""
-    malformed_articles: int = 0
-    cut_off_days: dict[str, int] = field(default_factory=dict)
-    incomplete_weeks: dict[str, int] = field(default_factory=dict)
-    """Weeks of which some news may be missing, by symbol."""
-    weeks_without_price: dict[str, int] = field(default_factory=dict)
+    articles: Mapping[date, int]
+    """By the end of the week."""
+    malformed_articles: int
+    cut_off_days: int
+    incomplete_weeks: int
+    """Weeks of which some news may be missing."""
+    weeks_without_price: int
     """Weeks without a close at their end."""
 
-    def add_symbol(
-        self, symbol: str, stored: Stored, weeks: Sequence[TradingWeek], shown: Sequence[TradingWeek]
-    ) -> None:
-        """Count what was received of a symbol, week by week.
+    @classmethod
+    def of(cls, stored: Stored, weeks: Sequence[TradingWeek], shown: Sequence[TradingWeek]) -> Received:
+        """Count what was received of a symbol.
 
         Args:
             weeks: all weeks of the dataset.
             shown: those whose news prompts may show; that of the others was never asked for.
         """
         data = stored.data
-        self.malformed_articles += stored.malformed_articles
         moments = [article.published_at for article in data.articles]
-        for week in shown:
-            received = bisect_left(moments, week.end_close) - bisect_left(moments, week.start_close)
-            self.articles[symbol, week.end] = received
-        self.incomplete_weeks[symbol] = sum(
-            not covers(data.covered, week.start_close, week.end_close) for week in shown
+        return cls(
+            {w.end: bisect_left(moments, w.end_close) - bisect_left(moments, w.start_close) for w in shown},
+            stored.malformed_articles,
+            len(stored.cut_off_days),
+            sum(not covers(data.covered, week.start_close, week.end_close) for week in shown),
+            sum(week.end not in data.prices.closes for week in weeks) if data.prices else len(weeks),
         )
-        self.cut_off_days[symbol] = len(stored.cut_off_days)
-        self.weeks_without_price[symbol] = (
-            sum(week.end not in data.prices.closes for week in weeks) if data.prices else len(weeks)
-        )
+
+
+@dataclass
+class Tally:
+    """Counts over a build; every wanted symbol-week has exactly one state."""
+
+    states: dict[tuple[str, date], str] = field(default_factory=dict)
+    """The split, or why there is no row, by vendor's symbol and week end."""
+    received: dict[str, Received] = field(default_factory=dict)
+    """By vendor's symbol."""
+
+    @property
+    def articles(self) -> dict[tuple[str, date], int]:
+        """Articles received, by vendor's symbol and week end."""
+        return {
+            (symbol, end): n for symbol, found in self.received.items() for end, n in found.articles.items()
+        }
 
     def reasons(self) -> Counter[str]:
         return Counter(self.states.values())

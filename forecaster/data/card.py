@@ -14,6 +14,7 @@ from forecaster.data.build import Tally
 from forecaster.data.dataset_spec import DatasetSpec
 from forecaster.data.join import NEWS_PER_WEEK
 from forecaster.data.ledger import Trace
+from forecaster.data.splits import SPLITS
 from forecaster.records import ALL_LABELS
 
 NOTES = (
@@ -44,7 +45,7 @@ def render_card(
     labels = {split: Counter(part["label"]) for split, part in parts.items()}
     files = "\n".join(f"      - split: {split}\n        path: parquet/{split}.parquet" for split in parts)
     reasons = tally.reasons()
-    kept = {split: reasons.pop(split, 0) for split in ("train", "test")}
+    kept = {split: reasons.pop(split, 0) for split in parts}
     return (
         "\n\n".join(
             [
@@ -90,21 +91,19 @@ _COVERAGE_HEADERS = (
 def _coverage_rows(tally: Tally) -> list[list[Any]]:
     by_symbol: dict[str, Counter[bool]] = {}
     for (symbol, _), state in tally.states.items():
-        by_symbol.setdefault(symbol, Counter())[state in ("train", "test")] += 1
-    articles: Counter[str] = Counter()
-    for (symbol, _), count in tally.articles.items():
-        articles[symbol] += count
+        by_symbol.setdefault(symbol, Counter())[state in SPLITS] += 1
     return [
         [
             symbol,
             counts[True],
             counts[False],
-            articles[symbol],
-            tally.incomplete_weeks.get(symbol, 0),
-            tally.cut_off_days.get(symbol, 0),
-            tally.weeks_without_price.get(symbol, 0),
+            sum(found.articles.values()),
+            found.incomplete_weeks,
+            found.cut_off_days,
+            found.weeks_without_price,
         ]
         for symbol, counts in sorted(by_symbol.items())
+        for found in [tally.received[symbol]]
     ]
 
 
@@ -126,12 +125,14 @@ def _facts(job: DatasetSpec, tally: Tally, teacher: str, traces: Sequence[Trace]
         "members": members,
         "weeks": f"{len(job.weeks)} ({job.universe.calendar}), {job.weeks[0].period} ... "
         f"{job.weeks[-1].period}",
-        "split": f"{len(job.train_ends)} weeks for training, {job.embargo_weeks} left out, "
+        "split": f"{len(job.train_ends)} weeks for training, {job.gap_weeks} between (`gap`, in neither), "
         f"{len(job.test_ends)} for testing",
         "past weeks in a prompt": f"{c.min_past_weeks} to {c.max_past_weeks}",
         "teacher": teacher,
         "sources": ", ".join(sourced),
-        "articles without id, time or headline, left out": str(tally.malformed_articles),
+        "articles without id, time or headline, left out": str(
+            sum(found.malformed_articles for found in tally.received.values())
+        ),
         "extra blocks": ", ".join(
             name for name, on in (("indicators", c.with_indicators), ("macro", c.with_macro)) if on
         )

@@ -61,7 +61,8 @@ class CostEstimate:
     symbol_weeks: int
     train_weeks: int
     test_weeks: int
-    embargo_weeks: int
+    gap_weeks: int
+    """Between training and test: made like the others, used by neither."""
     news: NewsCost
     other_calls: int
     """Profiles, figures and filings."""
@@ -90,8 +91,7 @@ def render_plan(plan: CostEstimate) -> str:
     lines = [
         f"{plan.symbols} symbols, {plan.symbol_weeks} symbol-weeks to forecast; weeks ending "
         f"{plan.weeks[0]} to {plan.weeks[-1]}",
-        f"training {plan.train_weeks} weeks, then {plan.embargo_weeks} left out, then test "
-        f"{plan.test_weeks} weeks",
+        f"training {plan.train_weeks} weeks, a gap of {plan.gap_weeks}, then test {plan.test_weeks} weeks",
         f"Finnhub: about {plan.news.calls} news calls and {plan.other_calls} others still to make, "
         f"{_duration(plan.minutes)} at {plan.calls_per_minute} a minute"
         if calls

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from forecaster.calls import Call
 from forecaster.data import build, news, store, weeks
 from forecaster.data.fetch import Needs
 from forecaster.data.join import Dropped, Recipe, examples_of
-from forecaster.data.ledger import Ledger
+from forecaster.data.ledger import Ledger, Trace
 from forecaster.data.macro import MACRO
 from forecaster.data.pipeline_config import PipelineConfig, no_company_news
+from forecaster.data.splits import GAP, TEST, TRAIN
 from forecaster.data.universe import Membership, Universe, find_universe, membership
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Example, TradingWeek
@@ -49,28 +50,27 @@ class DatasetSpec:
         return self.config.data_folder / self.name
 
     @property
-    def embargo_weeks(self) -> int:
+    def gap_weeks(self) -> int:
         """Target weeks between training and test."""
         return len(self.weeks) - self.config.min_past_weeks - len(self.train_ends) - len(self.test_ends)
 
-    def used_targets(self, symbol: str) -> tuple[int, ...]:
-        """Weeks of a symbol that training or test wants; those between them are not made."""
-        kept = self.train_ends | self.test_ends
-        return tuple(at for at in self.member.targets[symbol] if self.weeks[at].end in kept)
+    def split_of(self, week: TradingWeek) -> str:
+        """The part of the dataset that a target week belongs to."""
+        return TRAIN if week.end in self.train_ends else TEST if week.end in self.test_ends else GAP
 
     def target_keys(self) -> set[tuple[str, str, str]]:
-        """Symbol of the day, start and end of every week that training or test wants."""
+        """Symbol of the day, start and end of every week to forecast."""
         return {
             (indices.symbol_on(symbol, week.start), week.start.isoformat(), week.end.isoformat())
-            for symbol in self.member.targets
-            for week in (self.weeks[at] for at in self.used_targets(symbol))
+            for symbol, targets in self.member.targets.items()
+            for week in (self.weeks[at] for at in targets)
         }
 
     def shown_weeks(self, symbol: str) -> list[TradingWeek]:
         """Past weeks of a symbol that some prompt may show, oldest first."""
         past = {
             at
-            for target in self.used_targets(symbol)
+            for target in self.member.targets[symbol]
             for at in range(max(0, target - self.config.max_past_weeks), target)
         }
         return [self.weeks[at] for at in sorted(past)]
@@ -135,12 +135,22 @@ class SymbolOutcome:
 
     symbol: str
     """As vendors know it today."""
-    stored: store.Stored
-    outcomes: list[Example | Dropped]
+    received: build.Received
+    traces: Sequence[Trace]
+    """Of the calls that were read, not the calls: their payloads are most of a year's memory."""
+    outcomes: Sequence[Example | Dropped]
+
+    def as_texts(self) -> SymbolOutcome:
+        """Without the records behind the prompts: most of an example, read by the template teacher only."""
+        texts = [
+            replace(outcome, weeks=(), figures={}) if isinstance(outcome, Example) else outcome
+            for outcome in self.outcomes
+        ]
+        return replace(self, outcomes=texts)
 
 
-def outcomes(job: DatasetSpec, ledger: Ledger, symbols: Iterable[str]) -> Iterator[SymbolOutcome]:
-    """Examples symbol by symbol, so that one symbol's data is in memory at a time."""
+def outcomes(job: DatasetSpec, ledger: Ledger) -> Iterator[SymbolOutcome]:
+    """The join symbol by symbol, so that one symbol's data is in memory at a time."""
     recipe = Recipe(
         job.config.min_past_weeks,
         job.config.max_past_weeks,
@@ -148,10 +158,11 @@ def outcomes(job: DatasetSpec, ledger: Ledger, symbols: Iterable[str]) -> Iterat
         {symbol: store.price_history(call.payload) for symbol, call in macro_calls(job, ledger).items()},
         job.universe.calendar,
     )
-    for symbol in symbols:
+    for symbol, targets in job.member.targets.items():
         stored = store.read_symbol(ledger, symbol, job.weeks, job.universe.kind, job.files)
-        found = examples_of(stored.data, job.weeks, job.used_targets(symbol), recipe)
-        yield SymbolOutcome(symbol, stored, list(found))
+        received = build.Received.of(stored, job.weeks, job.shown_weeks(symbol))
+        found = list(examples_of(stored.data, job.weeks, targets, recipe))
+        yield SymbolOutcome(symbol, received, list(map(Trace.of, stored.calls)), found)
 
 
 def macro_calls(job: DatasetSpec, ledger: Ledger) -> dict[str, Call]:

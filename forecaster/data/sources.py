@@ -20,7 +20,16 @@ import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError
 
-from forecaster.data.splits import hold_out, last_weeks, out_of_order
+from forecaster.data.splits import (
+    GAP,
+    PUBLISHED_PAST_WEEKS,
+    TEST,
+    TRAIN,
+    cut,
+    hold_out,
+    last_weeks,
+    out_of_order,
+)
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.tasks.base import RowKey, Task
 from forecaster.tasks.weekly import WEEKLY
@@ -154,6 +163,7 @@ def load(
     test_sources: Sequence[Source] | None,
     validation_share: float = 0.0,
     task: Task = WEEKLY,
+    test_from: date | None = None,
 ) -> Corpus:
     """Read, check, split and order the rows.
 
@@ -162,6 +172,9 @@ def load(
     way. Without, test rows give way to training rows.
 
     Args:
+        test_from: cut all rows of each source anew, whatever splits it has: the test are the weeks that
+            start on this day or later, and training those before, but for the last ones, as many as a prompt
+            shows of the past. Not with `test_sources`.
         validation_share: share of the training weeks, the latest of all sources together, that are held out.
             The test rows are those that they are without it, and rows that repeat train once more do not
             repeat here. A split that a source itself calls `validation` is not used.
@@ -171,7 +184,7 @@ def load(
             part without rows.
     """
     unused: dict[str, int] = {}
-    train, test, repeats = _read_all(train_sources, test_sources, unused, task)
+    train, test, repeats = _read_all(train_sources, test_sources, unused, task, test_from)
     train_keys, test_keys = _keys(train, task), _keys(test, task)
     give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
     dropped = set(out_of_order(train_keys, test_keys, give_way))
@@ -233,7 +246,11 @@ def _emptied(kept_train: Sequence[int], kept_test: Sequence[int]) -> list[Proble
 
 
 def _read_all(
-    train_sources: Sequence[Source], test_sources: Sequence[Source] | None, unused: dict[str, int], task: Task
+    train_sources: Sequence[Source],
+    test_sources: Sequence[Source] | None,
+    unused: dict[str, int],
+    task: Task,
+    test_from: date | None,
 ) -> tuple[datasets.Dataset, datasets.Dataset, list[int]]:
     """All training rows, all test rows, and how often each training row is to be taken."""
     train_parts: list[datasets.Dataset] = []
@@ -241,8 +258,12 @@ def _read_all(
     repeats: list[int] = []
     names = _row_id_names([*train_sources, *(test_sources or ())])
     for source in train_sources:
-        wanted = ("train", "test") if test_sources is None else ("train",)
+        wanted: tuple[str, ...] = (TRAIN, TEST) if test_sources is None else (TRAIN,)
+        if test_from is not None:
+            wanted = (TRAIN, GAP, TEST)
         splits = _read(source, wanted, names[source.spec], unused, task)
+        if test_from is not None:
+            splits = _cut_anew(splits, source, test_from, unused, task)
         if "train" not in splits:
             raise ConfigurationError(
                 [Problem(source.spec, "has a test split only.", "Name it with --test_dataset.")]
@@ -428,6 +449,27 @@ def _keys(rows: datasets.Dataset, task: Task) -> list[RowKey]:
     ]
 
 
+def _cut_anew(
+    splits: datasets.DatasetDict, source: Source, test_from: date, unused: dict[str, int], task: Task
+) -> datasets.DatasetDict:
+    """Training and test rows by a date; those of the gap are added to `unused`."""
+    # In order of time, as a dataset that was never split has them.
+    in_order = [splits[name] for name in (TRAIN, GAP, TEST) if name in splits] or list(splits.values())
+    rows = datasets.concatenate_datasets(in_order)
+    starts = [key.start for key in _keys(rows, task)]
+    made = _recipe_of(source) if source.kind != "hub" else None
+    embargo_weeks = made["max_past_weeks"] if made else PUBLISHED_PAST_WEEKS
+    parts = cut(starts, test_from, embargo_weeks)
+    if empty := [name for name in (TRAIN, TEST) if not parts[name]]:
+        found = (
+            f"is {test_from}, which leaves no {' and no '.join(empty)} row of {source.spec}: its weeks "
+            f"start from {min(starts)} to {max(starts)}, and {embargo_weeks} before the test are left out."
+        )
+        raise ConfigurationError([Problem("--test_from", found, "Choose another day, or more data.")])
+    unused[f"{source.spec} (between training and test)"] = len(parts[GAP])
+    return datasets.DatasetDict({name: rows.select(parts[name]) for name in (TRAIN, TEST)})
+
+
 def _split_by_date(rows: datasets.Dataset, source: Source, task: Task) -> datasets.DatasetDict:
     starts = [key.start for key in _keys(rows, task)]
     if len(set(starts)) < 2:
@@ -440,11 +482,8 @@ def _split_by_date(rows: datasets.Dataset, source: Source, task: Task) -> datase
                 )
             ]
         )
-    weeks = last_weeks(starts)
-    return datasets.DatasetDict(
-        train=rows.select([i for i, start in enumerate(starts) if start not in weeks]),
-        test=rows.select([i for i, start in enumerate(starts) if start in weeks]),
-    )
+    parts = cut(starts, min(last_weeks(starts)), embargo_weeks=0)
+    return datasets.DatasetDict({name: rows.select(parts[name]) for name in (TRAIN, TEST)})
 
 
 def _fingerprint(task: Task, *parts: datasets.Dataset) -> str:

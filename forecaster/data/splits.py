@@ -10,7 +10,26 @@ from typing import Literal
 
 from forecaster.tasks.base import RowKey
 
+TRAIN, GAP, TEST = SPLITS = ("train", "gap", "test")
+"""The splits of a built dataset. The gap's weeks lie between the others and are in neither, as test prompts
+show them; a later cut may use them."""
 TEST_SHARE_OF_WEEKS = 0.2
+PUBLISHED_PAST_WEEKS = 4
+"""The most weeks that a prompt of the published sets shows."""
+
+
+def cut(starts: Sequence[date], test_from: date, embargo_weeks: int) -> dict[str, list[int]]:
+    """Indices of the rows of each split, by the start of their weeks.
+
+    Weeks that start on `test_from` or later are the test; of those before, the last `embargo_weeks` that
+    there are rows of are the gap, and the others are for training.
+    """
+    earlier = sorted({start for start in starts if start < test_from})
+    gap = set(earlier[max(len(earlier) - embargo_weeks, 0) :])
+    found: dict[str, list[int]] = {TRAIN: [], GAP: [], TEST: []}
+    for at, start in enumerate(starts):
+        found[TEST if start >= test_from else GAP if start in gap else TRAIN].append(at)
+    return found
 
 
 def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) -> set[date]:

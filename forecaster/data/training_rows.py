@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from forecaster.data import sources
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.finished import FinishedRun
@@ -10,12 +12,14 @@ from forecaster.models.finished import FinishedRun
 def rows_of_training(run: FinishedRun) -> sources.Corpus:
     """The rows of a training; raises ConfigurationError when the data has changed since."""
     flags = run.flags
+    test_from = flags.get("test_from")
     test, remote = flags["test_dataset"], flags["from_remote"]
     corpus = sources.load(
         sources.resolve(flags["dataset"], remote, "--dataset"),
         sources.resolve(test, remote, "--test_dataset") if test is not None else None,
         flags.get("validation_share", 0.0),
         run.task,
+        date.fromisoformat(test_from) if test_from else None,
     )
     if corpus.fingerprint != run.dataset_record["fingerprint_sha256"]:
         found = "holds other rows than when the adapter was trained."

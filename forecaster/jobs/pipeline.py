@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,12 +15,20 @@ from huggingface_hub.errors import HTTPError
 
 from forecaster.calls import Call
 from forecaster.data import audit, build, card, costs, intake, news, sources, store, teacher, template_teacher
-from forecaster.data.dataset_spec import DatasetSpec, macro_calls, needs_of, outcomes, resolve
+from forecaster.data.dataset_spec import (
+    DatasetSpec,
+    SymbolOutcome,
+    macro_calls,
+    needs_of,
+    outcomes,
+    resolve,
+)
 from forecaster.data.fetch import Needs, Outcome, reports_to_ask
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.join import Dropped
 from forecaster.data.ledger import Ledger, Trace, fingerprint
 from forecaster.data.pipeline_config import PipelineConfig
+from forecaster.data.splits import GAP, TEST, TRAIN
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import plots
 from forecaster.jobs.inspect_dataset import evidence_of_ledger, passes_audit
@@ -85,10 +93,12 @@ def run_stages(
     is_done = True
     if stage in ("all", "fetch") and estimated:
         is_done = fetch_stage(spec, ledger, settings, wanted, estimated, listener)
+    joined: Iterable[SymbolOutcome] | None = None
     if is_done and config.asks_teacher:
-        is_done = label_stage(spec, ledger, settings, listener)
+        joined = label_stage(spec, ledger, settings, listener)
+        is_done = joined is not None
     if is_done and stage in ("all", "build"):
-        is_done = build_stage(spec, ledger, settings, listener)
+        is_done = build_stage(spec, ledger, joined or outcomes(spec, ledger), settings, listener)
     if is_done and stage in ("all", "audit"):
         is_done = audit_stage(spec, ledger, listener)
     if is_done and stage in ("all", "build") and config.push_to_hub:
@@ -132,7 +142,7 @@ def estimate(
         symbol_weeks=len(targets),
         train_weeks=len(spec.train_ends),
         test_weeks=len(spec.test_ends),
-        embargo_weeks=spec.embargo_weeks,
+        gap_weeks=spec.gap_weeks,
         news=costs.news_cost(gaps, spec.now),
         other_calls=others,
         price_calls=sum(need.prices is not None for need in wanted),
@@ -209,13 +219,20 @@ def teacher_plan(spec: DatasetSpec, settings: Settings) -> teacher.TeacherPlan:
     )
 
 
-def label_stage(spec: DatasetSpec, ledger: Ledger, settings: Settings, listener: Listener) -> bool:
-    """Ask the teacher for the answers that the ledger does not hold; False when it had to stop early."""
-    total = sum(len(spec.used_targets(symbol)) for symbol in spec.member.targets)
-    with listener.bar("label", "row", total) as advance:
+def label_stage(
+    spec: DatasetSpec, ledger: Ledger, settings: Settings, listener: Listener
+) -> list[SymbolOutcome] | None:
+    """Ask the teacher for the answers that the ledger does not hold.
+
+    Returns:
+        The join, which need not be made again; None when the teacher had to stop early.
+    """
+    joined: list[SymbolOutcome] = []
+    with listener.bar("label", "row", len(spec.target_keys())) as advance:
 
         def examples() -> Iterator[Example]:
-            for found in outcomes(spec, ledger, spec.member.targets):
+            for found in map(SymbolOutcome.as_texts, outcomes(spec, ledger)):
+                joined.append(found)
                 for outcome in found.outcomes:
                     if isinstance(outcome, Example):
                         yield outcome
@@ -230,18 +247,24 @@ def label_stage(spec: DatasetSpec, ledger: Ledger, settings: Settings, listener:
             on_answer=advance,
         )
     listener.say(redact(teacher.render_report(report)))
-    return not report.stopped
+    return None if report.stopped else joined
 
 
-def build_stage(spec: DatasetSpec, ledger: Ledger, settings: Settings, listener: Listener) -> bool:
+def build_stage(
+    spec: DatasetSpec,
+    ledger: Ledger,
+    joined: Iterable[SymbolOutcome],
+    settings: Settings,
+    listener: Listener,
+) -> bool:
     """Write the dataset folder from the ledger; the same ledger gives the same bytes."""
-    tally, rows, traces = make_rows(spec, ledger, settings, listener)
+    tally, rows, traces = make_rows(spec, ledger, joined, settings, listener)
     reasons = tally.reasons()
-    if not (rows["train"] and rows["test"]):
+    if not (rows[TRAIN] and rows[TEST]):
         found = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
-        listener.warn(f"build: no {'training' if rows['test'] else 'test'} row: {found}")
+        listener.warn(f"build: no {'training' if rows[TEST] else 'test'} row: {found}")
         return False
-    parts = datasets.DatasetDict({name: build.to_dataset(part) for name, part in rows.items()})
+    parts = datasets.DatasetDict({name: build.to_dataset(part) for name, part in rows.items() if part})
     building = spec.folder.with_name(f"{spec.folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     build.save(parts, building)
@@ -260,7 +283,10 @@ def build_stage(spec: DatasetSpec, ledger: Ledger, settings: Settings, listener:
     if changed := build.changed_arguments(spec.folder, arguments):
         listener.say(f"{spec.folder} held a dataset with another {', '.join(changed)}, and is replaced")
     build.replace_folder(building, spec.folder)
-    listener.say(f"{spec.folder}: {len(rows['train'])} training and {len(rows['test'])} test rows")
+    listener.say(
+        f"{spec.folder}: {len(rows[TRAIN])} training and {len(rows[TEST])} test rows, and {len(rows[GAP])} "
+        "of the gap between them"
+    )
     for reason, count in reasons.most_common():
         if reason not in rows:
             listener.say(f"  not used: {count} symbol-weeks, {reason}")
@@ -271,19 +297,20 @@ Rows = dict[str, list[dict[str, object]]]
 
 
 def make_rows(
-    spec: DatasetSpec, ledger: Ledger, settings: Settings, listener: Listener
+    spec: DatasetSpec,
+    ledger: Ledger,
+    joined: Iterable[SymbolOutcome],
+    settings: Settings,
+    listener: Listener,
 ) -> tuple[build.Tally, Rows, list[Trace]]:
     """Rows by split, what became of every symbol-week, and traces of the calls that were read."""
     tally = build.Tally()
-    rows: Rows = {"train": [], "test": []}
+    rows: Rows = {TRAIN: [], TEST: [], GAP: []}
     traces = [Trace.of(call) for call in macro_calls(spec, ledger).values()]
     with listener.bar("build", "symbol", len(spec.member.targets)) as advance:
-        for found in outcomes(spec, ledger, spec.member.targets):
-            # Not the calls themselves: their payloads are most of a year's memory.
-            traces += map(Trace.of, found.stored.calls)
-            tally.add_symbol(found.symbol, found.stored, spec.weeks, spec.shown_weeks(found.symbol))
-            for at in spec.member.targets[found.symbol]:
-                tally.states[found.symbol, spec.weeks[at].end] = "between training and test"
+        for found in joined:
+            traces += found.traces
+            tally.received[found.symbol] = found.received
             for outcome in found.outcomes:
                 state = outcome.reason if isinstance(outcome, Dropped) else ""
                 if isinstance(outcome, Example):
@@ -291,7 +318,7 @@ def make_rows(
                     traces += map(Trace.of, asked)
                     state = "no usable answer from the teacher"
                     if answer is not None:
-                        state = "train" if outcome.target.end in spec.train_ends else "test"
+                        state = spec.split_of(outcome.target)
                         rows[state].append(build.row_of(outcome, answer, teacher_name(spec)))
                 tally.states[found.symbol, outcome.target.end] = state
             advance()

@@ -50,8 +50,10 @@ class CheckedTraining:
         return TASKS[self.run.config.task]
 
     def read_rows(self) -> sources.Corpus:
-        share = self.run.config.validation_share
-        return sources.load(self.train_sources, self.test_sources, share, self.task)
+        flags = self.run.config
+        return sources.load(
+            self.train_sources, self.test_sources, flags.validation_share, self.task, flags.test_from
+        )
 
 
 def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +60,13 @@ class TrainConfig:
     run_name: str = flag("forecaster", "names the output folder and the W&B run", RUN, metavar="NAME")
     test_dataset: str | None = flag(
         None, "test rows from elsewhere", ROWS, shown="the test split of --dataset"
+    )
+    test_from: date | None = flag(
+        None,
+        "cut the rows by date, whatever splits there are: the test are the weeks that start on this day or "
+        "later; the last weeks before it, as many as a prompt shows, are left out",
+        ROWS,
+        shown="the splits of --dataset",
     )
     validation_share: float = flag(
         0.0,
@@ -267,7 +275,22 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "It names a folder: at most 100 letters, digits, dots, dashes and underscores.",
     )
     need(bool(config.target_module_names), "target_modules", "Name at least one linear layer.")
+    problems += _cut_problems(config)
     return problems + TUNERS[config.tuner].quantization_problems(config.quantization)
+
+
+def _cut_problems(config: TrainConfig) -> list[Problem]:
+    """`--test_from` beside flags that it cannot stand with."""
+    if config.test_from is None:
+        return []
+    problems = []
+    if config.test_dataset is not None:
+        found = f"is {config.test_from}, and --test_dataset names the test rows."
+        problems.append(Problem("--test_from", found, "Give one of the two."))
+    if not TASKS[config.task].has_dates:
+        found = f"is {config.test_from}, and rows of the task {config.task} have no dates."
+        problems.append(Problem("--test_from", found, "Leave it out."))
+    return problems
 
 
 def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
@@ -415,4 +438,5 @@ def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
 
 def as_flags(config: TrainConfig) -> dict[str, Any]:
     """The flags as plain values, for logs and run_config.json."""
-    return asdict(config)
+    found = asdict(config)
+    return {name: str(value) if isinstance(value, date) else value for name, value in found.items()}

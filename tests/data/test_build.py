@@ -207,20 +207,23 @@ def stored(prices: PriceHistory | None, malformed_articles: int) -> Stored:
     return Stored(data, (), frozenset({date(2025, 12, 9)}), malformed_articles)
 
 
-def test_a_tally_counts_what_was_received_of_each_symbol() -> None:
+def test_what_was_received_of_each_symbol_is_counted() -> None:
     one = Close(Decimal(1), Decimal(1))
-    tally = build.Tally()
-    tally.add_symbol("AAPL", stored(PriceHistory({date(2025, 12, 5): one}, {}), 2), WEEKS, WEEKS[1:])
-    tally.add_symbol("GONE", stored(None, 1), WEEKS, WEEKS[:1])
-    assert tally.articles == {
+    known = build.Received.of(stored(PriceHistory({date(2025, 12, 5): one}, {}), 2), WEEKS, WEEKS[1:])
+    gone = build.Received.of(stored(None, 1), WEEKS, WEEKS[:1])
+    assert known == build.Received(
+        {date(2025, 12, 12): 7, date(2025, 12, 19): 7},
+        malformed_articles=2,
+        cut_off_days=1,
+        incomplete_weeks=1,
+        weeks_without_price=2,
+    )
+    assert gone == build.Received({date(2025, 12, 5): 5}, 1, 1, 0, 3)
+    assert build.Tally(received={"AAPL": known, "GONE": gone}).articles == {
         ("AAPL", date(2025, 12, 12)): 7,
         ("AAPL", date(2025, 12, 19)): 7,
         ("GONE", date(2025, 12, 5)): 5,
     }
-    assert tally.incomplete_weeks == {"AAPL": 1, "GONE": 0}
-    assert tally.cut_off_days == {"AAPL": 1, "GONE": 1}
-    assert tally.weeks_without_price == {"AAPL": 2, "GONE": 3}
-    assert tally.malformed_articles == 3
 
 
 def test_reasons_are_counted_over_all_symbols() -> None:

@@ -74,7 +74,7 @@ PLAN = CostEstimate(
     symbol_weeks=1_700,
     train_weeks=12,
     test_weeks=5,
-    embargo_weeks=4,
+    gap_weeks=4,
     news=NewsCost(calls=1_190, days=15_000, days_before_free_tier=0),
     other_calls=404,
     price_calls=101,
@@ -91,7 +91,7 @@ PLAN = CostEstimate(
 def test_the_plan_as_text() -> None:
     assert render_plan(PLAN) == (
         "101 symbols, 1700 symbol-weeks to forecast; weeks ending 2025-12-05 to 2026-05-01\n"
-        "training 12 weeks, then 4 left out, then test 5 weeks\n"
+        "training 12 weeks, a gap of 4, then test 5 weeks\n"
         "Finnhub: about 1190 news calls and 404 others still to make, about 27 minutes at 60 a minute\n"
         "Yahoo: 101 price calls still to make\n"
         "teacher: gpt-4o-mini, about 2.7 M tokens in and 839 k out, about $0.91, stopped before $2.00\n"

@@ -513,6 +513,73 @@ def test_a_validation_split_of_the_data_is_not_used_for_it(tmp_path: Path) -> No
     assert corpus.counts.unused_splits == {f"{folder} (validation)": 1}
 
 
+# --- another cut --------------------------------------------------------------------------------------------
+
+
+def built_folder(folder: Path, max_past_weeks: int) -> Path:
+    """Six weeks of two symbols as data_pipeline.py leaves them: two for training, two between, two for
+    testing."""
+    weeks = {"train": (0, 1), "test": (4, 5), "gap": (2, 3)}
+    datasets.DatasetDict(
+        {
+            name: as_dataset([a_row(symbol, week) for week in found for symbol in "AB"])
+            for name, found in weeks.items()
+        }
+    ).save_to_disk(folder)
+    arguments = {
+        "min_past_weeks": 1,
+        "max_past_weeks": max_past_weeks,
+        "with_indicators": False,
+        "with_macro": False,
+    }
+    (folder / "manifest.json").write_text(json.dumps({"files": {}, "arguments": arguments}))
+    return folder
+
+
+def cut_anew(path: Path, week: int) -> Corpus:
+    sources = resolve(str(path), False, "--dataset")
+    return load(sources, None, test_from=date.fromisoformat(WEEKS[week][:10]))
+
+
+def test_the_weeks_of_the_gap_are_in_neither_part(tmp_path: Path) -> None:
+    folder = built_folder(tmp_path / "rows", max_past_weeks=2)
+    corpus = read(folder)
+    assert (answers(corpus.train), answers(corpus.test)) == (
+        ["A0", "B0", "A1", "B1"],
+        ["A4", "B4", "A5", "B5"],
+    )
+    assert corpus.counts.unused_splits == {f"{folder} (gap)": 4}
+
+
+def test_a_folder_is_cut_at_any_date_with_all_of_its_weeks(tmp_path: Path) -> None:
+    folder = built_folder(tmp_path / "rows", max_past_weeks=1)
+    corpus = cut_anew(folder, 3)
+    assert answers(corpus.train) == ["A0", "B0", "A1", "B1"]
+    assert answers(corpus.test) == ["A3", "B3", "A4", "B4", "A5", "B5"]
+    assert corpus.counts.unused_splits == {f"{folder} (between training and test)": 2}
+    assert corpus.train["row_id"][0] == "rows:train#0" and corpus.test["row_id"][0] == "rows:gap#2"
+
+
+def test_the_same_cut_of_the_same_rows_is_equal_however_they_are_kept(
+    jsonl: JsonlWriter, tmp_path: Path
+) -> None:
+    rows = [a_row(symbol, week) for week in range(6) for symbol in "AB"]
+    kept = cut_anew(built_folder(tmp_path / "rows", max_past_weeks=4), 5)
+    # Nothing says how the prompts of a file were made: as many weeks as in the published sets.
+    assert cut_anew(jsonl("rows.jsonl", rows), 5).fingerprint == kept.fingerprint
+    assert (answers(kept.train), answers(kept.test)) == (["A0", "B0"], ["A5", "B5"])
+
+
+def test_a_cut_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
+    folder = built_folder(tmp_path / "rows", max_past_weeks=4)
+    with pytest.raises(ConfigurationError) as caught:
+        cut_anew(folder, 4)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"--test_from: is 2024-02-04, which leaves no train row of {folder}: its weeks start from 2024-01-07 "
+        "to 2024-02-11, and 4 before the test are left out. Choose another day, or more data."
+    ]
+
+
 # --- recipe -------------------------------------------------------------------------------------------------
 
 RECIPE = {"min_past_weeks": 1, "max_past_weeks": 4, "with_indicators": False, "with_macro": True}

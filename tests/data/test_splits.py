@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from forecaster.data.splits import hold_out, last_weeks, out_of_order
+from forecaster.data.splits import cut, hold_out, last_weeks, out_of_order
 from forecaster.tasks.base import RowKey
 from forecaster.tasks.weekly import parse_period
 
@@ -112,3 +112,24 @@ def test_a_test_week_that_overlaps_a_training_week_of_another_calendar_gives_way
     midweek = RowKey("A", W3 + timedelta(days=3), W4 + timedelta(days=3))
     assert out_of_order([week("A", W3)], [midweek, week("A", W4)], "test") == [0]
     assert out_of_order([midweek, week("A", W2)], [week("A", W4)], "train") == [0]
+
+
+# --- cuts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("test_from", "embargo_weeks", "train", "gap", "test"),
+    [
+        (W4, 0, [0, 1, 2, 4], [], [3, 5]),
+        (W4, 1, [0, 2, 4], [1], [3, 5]),
+        (W4 - timedelta(days=3), 2, [2, 4], [0, 1], [3, 5]),
+        (W2, 1, [], [2, 4], [0, 1, 3, 5]),
+        (W1, 2, [], [], [0, 1, 2, 3, 4, 5]),
+        (W5 + timedelta(days=1), 1, [0, 1, 2, 3, 4], [5], []),
+    ],
+)
+def test_a_cut_leaves_out_the_last_weeks_before_the_test(
+    test_from: date, embargo_weeks: int, train: list[int], gap: list[int], test: list[int]
+) -> None:
+    starts = [W2, W3, W1, W4, W1, W5]
+    assert cut(starts, test_from, embargo_weeks) == {"train": train, "gap": gap, "test": test}

@@ -310,6 +310,10 @@ def test_every_bad_value_is_listed_at_once() -> None:
             ["--validation_share", "nan"],
             "--validation_share: is nan. It is a share of the training weeks: 0 or more, and below 0.5.",
         ),
+        (
+            ["--test_from", "2026-03-06", "--test_dataset", "rows.jsonl"],
+            "--test_from: is 2026-03-06, and --test_dataset names the test rows. Give one of the two.",
+        ),
         (["--learning_rate", "nan"], "--learning_rate: is nan. It has to be above 0, for example 5e-5."),
         (["--learning_rate=-1e-5"], "--learning_rate: is -1e-05. It has to be above 0, for example 5e-5."),
         (["--max_steps=-2"], "--max_steps: is -2. Use a number of steps, or -1 for all epochs."),

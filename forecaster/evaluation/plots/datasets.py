@@ -35,7 +35,7 @@ _ANOTHER_REASON = _Group("another reason", "white", "|||||")
 _GROUPS: Mapping[str, _Group] = {
     "train": _Group("train", "0.62"),
     "test": _Group("test", "0.15"),
-    "between training and test": _Group("between training\nand test", "0.88"),
+    "gap": _Group("gap, between\ntraining and test", "0.88"),
     "no usable answer from the teacher": _Group("no usable answer\nfrom the teacher", "white", "-----"),
     "no news in its past weeks": _Group("no news in\nits past weeks", "white", "/////"),
     "no closing price at the week's start or end": _NO_PRICES,

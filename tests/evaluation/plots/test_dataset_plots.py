@@ -32,7 +32,7 @@ def _friday(week: int) -> date:
 def _states(symbols: int, weeks: int) -> dict[tuple[str, date], str]:
     """Three quarters of the weeks for training, one week apart, the rest for testing."""
     last = weeks * 3 // 4
-    kinds = ["train"] * last + ["between training and test"] + ["test"] * (weeks - last - 1)
+    kinds = ["train"] * last + ["gap"] + ["test"] * (weeks - last - 1)
     return {(f"S{s:03d}", _friday(w)): kinds[w] for s in range(symbols) for w in range(weeks)}
 
 
@@ -90,7 +90,7 @@ def test_every_symbol_week_is_counted_in_the_legend(tmp_path: Path, drawn: list[
         "train",
         "train",
         "test",
-        "between training and test",
+        "gap",
         "no usable answer from the teacher",
         "no news in its past weeks",
         "no closing price at the week's start or end",
@@ -103,7 +103,7 @@ def test_every_symbol_week_is_counted_in_the_legend(tmp_path: Path, drawn: list[
     assert _legend(_panel(drawn[0], "Coverage (symbols: 2, weeks: 10)")) == [
         "train (2)",
         "test (1)",
-        "between training and test (1)",
+        "gap, between training and test (1)",
         "no usable answer from the teacher (1)",
         "no news in its past weeks (1)",
         "without prices, or too few past weeks (3)",
@@ -113,7 +113,7 @@ def test_every_symbol_week_is_counted_in_the_legend(tmp_path: Path, drawn: list[
 
 
 def test_no_two_kinds_of_symbol_weeks_look_alike(tmp_path: Path, drawn: list[Figure]) -> None:
-    words = ["train", "test", "between training and test", "no usable answer from the teacher"]
+    words = ["train", "test", "gap", "no usable answer from the teacher"]
     words += ["no news in its past weeks", "fewer than 4 past weeks with prices", "something new"]
     states = {("A", _friday(week)): word for week, word in enumerate(words)}
     draw_dataset(tmp_path / "overview.png", states, ARTICLES, LABELS, RETURNS)
