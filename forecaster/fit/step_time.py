@@ -12,9 +12,10 @@ from forecaster.fit.gpu_cards import GpuSpeed
 from forecaster.fit.memory import Layout, trained_tensors
 from forecaster.models.registry import ModelShape, elements
 
-ACHIEVED_SHARE = 0.40
-"""Share of a GPU's peak that matrix products reach over a whole step. Published for LoRA on an 8B: 41 % on an
-H100 (NeMo AutoModel), about 32 % on an A100 (transformers with FlashAttention 2)."""
+ACHIEVED_SHARE = 0.31
+"""Share of a GPU's peak that matrix products reach over a whole step. Measured on an H100 for LoRA on an 8B
+shape at 4096 tokens (docs/gpus.md): 30 % without checkpointing, 32 % with it. Published: 41 % on an H100 with
+fused kernels (NeMo AutoModel), about 32 % on an A100 (transformers with FlashAttention 2)."""
 LAYER_OVERHEAD_S = 0.5e-3
 """Starting the kernels of one layer in one pass, adapters included (about 50 at 10 microseconds): assumed."""
 ZERO3_LAYER_OVERHEAD_S = 1.5e-3

@@ -237,11 +237,15 @@ def test_causal_attention_at_4096_adds_a_gigaflop_to_a_forward_pass_of_an_8b() -
     assert (long - short) / 3.5 == pytest.approx(1.07e9, rel=0.01)
 
 
-def test_tokens_per_second_of_an_8b_are_near_the_published_ones() -> None:
-    """NeMo AutoModel: 12,473 on an H100 at 4096, every token's logits computed; 32 % of peak on an A100."""
-    layout = Layout("bf16", length=4096, micro_batch_size=2, checkpointing=False, logits_share=1.0)
+@pytest.mark.parametrize(("checkpointing", "measured"), [(False, 8_694), (True, 6_316)])
+def test_tokens_per_second_of_an_8b_are_those_measured_on_an_h100(checkpointing: bool, measured: int) -> None:
+    layout = Layout("bf16", zero_stage=2, length=4096, checkpointing=checkpointing, logits_share=0.034)
     rate = layout.tokens / micro_step_s(EIGHT_B, layout, SPEEDS["H100"])
-    assert rate == pytest.approx(12_473, rel=0.15)
+    assert rate == pytest.approx(measured, rel=0.05)
+
+
+def test_an_8b_on_an_a100_reaches_the_published_share_of_its_peak() -> None:
+    layout = Layout("bf16", length=4096, micro_batch_size=2, checkpointing=False, logits_share=1.0)
     a100 = layout.tokens / micro_step_s(EIGHT_B, layout, SPEEDS["A100"])
     assert a100 * flops_per_token(EIGHT_B, layout) / 312e12 == pytest.approx(0.32, abs=0.09)
 
