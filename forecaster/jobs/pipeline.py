@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class DatasetResult:
     """Whether every stage that was asked for went through; what fell short was told."""
     estimate: costs.CostEstimate | None = None
     """What was left to spend before anything was; None: it was not computed."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """By split, where it was built."""
 
 
 def make_dataset(
@@ -94,16 +96,18 @@ def run_stages(
     if stage in ("all", "fetch") and estimated:
         is_done = fetch_stage(spec, ledger, settings, wanted, estimated, listener)
     joined: Iterable[SymbolOutcome] | None = None
+    built: Mapping[str, int] = {}
     if is_done and config.asks_teacher:
         joined = label_stage(spec, ledger, settings, listener)
         is_done = joined is not None
     if is_done and stage in ("all", "build"):
-        is_done = build_stage(spec, ledger, joined or outcomes(spec, ledger), settings, listener)
+        built = build_stage(spec, ledger, joined or outcomes(spec, ledger), settings, listener)
+        is_done = bool(built)
     if is_done and stage in ("all", "audit"):
         is_done = audit_stage(spec, ledger, listener)
     if is_done and stage in ("all", "build") and config.push_to_hub:
         is_done = push(spec, settings, listener)
-    return DatasetResult(spec.folder, is_done, estimated)
+    return DatasetResult(spec.folder, is_done, estimated, built)
 
 
 def _spends_nothing(config: PipelineConfig, estimated: costs.CostEstimate) -> bool:
@@ -256,14 +260,18 @@ def build_stage(
     joined: Iterable[SymbolOutcome],
     settings: Settings,
     listener: Listener,
-) -> bool:
-    """Write the dataset folder from the ledger; the same ledger gives the same bytes."""
+) -> Mapping[str, int]:
+    """Write the dataset folder from the ledger; the same ledger gives the same bytes.
+
+    Returns:
+        Rows by split; none where a part would have no row, and nothing was written.
+    """
     tally, rows, traces = make_rows(spec, ledger, joined, settings, listener)
     reasons = tally.reasons()
     if not (rows[TRAIN] and rows[TEST]):
         found = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
         listener.warn(f"build: no {'training' if rows[TEST] else 'test'} row: {found}")
-        return False
+        return {}
     parts = datasets.DatasetDict({name: build.to_dataset(part) for name, part in rows.items() if part})
     building = spec.folder.with_name(f"{spec.folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -290,7 +298,7 @@ def build_stage(
     for reason, count in reasons.most_common():
         if reason not in rows:
             listener.say(f"  not used: {count} symbol-weeks, {reason}")
-    return True
+    return {name: len(part) for name, part in parts.items()}
 
 
 Rows = dict[str, list[dict[str, object]]]
