@@ -5,30 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
-JOB = "FORECASTER_JOB"
-"""The word's name; its value begins with the process id of the supervisor, which the ranks watch."""
+from forecaster.settings import JOB
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHAN_GRACE_S = 25.0
 """Time for ranks whose launcher is gone: DeepSpeed's, when it is signalled, kills them after 30 s."""
 SHARED_BUFFERS = Path("/dev/shm/deepspeed_allreduce_buffer")
 """How the names of DeepSpeed's buffers on CPU begin; user, address, port and rank follow."""
 _PROC = Path("/proc")
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print, and go on where nobody reads any more: Ctrl-C also ends the `tee` behind a pipe, and a terminal
-    that is gone gives errors."""
-    stream = stream or sys.stdout
-    try:
-        print(text, file=stream, flush=True)
-    except OSError:
-        # Python would write what is left when it ends, fail again, and change the exit status.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def rank_processes(job: str) -> list[int]:

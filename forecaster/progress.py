@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from forecaster.processes import say
+from typing import Any, TextIO
 
 Advance = Callable[[], None]
 """Tells that one more call, row or symbol is done."""
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print, and go on where nobody reads any more: Ctrl-C also ends the `tee` behind a pipe, and a terminal
+    that is gone gives errors."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # Python would write what is left when it ends, fail again, and change the exit status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @dataclass(frozen=True)

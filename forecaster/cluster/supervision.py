@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Self
 
 from forecaster.processes import (
-    JOB,
     ORPHAN_GRACE_S,
     STOP_SIGNALS,
     kill_all,
@@ -28,6 +27,7 @@ from forecaster.processes import (
     rank_processes,
     send_signal,
 )
+from forecaster.settings import JOB
 
 _POLL_S = 0.2
 

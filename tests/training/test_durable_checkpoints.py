@@ -225,7 +225,7 @@ def test_a_signal_between_training_and_benchmark_leaves_the_benchmark_to_the_use
 
 def test_nobody_reading_any_more_changes_neither_course_nor_status() -> None:
     program = (
-        "import sys; from forecaster.processes import say; sys.stdin.readline(); say('lost'); say('lost'); "
+        "import sys; from forecaster.progress import say; sys.stdin.readline(); say('lost'); say('lost'); "
         "say('heard', sys.stderr); sys.exit(75)"
     )
     with subprocess.Popen(

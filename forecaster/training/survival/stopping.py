@@ -26,9 +26,9 @@ from forecaster.processes import (
     command_line,
     is_alive,
     parent_of,
-    say,
     siblings_with_rank,
 )
+from forecaster.progress import say
 
 _POLL_S = 0.5
 _UNWINDING_S = 5.0
