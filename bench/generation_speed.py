@@ -64,8 +64,7 @@ def main(argv: Sequence[str]) -> int:
                 tokenizer,
                 hf_engine.plan_batches(prompts[:rows], batch_size),
                 max_new_tokens=max_new_tokens,
-                description="",
-                quiet=True,
+                warn=print,
             )
             return {generated.row_id: generated.text for batch in batches for generated in batch.answers}
 

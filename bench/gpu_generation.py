@@ -119,9 +119,7 @@ def random_prompts(count: int, vocab_size: int) -> list[Prompt]:
 def timed(model: Any, tokenizer: Any, prompts: Sequence[Prompt], batch_size: int, new_tokens: int) -> float:
     began = time.perf_counter()
     batches = hf_engine.plan_batches(prompts, batch_size)
-    for _ in hf_engine.generate(
-        model, tokenizer, batches, max_new_tokens=new_tokens, description=f"batches of {batch_size}"
-    ):
+    for _ in hf_engine.generate(model, tokenizer, batches, max_new_tokens=new_tokens, warn=print):
         pass
     return time.perf_counter() - began
 
@@ -130,9 +128,7 @@ def timed_vllm(folder: str, tokenizer: Any, prompts: Sequence[Prompt], new_token
     """Without loading."""
     engine = vllm_engine.load(folder, "bf16", 8192, None, trust_remote_code=False)
     began = time.perf_counter()
-    for _ in vllm_engine.generate(
-        engine, tokenizer, prompts, None, max_new_tokens=new_tokens, description="vLLM"
-    ):
+    for _ in vllm_engine.generate(engine, tokenizer, prompts, None, max_new_tokens=new_tokens):
         pass
     return time.perf_counter() - began
 

@@ -16,7 +16,7 @@ from forecaster.errors import (
     TrainingStoppedError,
     VendorError,
 )
-from forecaster.processes import say
+from forecaster.progress import say
 from forecaster.settings import Settings, calm_openmp, load_settings, redact
 
 INTERRUPTED = 130

@@ -1,83 +1,110 @@
-"""Processes of a run: how they are found, whoever their parent is by now."""
+"""Processes of a run: how they are found, whoever their parent is by now.
+
+Any of them may end at any moment: one that is gone, or that another user hides, is left out without a word.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
-JOB = "FORECASTER_JOB"
-"""The word's name; its value begins with the process id of the supervisor, which the ranks watch."""
+import psutil
+
+from forecaster.settings import JOB
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHAN_GRACE_S = 25.0
 """Time for ranks whose launcher is gone: DeepSpeed's, when it is signalled, kills them after 30 s."""
 SHARED_BUFFERS = Path("/dev/shm/deepspeed_allreduce_buffer")
 """How the names of DeepSpeed's buffers on CPU begin; user, address, port and rank follow."""
-_PROC = Path("/proc")
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print, and go on where nobody reads any more: Ctrl-C also ends the `tee` behind a pipe, and a terminal
-    that is gone gives errors."""
-    stream = stream or sys.stdout
-    try:
-        print(text, file=stream, flush=True)
-    except OSError:
-        # Python would write what is left when it ends, fail again, and change the exit status.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def processes(job: str) -> list[psutil.Process]:
+    """Every process of a job; what has ended shows no environment and is none."""
+    return [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get(JOB) == job
+    ]
 
 
-def rank_processes(job: str) -> list[int]:
+def rank_processes(job: str) -> set[psutil.Process]:
     """The processes that a launcher gave a rank, without their own children, which inherit it."""
-    ranks = {pid for pid, names in _members(job).items() if b"RANK" in names}
-    return sorted(pid for pid in ranks if parent_of(pid) not in ranks)
-
-
-def processes(job: str) -> list[int]:
-    """Every process of a job."""
-    return sorted(_members(job))
+    ranks = {process for process in processes(job) if "RANK" in process.info["environ"]}
+    return {process for process in ranks if parent_of(process) not in ranks}
 
 
 def kill_all(job: str) -> None:
     """Kill every process of a job, and those that they start meanwhile."""
     end_s = time.monotonic() + 10.0  # a process in a hung driver call cannot be killed
     while (left := processes(job)) and time.monotonic() < end_s:
-        for pid in left:
-            send_signal(pid, signal.SIGKILL)
+        for process in left:
+            send_signal(process, signal.SIGKILL)
         time.sleep(0.05)
 
 
-def parent_of(pid: int) -> int | None:
-    """The parent of a process; None when it is gone, or has ended and waits to be collected."""
+def send_signal(process: psutil.Process, number: signal.Signals) -> None:
+    """Send a signal to a process, if it is still there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; not one that has ended and waits to be collected."""
     try:
-        # The name, in brackets, may hold anything.
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False
+
+
+def parent_of(process: psutil.Process) -> psutil.Process | None:
+    """The parent of a process; None where either cannot be seen."""
+    try:
+        return process.parent()
+    except psutil.Error:
         return None
-    return None if fields[0] in "ZX" else int(fields[1])
 
 
-def is_alive(pid: int) -> bool:
-    return parent_of(pid) is not None
-
-
-def command_line(pid: int) -> str:
+def command_line(process: psutil.Process) -> str:
     """What a process was started as; empty when it is gone."""
     try:
-        return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
+        return " ".join(process.cmdline())
+    except psutil.Error:
         return ""
 
 
-def siblings_with_rank() -> list[int]:
+def siblings_with_rank() -> list[psutil.Process]:
     """The other ranks that this process's launcher started on this machine."""
-    launcher = os.getppid()
-    found = [pid for pid in pids() if pid != os.getpid() and parent_of(pid) == launcher]
-    return [pid for pid in found if b"RANK" in _environment_names(pid)]
+    launcher = parent_of(psutil.Process())
+    try:
+        children = launcher.children() if launcher else []
+    except psutil.Error:
+        return []
+    return [child for child in children if child.pid != os.getpid() and _has_rank(child)]
+
+
+def _has_rank(process: psutil.Process) -> bool:
+    try:
+        return "RANK" in process.environ()
+    except psutil.Error:
+        return False
+
+
+def open_files(pid: int) -> set[str]:
+    """What a process holds open; empty when it is gone or another user's.
+
+    Read from /proc, as psutil 7.2.2 refuses all files of a process when one of them lies in a folder that is
+    closed to this user: a log that root opened for it is enough.
+    """
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed in the meantime
+                found.add(str(link.readlink()))
+    return found
 
 
 def unlink_shared_buffers() -> None:
@@ -86,51 +113,6 @@ def unlink_shared_buffers() -> None:
     DeepSpeed 0.19.8 never does: each rank would leave 69 MB of memory behind, and a later run on the same
     port could read them. Memory that is open stays until the last rank is gone, however it ends.
     """
-    for link in open_files(os.getpid()):
-        target = link_target(link)
-        if target.startswith(str(SHARED_BUFFERS)):
-            Path(target).unlink(missing_ok=True)
-
-
-def open_files(pid: int) -> list[Path]:
-    try:
-        return list((_PROC / str(pid) / "fd").iterdir())
-    except OSError:  # gone, or another user's
-        return []
-
-
-def link_target(link: Path) -> str:
-    try:
-        return str(link.readlink())
-    except OSError:
-        return ""
-
-
-def _members(job: str) -> dict[int, set[bytes]]:
-    """The processes of a job, and the names in their environments."""
-    found = {}
-    for pid in pids():
-        variables = _environment(pid)
-        if f"{JOB}={job}".encode() in variables and is_alive(pid):
-            found[pid] = {variable.partition(b"=")[0] for variable in variables}
-    return found
-
-
-def pids() -> list[int]:
-    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
-
-
-def _environment(pid: int) -> set[bytes]:
-    try:
-        return set((_PROC / str(pid) / "environ").read_bytes().split(b"\0"))
-    except OSError:  # gone, or another user's
-        return set()
-
-
-def _environment_names(pid: int) -> set[bytes]:
-    return {variable.partition(b"=")[0] for variable in _environment(pid)}
-
-
-def send_signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # gone in the meantime
-        os.kill(pid, number)
+    for path in open_files(os.getpid()):
+        if path.startswith(str(SHARED_BUFFERS)):
+            Path(path).unlink(missing_ok=True)

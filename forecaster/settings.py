@@ -14,8 +14,10 @@ from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.processes import JOB
 
+JOB = "FORECASTER_JOB"
+"""Marks every process of a job; its value begins with the process id of the supervisor, which the ranks
+watch."""
 _SECRET_NAMES = (
     "WANDB_API_KEY",
     "HF_TOKEN",

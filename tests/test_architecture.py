@@ -249,9 +249,10 @@ def test_an_entry_point_is_flags_a_job_and_little_more() -> None:
     assert {name: count for name, count in lines.items() if count > 120} == {}
 
 
-def test_jobs_do_not_print_and_do_not_leave() -> None:
+def test_jobs_and_engines_tell_their_listener_alone_and_do_not_leave() -> None:
     for name, tree in TREES.items():
-        if _part(name) == "forecaster.jobs":
+        if _part(name) in {"forecaster.jobs", "forecaster.answering"}:
+            assert "tqdm" not in _packages(_imports(tree)), name
             called = {
                 node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
                 for node in ast.walk(tree)

@@ -163,6 +163,8 @@ def test_base_and_fine_tuned_model_answer_every_row_and_the_folder_tells_all(
     assert {"overview.png", "overview.svg", "loss_by_step.png"} <= pictures
     assert "# small" in (folder / "report.md").read_text(encoding="utf-8")
     assert "<svg" not in done.stdout and "\nfine-tuned " in done.stdout
+    full = {bar.split("|")[0] for bar in done.stderr.split("\r") if "6/6 [" in bar}
+    assert full == {"base: 100%", "fine-tuned: 100%"}
     assert done.stdout.splitlines()[-1] == f"Report: {folder}/report.md"
     assert not list(folder.glob("journal*"))
 

@@ -13,12 +13,13 @@ import torch.distributed as dist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.answering import hf_engine, vllm_engine
-from forecaster.answering.hf_engine import GeneratedBatch, Prompt
+from forecaster.answering.hf_engine import Generated, GeneratedBatch, Prompt
 from forecaster.models.finished import holds_adapter
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
 from forecaster.models.tuners.base import Tuner
+from forecaster.progress import Listener
 from forecaster.tasks.base import Task
 from forecaster.tasks.weekly import WEEKLY
 
@@ -99,6 +100,7 @@ def answer(
     texts: Sequence[tuple[str, str]],
     is_known: Callable[[str, str], bool],
     record: Record,
+    listener: Listener,
     ranks: Ranks = Ranks(),
 ) -> None:
     """Have every model answer its share of the rows, and hand over each batch as it comes.
@@ -107,6 +109,7 @@ def answer(
         texts: row ids and prompts in the published form.
         is_known: whether a model (by name) has answered a row (by id) already.
         record: takes a batch of replies, and the seconds that it took.
+        listener: is shown this rank's share, a model at a time.
     """
     tokenizer = _tokenizer(plan)
     limit = plan.max_length - plan.max_new_tokens
@@ -124,19 +127,23 @@ def answer(
         left = [[p for p in batch if not is_known(answerer.name, p.row_id)] for batch in batches]
         if any(left):
             todo.append((answerer, left))
-    for answerer, batch in _generate(plan, tokenizer, todo, ranks):
-        replies = [
-            Reply(
-                answerer.name,
-                generated.row_id,
-                generated.text,
-                len(prompt_of[generated.row_id].token_ids or ()),
-                prompt_of[generated.row_id].news_dropped,
-                generated.new_tokens,
-            )
-            for generated in batch.answers
-        ]
-        record(replies, batch.seconds)
+    for answerer, count, generated in _generate(plan, tokenizer, todo, listener.warn, ranks):
+        with listener.bar(answerer.name, "answer", count) as advance:
+            for batch in generated:
+                replies = [_reply(answerer, prompt_of[each.row_id], each) for each in batch.answers]
+                record(replies, batch.seconds)
+                advance(len(replies))
+
+
+def _reply(answerer: Answerer, prompt: Prompt, generated: Generated) -> Reply:
+    return Reply(
+        answerer.name,
+        prompt.row_id,
+        generated.text,
+        len(prompt.token_ids or ()),
+        prompt.news_dropped,
+        generated.new_tokens,
+    )
 
 
 def _tokenizer(plan: EngineSettings) -> PreTrainedTokenizerBase:
@@ -148,38 +155,45 @@ def _tokenizer(plan: EngineSettings) -> PreTrainedTokenizerBase:
 
 
 Todo = Sequence[tuple[Answerer, Sequence[Sequence[Prompt]]]]
+Underway = tuple[Answerer, int, Iterator[GeneratedBatch]]
+"""Whose model is loaded, how many answers it owes, and these as they come."""
 
 
 def _generate(
-    plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, todo: Todo, ranks: Ranks
-) -> Iterator[tuple[Answerer, GeneratedBatch]]:
-    engine = _with_vllm if plan.engine == "vllm" else _with_transformers
-    if todo:
-        yield from engine(plan, tokenizer, todo, ranks)
+    plan: EngineSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    todo: Todo,
+    warn: Callable[[str], None],
+    ranks: Ranks,
+) -> Iterator[Underway]:
+    """Each is to be drained before the next is asked for, whose model may need the room."""
+    if not todo:
+        return
+    if plan.engine == "vllm":
+        yield from _with_vllm(plan, tokenizer, todo)
+    else:
+        yield from _with_transformers(plan, tokenizer, todo, warn, ranks)
 
 
-def _with_vllm(
-    plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, todo: Todo, ranks: Ranks
-) -> Iterator[tuple[Answerer, GeneratedBatch]]:
+def _with_vllm(plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, todo: Todo) -> Iterator[Underway]:
     engine = vllm_engine.load(
         plan.base.location, plan.precision, plan.max_length, plan.lora_rank, plan.trust_remote_code
     )
     for answerer, batches in todo:
         prompts = [prompt for batch in batches for prompt in batch]
-        for batch in vllm_engine.generate(
-            engine,
-            tokenizer,
-            prompts,
-            answerer.adapter,
-            max_new_tokens=plan.max_new_tokens,
-            description=answerer.name,
-        ):
-            yield answerer, batch
+        generated = vllm_engine.generate(
+            engine, tokenizer, prompts, answerer.adapter, max_new_tokens=plan.max_new_tokens
+        )
+        yield answerer, len(prompts), generated
 
 
 def _with_transformers(
-    plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, todo: Todo, ranks: Ranks
-) -> Iterator[tuple[Answerer, GeneratedBatch]]:
+    plan: EngineSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    todo: Todo,
+    warn: Callable[[str], None],
+    ranks: Ranks,
+) -> Iterator[Underway]:
     # Merging changes the base weights: they serve one adapter, and are then loaded anew.
     model: PreTrainedModel | None = None
     answering: PreTrainedModel | None = None
@@ -195,15 +209,10 @@ def _with_transformers(
                 base, plan.precision, plan.quantization, plan.trust_remote_code, gpu
             )
         answering = hf_engine.with_adapter(model, adapter) if adapter else model
-        for batch in hf_engine.generate(
-            answering,
-            tokenizer,
-            batches,
-            max_new_tokens=plan.max_new_tokens,
-            description=answerer.name,
-            quiet=ranks.rank > 0,
-        ):
-            yield answerer, batch
+        generated = hf_engine.generate(
+            answering, tokenizer, batches, max_new_tokens=plan.max_new_tokens, warn=warn
+        )
+        yield answerer, sum(map(len, batches)), generated
         if answerer.adapter:
             model = answering = None
             if torch.cuda.is_available():
@@ -229,12 +238,12 @@ def leave(ranks: Ranks) -> None:
         dist.destroy_process_group()
 
 
-def answer_one(plan: EngineSettings, adapter: Path, prompt: str) -> Reply:
+def answer_one(plan: EngineSettings, adapter: Path, prompt: str, listener: Listener) -> Reply:
     """One prompt, for a forecast; the reply's text is None when it does not fit."""
     replies: list[Reply] = []
 
     def keep(found: Iterable[Reply], _: float) -> None:
         replies.extend(found)
 
-    answer(plan, [Answerer("fine-tuned", adapter)], [("prompt", prompt)], lambda *_: False, keep)
+    answer(plan, [Answerer("fine-tuned", adapter)], [("prompt", prompt)], lambda *_: False, keep, listener)
     return replies[0]

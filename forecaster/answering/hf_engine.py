@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from tqdm import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.fit.attention import sdpa_for
@@ -123,11 +122,10 @@ def generate(
     batches: Sequence[Sequence[Prompt]],
     *,
     max_new_tokens: int,
-    description: str,
-    quiet: bool = False,
+    warn: Callable[[str], None],
 ) -> Iterator[GeneratedBatch]:
     """Greedy answers batch by batch; one that runs out of GPU memory is cut into halves, and so are those
-    after it."""
+    after it, which `warn` is told."""
     ends = end_token_ids(tokenizer)
     # Instead of the model's own settings, not beside them: Qwen2.5 brings a repetition penalty, which would
     # act on every word of the prompt.
@@ -144,25 +142,23 @@ def generate(
     )
     waiting = [list(batch) for batch in batches if batch]
     most = max(map(len, waiting), default=1)
-    with tqdm(total=sum(map(len, waiting)), desc=description, unit="answer", disable=quiet) as bar:
-        while waiting:
-            batch = waiting.pop(0)
-            if len(batch) > most:
-                waiting.insert(0, batch[most:])
-                batch = batch[:most]
-            began = time.perf_counter()
-            try:
-                answers = _answer(model, tokenizer, batch, ends)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                most = (len(batch) + 1) // 2
-                torch.cuda.empty_cache()
-                bar.write(f"Out of GPU memory: going on with {most} prompts at a time.")
-                waiting.insert(0, batch)
-                continue
-            yield GeneratedBatch(answers, time.perf_counter() - began)
-            bar.update(len(batch))
+    while waiting:
+        batch = waiting.pop(0)
+        if len(batch) > most:
+            waiting.insert(0, batch[most:])
+            batch = batch[:most]
+        began = time.perf_counter()
+        try:
+            answers = _answer(model, tokenizer, batch, ends)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            most = (len(batch) + 1) // 2
+            torch.cuda.empty_cache()
+            warn(f"Out of GPU memory: going on with {most} prompts at a time.")
+            waiting.insert(0, batch)
+            continue
+        yield GeneratedBatch(answers, time.perf_counter() - began)
 
 
 def _answer(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from forecaster.answering.hf_engine import Generated, GeneratedBatch, Prompt
@@ -98,7 +97,6 @@ def generate(
     adapter: Path | None,
     *,
     max_new_tokens: int,
-    description: str,
 ) -> Iterator[GeneratedBatch]:
     """Greedy answers; with `adapter`, of the fine-tuned model."""
     from vllm import SamplingParams
@@ -108,22 +106,20 @@ def generate(
     params = SamplingParams(temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=sorted(ends))
     lora = LoRARequest(str(adapter), lora_id(adapter), str(adapter)) if adapter else None
     ready = [prompt for prompt in prompts if prompt.token_ids is not None]
-    with tqdm(total=len(ready), desc=description, unit="answer") as bar:
-        for at in range(0, len(ready), ANSWERS_PER_CALL):
-            batch = ready[at : at + ANSWERS_PER_CALL]
-            began = time.perf_counter()
-            outputs = engine.generate(
-                [{"prompt_token_ids": list(prompt.token_ids or ())} for prompt in batch],
-                params,
-                use_tqdm=False,
-                lora_request=lora,
-            )
-            seconds = time.perf_counter() - began
-            yield GeneratedBatch(
-                tuple(
-                    Generated(prompt.row_id, output.outputs[0].text.strip(), len(output.outputs[0].token_ids))
-                    for prompt, output in zip(batch, outputs, strict=True)
-                ),
-                seconds,
-            )
-            bar.update(len(batch))
+    for at in range(0, len(ready), ANSWERS_PER_CALL):
+        batch = ready[at : at + ANSWERS_PER_CALL]
+        began = time.perf_counter()
+        outputs = engine.generate(
+            [{"prompt_token_ids": list(prompt.token_ids or ())} for prompt in batch],
+            params,
+            use_tqdm=False,
+            lora_request=lora,
+        )
+        seconds = time.perf_counter() - began
+        yield GeneratedBatch(
+            tuple(
+                Generated(prompt.row_id, output.outputs[0].text.strip(), len(output.outputs[0].token_ids))
+                for prompt, output in zip(batch, outputs, strict=True)
+            ),
+            seconds,
+        )

@@ -17,17 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+import psutil
+
 from forecaster.processes import (
-    JOB,
     ORPHAN_GRACE_S,
     STOP_SIGNALS,
     kill_all,
-    link_target,
     open_files,
-    pids,
     rank_processes,
     send_signal,
 )
+from forecaster.settings import JOB
 
 _POLL_S = 0.2
 
@@ -69,16 +69,17 @@ def supervise(command: Sequence[str], env: Mapping[str, str], signals: StopSigna
     """
     job = f"{os.getpid()}-{secrets.token_hex(8)}"
     child = subprocess.Popen(command, env={**env, JOB: job}, start_new_session=True)
-    told: set[int] = set()
+    told: set[psutil.Process] = set()
+    is_child_told = False
     deadline_s: float | None = None
     while child.poll() is None and (deadline_s is None or time.monotonic() < deadline_s):
         signals.wait(_POLL_S)
         if signals.received:
             deadline_s = deadline_s or time.monotonic() + grace_s
-            ranks = tell_ranks(job, told)
-            if not ranks and not told:  # nothing is worth saving yet
-                send_signal(child.pid, signal.SIGTERM)
-            told |= ranks | {child.pid}
+            told |= tell_ranks(job, told)
+            if not told and not is_child_told:  # nothing is worth saving yet
+                child.terminate()
+                is_child_told = True
             time.sleep(_POLL_S)
     if child.poll() is not None:
         _wait_for_ranks(job, told)
@@ -87,11 +88,11 @@ def supervise(command: Sequence[str], env: Mapping[str, str], signals: StopSigna
     return status if status >= 0 else 128 - status
 
 
-def tell_ranks(job: str, told: set[int]) -> set[int]:
+def tell_ranks(job: str, told: set[psutil.Process]) -> set[psutil.Process]:
     """Send SIGTERM to the ranks of a job that were not told before; returns all of its ranks."""
-    ranks = set(rank_processes(job))
-    for pid in ranks - told:
-        send_signal(pid, signal.SIGTERM)
+    ranks = rank_processes(job)
+    for rank in ranks - told:
+        send_signal(rank, signal.SIGTERM)
     return ranks
 
 
@@ -103,7 +104,7 @@ def remove_dead_build_locks(folder: Path) -> list[Path]:
     locks = [*folder.glob("*/lock"), *folder.glob("*/*/lock")]
     if not locks:
         return []
-    held = {link_target(link) for pid in pids() for link in open_files(pid)}
+    held = {path for pid in psutil.pids() for path in open_files(pid)}
     dead = [lock for lock in locks if str(lock.resolve()) not in held]
     for lock in dead:
         with contextlib.suppress(OSError):  # another user's
@@ -111,7 +112,7 @@ def remove_dead_build_locks(folder: Path) -> list[Path]:
     return [lock for lock in dead if not lock.exists()]
 
 
-def _wait_for_ranks(job: str, told: set[int]) -> None:
+def _wait_for_ranks(job: str, told: set[psutil.Process]) -> None:
     """Ranks whose launcher died may be saving still; those that were not told are told now."""
     end_s = time.monotonic() + ORPHAN_GRACE_S
     while (ranks := tell_ranks(job, told)) and time.monotonic() < end_s:

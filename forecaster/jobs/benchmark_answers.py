@@ -20,7 +20,7 @@ from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
 from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
-from forecaster.progress import Listener
+from forecaster.progress import Listener, without_bars
 from forecaster.provenance import versions
 from forecaster.records import Row
 from forecaster.run_folder import CHECKPOINTS
@@ -107,6 +107,7 @@ def answer_rows(
             [(row.row_id, row.prompt) for row in job.rows],
             lambda model, row_id: (model, row_id) in done,
             record,
+            listener if ranks.rank == 0 else without_bars(listener),
             ranks,
         )
     engines.wait_for_all(ranks)

@@ -154,7 +154,9 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
 # --- the answer ---------------------------------------------------------------------------------------------
 
 
-def answer_prompt(run: FinishedRun, prompt: str, max_new_tokens: int, where: str) -> AnsweredPrompt:
+def answer_prompt(
+    run: FinishedRun, prompt: str, max_new_tokens: int, where: str, listener: Listener
+) -> AnsweredPrompt:
     """The adapter's answer to a prompt, rendered with the chat template that it was trained with.
 
     Raises:
@@ -171,7 +173,7 @@ def answer_prompt(run: FinishedRun, prompt: str, max_new_tokens: int, where: str
         max_length=run.flags["max_length"],
         max_new_tokens=max_new_tokens,
     )
-    reply = engines.answer_one(plan, run.folder, prompt)
+    reply = engines.answer_one(plan, run.folder, prompt, listener)
     if reply.text is None or reply.prompt_tokens is None:
         room = plan.max_length - max_new_tokens
         found = f"is too long: more than {room} tokens even without its news."
@@ -191,7 +193,7 @@ def answer_file(
         raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error
     if not prompt.strip():
         raise ConfigurationError([Problem("--prompt", f"{path} is empty.", "Write the prompt into it.")])
-    answered = answer_prompt(run, prompt, max_new_tokens, "--prompt")
+    answered = answer_prompt(run, prompt, max_new_tokens, "--prompt", listener)
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     record = record_of(prompt, answered, read, run, max_new_tokens)
@@ -215,7 +217,7 @@ def answer_week(
     flags = f"; {', '.join(draft.flags)}" if draft.flags else ""
     listener.say(f"{len(draft.news)} articles of {len(draft.past)} weeks, filing {filing or 'none'}{flags}")
     prompt = render_published(draft.messages)
-    answered = answer_prompt(run, prompt, max_new_tokens, f"the prompt of {draft.symbol}")
+    answered = answer_prompt(run, prompt, max_new_tokens, f"the prompt of {draft.symbol}", listener)
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     actual = None

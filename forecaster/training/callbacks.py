@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from forecaster.processes import say
+from forecaster.progress import say
 
 EvaluatedPart = Literal["validation", "test"]
 """The part whose loss is computed in the course of training, as `eval_loss`."""

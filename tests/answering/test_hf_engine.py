@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -38,10 +38,14 @@ def model() -> LlamaForCausalLM:
 PROMPTS = [Prompt(f"r#{i}", (1, *range(3, 4 + 2 * i)), 0) for i in range(5)]
 
 
-def answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], batch_size: int) -> dict[str, Generated]:
-    batches = generate(
-        model, tokenizer, plan_batches(prompts, batch_size), max_new_tokens=6, description="testing"
-    )
+def answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    batch_size: int,
+    warn: Callable[[str], None] = pytest.fail,
+) -> dict[str, Generated]:
+    batches = generate(model, tokenizer, plan_batches(prompts, batch_size), max_new_tokens=6, warn=warn)
     return {generated.row_id: generated for batch in batches for generated in batch.answers}
 
 
@@ -76,7 +80,7 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(
     model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {key: g.text for key, g in answers(model, tokenizer, PROMPTS, 1).items()}
-    whole, sizes = model.generate, []
+    whole, sizes, told = model.generate, [], list[str]()
 
     def generate_with_room_for_one(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         sizes.append(len(input_ids))
@@ -85,8 +89,9 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(
         return whole(input_ids=input_ids, **kwargs)
 
     monkeypatch.setattr(model, "generate", generate_with_room_for_one)
-    assert {key: g.text for key, g in answers(model, tokenizer, PROMPTS, 4).items()} == expected
+    assert {key: g.text for key, g in answers(model, tokenizer, PROMPTS, 4, told.append).items()} == expected
     assert sizes == [4, 2, 1, 1, 1, 1, 1]
+    assert told == [f"Out of GPU memory: going on with {most} prompts at a time." for most in (2, 1)]
 
 
 def test_batches_hold_prompts_of_similar_length_longest_first_whatever_their_order() -> None:

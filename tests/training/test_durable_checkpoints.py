@@ -128,8 +128,12 @@ def test_only_a_build_lock_that_nobody_holds_is_removed(tmp_path: Path) -> None:
         (tmp_path / "py311_cpu" / name).mkdir(parents=True)
         (tmp_path / "py311_cpu" / name / "lock").touch()
     held = tmp_path / "py311_cpu" / "held" / "lock"
+    (tmp_path / "closed").mkdir()
     program = (
-        f"import os, sys; os.open({str(held)!r}, os.O_RDONLY); print('open', flush=True); sys.stdin.read()"
+        f"import os, sys; os.chdir({str(tmp_path)!r}); os.open({str(held)!r}, os.O_RDONLY); "
+        # As a log that root's shell opened for it.
+        "os.open('closed/log', os.O_CREAT); os.chmod('closed', 0); "
+        "print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
@@ -225,7 +229,7 @@ def test_a_signal_between_training_and_benchmark_leaves_the_benchmark_to_the_use
 
 def test_nobody_reading_any_more_changes_neither_course_nor_status() -> None:
     program = (
-        "import sys; from forecaster.processes import say; sys.stdin.readline(); say('lost'); say('lost'); "
+        "import sys; from forecaster.progress import say; sys.stdin.readline(); say('lost'); say('lost'); "
         "say('heard', sys.stderr); sys.exit(75)"
     )
     with subprocess.Popen(

@@ -19,6 +19,8 @@ from enum import Enum
 from types import FrameType
 from typing import NoReturn
 
+import psutil
+
 from forecaster.errors import SAVED_UNFINISHED
 from forecaster.processes import (
     ORPHAN_GRACE_S,
@@ -26,9 +28,9 @@ from forecaster.processes import (
     command_line,
     is_alive,
     parent_of,
-    say,
     siblings_with_rank,
 )
+from forecaster.progress import say
 
 _POLL_S = 0.5
 _UNWINDING_S = 5.0
@@ -59,7 +61,7 @@ class StopWatch:
         self._grace_s, self._is_main = grace_s, is_main
         self._deadline_s = float("inf")
         self._watched = find_launchers(supervisor_pid) if launched else {}
-        self._others: list[int] = []
+        self._others: list[psutil.Process] = []
         self._woken, self._waker = socket.socketpair()
 
     def start(self) -> None:
@@ -126,28 +128,31 @@ class StopWatch:
                 _end(self._status)
 
     def _lost_launcher(self) -> str | None:
-        return next((name for pid, name in self._watched.items() if not is_alive(pid)), None)
+        return next((name for process, name in self._watched.items() if not is_alive(process)), None)
 
     def _say(self, text: str) -> None:
         if self._is_main:
             say(f"\n{text}", sys.stderr)
 
 
-def find_launchers(supervisor_pid: int | None) -> dict[int, str]:
-    """The processes that a rank is not to outlive, by id.
+def find_launchers(supervisor_pid: int | None) -> dict[psutil.Process, str]:
+    """The processes that a rank is not to outlive, and what they are called.
 
     `deepspeed` starts its `launch.py`, which starts the ranks; killed, it leaves both behind. What started
     `deepspeed` is watched only where that was train.sh: a shell may go.
     """
-    launcher = os.getppid()
-    found = {launcher: "the launcher"} if launcher > 1 else {}
-    runner = parent_of(launcher)
-    if runner and all("deepspeed" in command_line(pid) for pid in (launcher, runner)):
-        found[runner] = "deepspeed"
+    found = {}
+    launcher = parent_of(psutil.Process())
+    if launcher and launcher.pid > 1:
+        found[launcher] = "the launcher"
+        runner = parent_of(launcher)
+        if runner and all("deepspeed" in command_line(process) for process in (launcher, runner)):
+            found[runner] = "deepspeed"
     if supervisor_pid:
-        found[supervisor_pid] = "train.sh"
+        with contextlib.suppress(psutil.Error):
+            found[psutil.Process(supervisor_pid)] = "train.sh"
     # Some machines hide the processes of other users: those cannot be watched.
-    return {pid: name for pid, name in found.items() if is_alive(pid)}
+    return {process: name for process, name in found.items() if is_alive(process)}
 
 
 def _as_before() -> None:
