@@ -17,14 +17,11 @@ from forecaster.evaluation.statistics import (
     wilson,
 )
 from forecaster.records import ALL_LABELS, Answer, Label, Row, Unreadable
-from forecaster.tasks.answers import parse_answer
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
 """The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""
 _PLACE = {label: place for place, label in enumerate(BINS)}
-
-NO_ANSWER = Unreadable("no answer")
 
 
 @dataclass(frozen=True)
@@ -130,23 +127,18 @@ def _margins(case: _Case) -> tuple[float, float, float, float]:
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-def read_answers(answers: Sequence[str | None]) -> list[Answer | Unreadable]:
-    """What the project's parser makes of each answer."""
-    return [NO_ANSWER if text is None else parse_answer(text) for text in answers]
-
-
 def forecasts_of(readings: Sequence[Answer | Unreadable]) -> list[Forecast]:
+    """What each answer forecasts; nothing where it does not read."""
     return [Forecast.of_label(r.label) if isinstance(r, Answer) else SILENT for r in readings]
 
 
 def rouge_by_row(
-    readings: Sequence[Answer | Unreadable], rows: Sequence[Row], cache: RougeCache
+    readings: Sequence[Answer | Unreadable], references: Sequence[Answer | Unreadable], cache: RougeCache
 ) -> list[Mapping[str, Mapping[str, float]] | None]:
     """ROUGE scores of each readable answer against its reference: section key -> rouge1, rouge2, rougeL; None
     where one of the two does not read."""
     found: list[Mapping[str, Mapping[str, float]] | None] = []
-    for reading, row in zip(readings, rows, strict=True):
-        reference = parse_answer(row.reference)
+    for reading, reference in zip(readings, references, strict=True):
         if isinstance(reading, Unreadable) or isinstance(reference, Unreadable):
             found.append(None)
             continue
