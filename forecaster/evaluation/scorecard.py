@@ -10,8 +10,10 @@ from itertools import combinations
 from typing import TypeVar
 
 from forecaster.evaluation.backtest import Backtest, Signal, backtest
+from forecaster.evaluation.figures import Contest, contests_of
 from forecaster.evaluation.metrics import (
     Skill,
+    cases_by_row,
     confusion,
     forecasts_of,
     mean_rouge_of,
@@ -324,19 +326,22 @@ def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
 
 
 def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choice]:
-    """The leader by each figure of single rows, larger or smaller being better."""
+    """The leader by each figure of single rows that decides, and by what the answers' texts are."""
     if len(models) < 2:
         return []
-    found = []
-    for figure, is_better, values in (
-        ("accuracy of all rows", 1, [_right_values(model, rows) for model in models]),
-        ("squared error", -1, [_squared_errors(model, rows) for model in models]),
+    contests = [
+        (contest.name, contest.sign, [_values(contest, model, rows) for model in models])
+        for contest in contests_of(models[0].skill).values()
+    ]
+    contests += [
         ("answers that read", 1, [_readable_values(model) for model in models]),
-        ("ROUGE-L", 1, [list(model.rouge_l) for model in models]),
-    ):
-        choice = _choice(figure, is_better, dict(zip([m.name for m in models], values, strict=True)), rows)
-        found += [choice] if choice else []
-    return found
+        ("ROUGE-L", 1, [model.rouge_l for model in models]),
+    ]
+    names = [model.name for model in models]
+    choices = [
+        _choice(name, sign, dict(zip(names, values, strict=True)), rows) for name, sign, values in contests
+    ]
+    return [choice for choice in choices if choice]
 
 
 def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Sequence[Row]) -> Choice | None:
@@ -368,19 +373,13 @@ def is_sure(difference: Estimate, weeks: int, is_better: int = 1) -> bool:
     return difference.low > 0 if is_better > 0 else difference.high < 0
 
 
-def _right_values(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:
-    pairs = zip(model.forecasts, rows, strict=True)
-    return [float(_is_right(f, row)) if row.actual is not None else None for f, row in pairs]
+def _values(contest: Contest, model: ModelScorecard, rows: Sequence[Row]) -> Values:
+    """Of each row; None where it does not count."""
+    cases = cases_by_row(model.forecasts, rows)
+    return [None if case is None else contest.value(case) for case in cases]
 
 
-def _squared_errors(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:
-    return [
-        (f.size_pct - row.actual.midpoint_pct) ** 2 if f.size_pct is not None and row.actual else None
-        for f, row in zip(model.forecasts, rows, strict=True)
-    ]
-
-
-def _readable_values(model: ModelScorecard) -> list[float | None]:
+def _readable_values(model: ModelScorecard) -> Values:
     return [float(forecast.direction is not None) for forecast in model.forecasts]
 
 
