@@ -51,7 +51,7 @@ class CheckedTraining:
 
     def read_rows(self) -> sources.Corpus:
         share = self.run.config.validation_share
-        return sources.load(self.train_sources, self.test_sources, share, self.task)
+        return sources.load(self.train_sources, self.test_sources, share, task=self.task)
 
 
 def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
