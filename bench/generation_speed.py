@@ -49,10 +49,11 @@ def main(argv: Sequence[str]) -> int:
     max_new_tokens = args.max_new_tokens or run.flags["max_new_tokens"]
     tokenizer = hf_engine.load_saved_tokenizer(run.folder)
     limit = run.flags["max_length"] - max_new_tokens
-    rows = sources.read_parts(run.flags["test_dataset"], from_remote=False)
+    rows = sources.read_parts(run.flags["test_dataset"], from_remote=False, task=run.task)
     part = next(iter(rows.values()))
     prompts = [
-        hf_engine.render_prompt(tokenizer, f"row {i}", row["prompt"], limit) for i, row in enumerate(part)
+        hf_engine.render_prompt(tokenizer, f"row {i}", row["prompt"], limit, run.task)
+        for i, row in enumerate(part)
     ]
     merged = hf_engine.with_adapter(load(run), run.folder)
     unmerged = PeftModel.from_pretrained(load(run), str(run.folder)).eval()

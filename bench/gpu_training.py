@@ -36,6 +36,7 @@ from tabulate import tabulate
 from forecaster.models.registry import MODELS
 from forecaster.provenance import versions
 from forecaster.run_folder import LOG_HISTORY, RUN_CONFIG
+from forecaster.tasks.weekly import WEEKLY
 
 SAMPLE = ROOT / "sample"
 STEPS, WARM_STEPS = 6, 2
@@ -250,7 +251,7 @@ def run_plain_loop(base: Path, data: Path, length: int, out: Path) -> int:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-5)
     lines = data.read_text(encoding="utf-8").splitlines()
-    rows = [tokenise_row(json.loads(line), tokenizer, length) for line in lines]
+    rows = [tokenise_row(json.loads(line), tokenizer, length, WEEKLY) for line in lines]
     began_s, tokens, log = time.monotonic(), 0, []
     for step in range(STEPS):
         for row in rows[step * len(rows) // STEPS : (step + 1) * len(rows) // STEPS]:

@@ -22,6 +22,7 @@ from forecaster.evaluation.answer_files import Columns
 from forecaster.evaluation.loading import Loaded, load_run, side_by_side
 from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.records import ALL_LABELS, Answer
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.tasks.weekly_rows import make_row
 from prompts import render_answer
 
@@ -31,7 +32,7 @@ _WORDS = ("revenue", "margin", "orders", "demand", "guidance", "debt", "rates", 
 
 
 def main(argv: Sequence[str]) -> int:
-    runs = [load_run(spec, Columns()) for spec in argv] or [Loaded("made here", (made_answers(),))]
+    runs = [load_run(spec, Columns(), WEEKLY) for spec in argv] or [Loaded("made here", (made_answers(),))]
     computed = 0
     score = published.RougeCache.score
 

@@ -92,6 +92,7 @@ def measure(path: Path) -> dict[str, Any]:
     """Load and tokenise in this process."""
     from forecaster.data import sources
     from forecaster.models import registry, templates
+    from forecaster.tasks.weekly import WEEKLY
     from forecaster.training import tokenising
 
     peak_anon_bytes = 0
@@ -108,11 +109,11 @@ def measure(path: Path) -> dict[str, Any]:
     tokenizer, _ = templates.load_tokenizer(model, trust_remote_code=False)
     imported_bytes = status_bytes("VmHWM")
     begin = time.monotonic()
-    corpus = sources.load(sources.resolve(str(path), False, "--dataset"), None)
+    corpus = sources.load(sources.resolve(str(path), False, "--dataset"), None, task=WEEKLY)
     load_s = time.monotonic() - begin
     load_peak_bytes = status_bytes("VmHWM")
     begin = time.monotonic()
-    reports = [tokenising.tokenise(part, tokenizer, 4096)[1] for part in corpus.parts.values()]
+    reports = [tokenising.tokenise(part, tokenizer, 4096, WEEKLY)[1] for part in corpus.parts.values()]
     tokenise_s = time.monotonic() - begin
     done.set()
     return {

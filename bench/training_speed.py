@@ -46,6 +46,7 @@ from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
 from forecaster.models.tuners.base import TunerSettings
 from forecaster.models.tuners.lora import LORA
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.batching import Batching, epoch_order, micro_batches, padding_efficiency
 from forecaster.training.loss import TokenLosses, add_answer_loss
 from forecaster.training.tokenising import IGNORED, tokenise_row
@@ -129,7 +130,7 @@ def read_rows(data: Path | None) -> list[Row]:
     base = BaseModel(str(ROOT / "sample" / "base"), is_local=True)
     tokenizer, _ = load_tokenizer(base, trust_remote_code=False)
     lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [tokenise_row(json.loads(line), tokenizer, 8192) for line in lines]
+    rows = [tokenise_row(json.loads(line), tokenizer, 8192, WEEKLY) for line in lines]
     print(f"{len(rows)} rows of {path.name}.")
     return [row | {"row_id": str(i)} for i, row in enumerate(rows)]
 

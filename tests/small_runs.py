@@ -44,6 +44,7 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     from forecaster.models import registry, templates
     from forecaster.provenance import versions
     from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
+    from forecaster.tasks.weekly import WEEKLY
     from forecaster.training import fine_tuning, train_config
     from forecaster.training.run import Run
     from forecaster.training.survival import checkpoints
@@ -56,7 +57,9 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     assert isinstance(base, registry.BaseModel)
     run = Run(asked, base, HardwareChoice("fp32", "none", False, None, ()), (), folder, None)
     corpus = sources.load(
-        *(sources.resolve(str(path), False, flag) for flag, path in parts.items()), asked.validation_share
+        *(sources.resolve(str(path), False, flag) for flag, path in parts.items()),
+        asked.validation_share,
+        task=WEEKLY,
     )
     tokenizer, template = templates.load_tokenizer(base, trust_remote_code=False)
     history = [{"step": step, "epoch": step / 60, "loss": 2 - step / 60} for step in (20, 40, 60)]

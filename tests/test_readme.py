@@ -31,8 +31,12 @@ import forecast
 import launch
 import train_lora
 from forecaster.calls import Request
+from forecaster.evaluation.figures import Case, figures_of
+from forecaster.evaluation.metrics import Skill
 from forecaster.models import registry
 from forecaster.models.tuners.base import TunerSettings
+from forecaster.records import Label
+from forecaster.tasks.weekly_rows import Forecast
 from forecaster.vendors.pace import Pace
 from forecaster.vendors.payloads import is_article
 
@@ -341,7 +345,9 @@ def test_the_code_on_the_page_about_extending_runs() -> None:
     assert isinstance(base, registry.BaseModel) and base.shape
     tuner = found["NormTuner"]()
     assert tuner.parameter_counts(base.shape, TunerSettings()) == (9 * 128, 861_568)
-    assert found["ESTIMATE"].value == 1.25
+    assert figures_of(found["WiderSkill"]).keys() - figures_of(Skill).keys() == {"far_off_share"}
+    case = Case(Forecast.of_label(Label("up", 3)), Label("up", 0), "a week")
+    assert figures_of(found["WiderSkill"])["far_off_share"].of([case]).value == 1.0
     (article,) = found["Bulletin"](Pace(600)).ask(Request("bulletin-news", "AAPL"))
     assert is_article(article) and article["headline"] == "AAPL opens a plant"
     assert [endpoint.kind for endpoint in found["BULLETIN"].endpoints_of("news", "prices")] == ["news"]

@@ -17,6 +17,7 @@ import tiny_tokenizers
 
 from bench.streaming_rows import invented_rows, write_parquet
 from forecaster.data import sources
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.training import tokenising
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def peak_bytes(work: Callable[[], T]) -> tuple[int, T]:
 def load(folder: Path, count: int) -> sources.Corpus:
     path = folder / f"rows_{count}.parquet"
     write_parquet(path, count, ROW_BYTES)
-    return sources.load(sources.resolve(str(path), False, "--dataset"), None)
+    return sources.load(sources.resolve(str(path), False, "--dataset"), None, task=WEEKLY)
 
 
 def test_reading_holds_a_few_hundred_bytes_a_row_of_six_thousand(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_tokenising_holds_a_few_hundred_bytes_a_row(tmp_path: Path) -> None:
         texts = [f"AAPL? {i} {'it ' * 50}" for i in range(count)]
         data = datasets.Dataset.from_dict({"prompt": texts, "answer": ["buy"] * count})
         data.add_column("row_id", [str(i) for i in range(count)]).save_to_disk(tmp_path / str(count))
-        return tokenising.tokenise(datasets.load_from_disk(tmp_path / str(count)), tokenizer, 4096)[1]
+        return tokenising.tokenise(datasets.load_from_disk(tmp_path / str(count)), tokenizer, 4096, WEEKLY)[1]
 
     few_bytes, few = peak_bytes(lambda: tokenise(1_000))
     many_bytes, many = peak_bytes(lambda: tokenise(2_000))

@@ -24,6 +24,7 @@ from forecaster.evaluation.training_log import TrainingLog, read_training_log
 from forecaster.records import Label, Row
 from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
 from forecaster.tasks.answers import parse_prediction
+from forecaster.tasks.base import Task
 
 _LOG_SUFFIXES = (".json", ".log", ".txt")
 
@@ -54,6 +55,7 @@ def benchmark_folder(path: Path) -> Path:
 def load_run(
     spec: str,
     columns: Columns,
+    task: Task,
     *,
     name: str | None = None,
     rows: Sequence[Row] | None = None,
@@ -62,6 +64,7 @@ def load_run(
     """A run from `PATH`, `NAME=PATH` or `NAME=ANSWERS,LOG`.
 
     Args:
+        task: of the rows in a folder.
         rows: a dataset's own rows, for files of answers.
         knowledge_cutoff: of the models, instead of what a folder says.
 
@@ -79,7 +82,7 @@ def load_run(
     loaded = Loaded(name or (paths[0].resolve().name if paths[0].is_dir() else paths[0].stem))
     for path in paths:
         if path.is_dir():
-            loaded = _with_folder(loaded, path)
+            loaded = _with_folder(loaded, path, task)
             cutoffs = [knowledge_cutoff or model.knowledge_cutoff for model in loaded.answers]
             pairs = zip(loaded.answers, cutoffs, strict=True)
             loaded = replace(loaded, answers=tuple(replace(m, knowledge_cutoff=day) for m, day in pairs))
@@ -104,23 +107,25 @@ def load_run(
     return loaded
 
 
-def _with_folder(loaded: Loaded, path: Path) -> Loaded:
+def _with_folder(loaded: Loaded, path: Path, task: Task) -> Loaded:
     folder = benchmark_folder(path)
     try:
-        return _with_benchmark(loaded, folder)
+        return _with_benchmark(loaded, folder, task)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         found = f"is damaged ({type(error).__name__})."
         where = str(folder / predictions.RECORD)
         raise ConfigurationError([Problem(where, found, "Take a whole copy.")]) from error
 
 
-def _with_benchmark(loaded: Loaded, folder: Path) -> Loaded:
+def _with_benchmark(loaded: Loaded, folder: Path, task: Task) -> Loaded:
     record = predictions.read_record(folder)
     log = folder.parent / LOG_HISTORY
     inner = folder / CHECKPOINTS
     labels = _labels(record.get("training_labels") or {})
-    trials = predictions.read_answers(inner).complete if (inner / predictions.PREDICTIONS).is_file() else ()
-    answered = predictions.read_answers(folder)
+    trials = (
+        predictions.read_answers(inner, task).complete if (inner / predictions.PREDICTIONS).is_file() else ()
+    )
+    answered = predictions.read_answers(folder, task)
     rows = len(answered.complete[0].rows)
     return replace(
         loaded,

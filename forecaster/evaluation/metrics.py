@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from forecaster.evaluation.figures import Case, Column, RowValue, figure, figures_of, mean_figure
 from forecaster.evaluation.published import SECTIONS, RougeCache, mean_rouge
 from forecaster.evaluation.statistics import (
     Estimate,
@@ -16,137 +17,259 @@ from forecaster.evaluation.statistics import (
     rows_needed,
     wilson,
 )
-from forecaster.records import ALL_LABELS, Answer, Label, Row, Unreadable
-from forecaster.tasks.answers import parse_answer
+from forecaster.records import ALL_LABELS, Answer, Direction, Label, Row, Unreadable
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
 """The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""
 _PLACE = {label: place for place, label in enumerate(BINS)}
 
-NO_ANSWER = Unreadable("no answer")
+
+# --- what one row adds --------------------------------------------------------------------------------------
+
+
+def _is_right(case: Case) -> bool:
+    return case.forecast.direction == case.actual.direction
+
+
+def _is_right_where_directed(case: Case) -> bool | None:
+    return _is_right(case) if case.forecast.direction else None
+
+
+def _calls(direction: Direction) -> RowValue:
+    return lambda case: case.forecast.direction == direction if case.forecast.direction else None
+
+
+def _miss_pct(case: Case) -> float | None:
+    size = case.forecast.size_pct
+    return None if size is None else abs(size - case.actual.midpoint_pct)
+
+
+def _squared_miss(case: Case) -> float | None:
+    miss = _miss_pct(case)
+    return None if miss is None else miss**2
+
+
+def _bins_apart(case: Case) -> int | None:
+    label = case.forecast.label
+    return abs(_PLACE[label] - _PLACE[case.actual]) if label else None
+
+
+def _is_exact(case: Case) -> bool | None:
+    apart = _bins_apart(case)
+    return None if apart is None else apart == 0
+
+
+def _margins(case: Case) -> tuple[float, float, float, float]:
+    """True ups, true downs, false ups, false downs."""
+    up, right = case.forecast.direction == "up", _is_right(case)
+    return float(up and right), float(not up and right), float(up and not right), float(not up and not right)
+
+
+# --- what is no mean ----------------------------------------------------------------------------------------
+
+
+def _directed(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if case.forecast.direction]
+
+
+def _coverage(cases: Sequence[Case]) -> Estimate:
+    return wilson(sum(case.forecast != SILENT for case in cases), len(cases))
+
+
+def _independent_accuracy(cases: Sequence[Case]) -> Estimate:
+    directed = _directed(cases)
+    return wilson(sum(map(_is_right, directed)), len(directed))
+
+
+def _matthews(cases: Sequence[Case]) -> Estimate:
+    directed = _directed(cases)
+    return over_weeks([_margins(case) for case in directed], [case.week for case in directed], matthews)
+
+
+def _design_effect(cases: Sequence[Case]) -> float | None:
+    directed = _directed(cases)
+    return design_effect(
+        [(float(_is_right(case)), 1.0) for case in directed], [case.week for case in directed]
+    )
+
+
+def _rows_needed(cases: Sequence[Case]) -> int | None:
+    directed = _directed(cases)
+    if not directed:
+        return None
+    accuracy = sum(map(_is_right, directed)) / len(directed)
+    return rows_needed(accuracy, design_effect=_design_effect(cases) or 1.0)
+
+
+# --- the figures --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Skill:
-    """Figures of forecasts over the rows whose outcome is known."""
+    """Figures of forecasts over the rows whose outcome is known.
+
+    A new figure is one more field here. Their order is that of metrics.json.
+    """
 
     rows: int
     weeks: int
-    coverage: Estimate
-    """Share of rows with a forecast."""
-    bin_acc: Estimate
-    """Share of right directions among the forecasts that name one."""
-    bin_acc_independent: Estimate
-    """The same as if rows of one week were independent of each other."""
-    accuracy_of_all_rows: Estimate
-    """Share of right directions among all rows: no forecast is wrong."""
-    matthews: Estimate
-    """Matthews correlation of predicted and actual direction: 0 for a constant, 1 for a perfect forecast."""
-    exact_bin_acc: Estimate
-    """Share of forecasts that name the right one of twelve bins."""
-    bin_distance: Estimate
-    """Mean number of bins between forecast and outcome."""
-    mse: Estimate
-    """Mean squared difference of bin midpoints, in percent squared."""
-    mae: Estimate
-    """Mean absolute difference of bin midpoints, in percent."""
-    predicted_up_share: Estimate
-    predicted_down_share: Estimate
-    actual_up_share: Estimate
-    design_effect: float | None
-    """Variance of the accuracy over that of independent rows: how many rows count as one."""
-    rows_needed: int | None
-    """Rows, as dependent as these, that would tell this accuracy from a coin's (one-sided 5 %, power 80 %);
-    None where it is no better than a coin's."""
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A forecast beside what happened."""
-
-    forecast: Forecast
-    actual: Label
-    week: Hashable
+    coverage: Estimate = figure(
+        _coverage,
+        "share",
+        "Rows with a forecast.",
+        Column("direction", "rows with a forecast", "percent", place=0),
+        better="higher",
+    )
+    bin_acc: Estimate = mean_figure(
+        _is_right_where_directed,
+        "share",
+        "Right directions among valid answers (in `project`: among forecasts that name a direction, with an "
+        "interval).",
+        Column("direction", "accuracy, forecasts only", place=2),
+        better="higher",
+    )
+    bin_acc_independent: Estimate = figure(
+        _independent_accuracy,
+        "share",
+        "`bin_acc` with an interval that takes rows as independent, to compare with other work. It is too "
+        "narrow.",
+        better="higher",
+    )
+    accuracy_of_all_rows: Estimate = mean_figure(
+        _is_right,
+        "share",
+        "Right directions among all rows: no forecast is wrong.",
+        Column(
+            "direction",
+            "accuracy, all rows",
+            place=1,
+            note="Accuracy, all rows: a row without a readable forecast is wrong, so that silence does "
+            "not pay.",
+        ),
+        better="higher",
+        contest="accuracy of all rows",
+    )
+    matthews: Estimate = figure(
+        _matthews,
+        "-1 to 1",
+        "Matthews correlation of forecast and actual direction: 0 for a constant, 1 for a perfect forecast.",
+        Column(
+            "direction",
+            "Matthews correlation",
+            place=3,
+            note="Matthews correlation: 0 for a forecast that always says the same, 1 for a perfect one.",
+        ),
+        better="higher",
+    )
+    exact_bin_acc: Estimate = mean_figure(
+        _is_exact,
+        "share",
+        "Forecasts that name the right one of twelve bins.",
+        Column(
+            "size",
+            "exact bin",
+            place=2,
+            note="Exact bin: share of forecasts that name the right one of twelve bins.",
+        ),
+        better="higher",
+    )
+    bin_distance: Estimate = mean_figure(
+        _bins_apart,
+        "bins",
+        "Mean number of bins between forecast and outcome.",
+        Column("size", "bins apart", digits=2, place=3),
+        better="lower",
+    )
+    mse: Estimate = mean_figure(
+        _squared_miss,
+        "%²",
+        "Mean squared difference of bin midpoints, 5.5 % beyond five; over valid answers (in `project`: over "
+        "forecasts that name a size, with an interval).",
+        Column("size", "MSE (%²)", digits=2, place=0),
+        better="lower",
+        contest="squared error",
+    )
+    mae: Estimate = mean_figure(
+        _miss_pct,
+        "%",
+        "Mean absolute difference of bin midpoints.",
+        Column("size", "MAE (%)", digits=2, place=1),
+        better="lower",
+    )
+    predicted_up_share: Estimate = mean_figure(
+        _calls("up"),
+        "share",
+        "Of the forecasts that name a direction.",
+        Column("direction", "called up / down", "percent", place=4, beside="predicted_down_share"),
+    )
+    predicted_down_share: Estimate = mean_figure(_calls("down"), "share", "The rest of them.")
+    actual_up_share: Estimate = mean_figure(
+        lambda case: case.actual.direction == "up", "share", "Of the rows whose outcome is known."
+    )
+    design_effect: float | None = figure(
+        _design_effect,
+        "rows",
+        "How many rows count as one: variance of the accuracy over that of independent rows.",
+        Column(
+            "direction",
+            "rows that count as one",
+            "significant",
+            place=5,
+            note="Rows that count as one: rows of one week move together, and say less than independent "
+            "ones.",
+        ),
+    )
+    rows_needed: int | None = figure(
+        _rows_needed,
+        "rows",
+        "Rows, as dependent as these, that would tell this accuracy from a coin's (one-sided 5 %, power "
+        "80 %); in `pairs`, independent rows that would tell the difference of the two. `null` where there "
+        "is nothing to tell.",
+        Column(
+            "direction",
+            "rows needed",
+            "count",
+            place=6,
+            note="Rows needed: how many such rows would tell this accuracy from a coin's (one-sided 5 %, "
+            "power 80 %).",
+        ),
+    )
 
 
 def skill(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> Skill:
     """Figures of one forecast per row; rows whose outcome is not known are left out."""
-    cases = [
-        _Case(forecast, row.actual, row.week or row.row_id)
-        for forecast, row in zip(forecasts, rows, strict=True)
-        if row.actual is not None
-    ]
-    directed = [case for case in cases if case.forecast.direction]
-    sized = [case for case in cases if case.forecast.size_pct is not None]
-    binned = [case for case in cases if case.forecast.label]
-    hits = sum(map(_is_right, directed))
-    right = [(float(_is_right(case)), 1.0) for case in directed]
-    effect = design_effect(right, [case.week for case in directed])
+    cases = [case for case in cases_by_row(forecasts, rows) if case]
     return Skill(
         rows=len(cases),
         weeks=len({case.week for case in cases}),
-        coverage=wilson(sum(case.forecast != SILENT for case in cases), len(cases)),
-        bin_acc=_mean(directed, _is_right),
-        bin_acc_independent=wilson(hits, len(directed)),
-        accuracy_of_all_rows=_mean(cases, _is_right),
-        matthews=over_weeks([_margins(case) for case in directed], [c.week for c in directed], matthews),
-        exact_bin_acc=_mean(binned, lambda case: _bins_apart(case) == 0),
-        bin_distance=_mean(binned, _bins_apart),
-        mse=_mean(sized, lambda case: _miss_pct(case) ** 2),
-        mae=_mean(sized, lambda case: abs(_miss_pct(case))),
-        predicted_up_share=_mean(directed, lambda case: case.forecast.direction == "up"),
-        predicted_down_share=_mean(directed, lambda case: case.forecast.direction == "down"),
-        actual_up_share=_mean(cases, lambda case: case.actual.direction == "up"),
-        design_effect=effect,
-        rows_needed=rows_needed(hits / len(directed), design_effect=effect or 1.0) if directed else None,
+        **{name: figure.of(cases) for name, figure in figures_of(Skill).items()},
     )
 
 
-def _mean(cases: Sequence[_Case], value: Callable[[_Case], float]) -> Estimate:
-    return over_weeks([(float(value(case)), 1.0) for case in cases], [case.week for case in cases])
-
-
-def _is_right(case: _Case) -> bool:
-    return case.forecast.direction == case.actual.direction
-
-
-def _miss_pct(case: _Case) -> float:
-    assert case.forecast.size_pct is not None
-    return case.forecast.size_pct - case.actual.midpoint_pct
-
-
-def _bins_apart(case: _Case) -> int:
-    assert case.forecast.label is not None
-    return abs(_PLACE[case.forecast.label] - _PLACE[case.actual])
-
-
-def _margins(case: _Case) -> tuple[float, float, float, float]:
-    """True ups, true downs, false ups, false downs that one row adds."""
-    up, right = case.forecast.direction == "up", _is_right(case)
-    return float(up and right), float(not up and right), float(up and not right), float(not up and not right)
+def cases_by_row(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Case | None]:
+    """Each row's forecast beside its outcome; None where the outcome is not known."""
+    return [
+        Case(forecast, row.actual, row.week or row.row_id) if row.actual is not None else None
+        for forecast, row in zip(forecasts, rows, strict=True)
+    ]
 
 
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-def read_answers(answers: Sequence[str | None]) -> list[Answer | Unreadable]:
-    """What the project's parser makes of each answer."""
-    return [NO_ANSWER if text is None else parse_answer(text) for text in answers]
-
-
 def forecasts_of(readings: Sequence[Answer | Unreadable]) -> list[Forecast]:
+    """What each answer forecasts; nothing where it does not read."""
     return [Forecast.of_label(r.label) if isinstance(r, Answer) else SILENT for r in readings]
 
 
 def rouge_by_row(
-    readings: Sequence[Answer | Unreadable], rows: Sequence[Row], cache: RougeCache
+    readings: Sequence[Answer | Unreadable], references: Sequence[Answer | Unreadable], cache: RougeCache
 ) -> list[Mapping[str, Mapping[str, float]] | None]:
     """ROUGE scores of each readable answer against its reference: section key -> rouge1, rouge2, rougeL; None
     where one of the two does not read."""
     found: list[Mapping[str, Mapping[str, float]] | None] = []
-    for reading, row in zip(readings, rows, strict=True):
-        reference = parse_answer(row.reference)
+    for reading, reference in zip(readings, references, strict=True):
         if isinstance(reading, Unreadable) or isinstance(reference, Unreadable):
             found.append(None)
             continue

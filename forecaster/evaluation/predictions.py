@@ -20,7 +20,6 @@ from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows
 from forecaster.files import write_whole
 from forecaster.records import Row
 from forecaster.tasks.base import Task
-from forecaster.tasks.weekly import WEEKLY
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"
@@ -94,7 +93,7 @@ class Journal:
 
 
 def write_rows(
-    folder: Path, dataset_rows: Sequence[Mapping[str, Any]], rows: Sequence[Row], task: Task = WEEKLY
+    folder: Path, dataset_rows: Sequence[Mapping[str, Any]], rows: Sequence[Row], task: Task
 ) -> None:
     """rows.jsonl: the rows with the task's columns, so that scoring needs no dataset."""
     lines = []
@@ -106,12 +105,12 @@ def write_rows(
     write_whole(folder / ROWS, "".join(lines))
 
 
-def read_rows(folder: Path) -> tuple[Row, ...]:
+def read_rows(folder: Path, task: Task) -> tuple[Row, ...]:
     """Inverse of `write_rows`. Raises ConfigurationError when the folder holds no benchmark."""
     lines = _read_lines(folder / ROWS)
-    if not all(line.keys() >= set(WEEKLY.columns) for line in lines):
+    if not all(line.keys() >= set(task.columns) for line in lines):
         raise ConfigurationError([_damaged(folder / ROWS)])
-    return numbered(rows_of_dataset(lines))
+    return numbered(rows_of_dataset(lines, task))
 
 
 def sha256_of_rows(rows: Sequence[Row]) -> str:
@@ -285,13 +284,13 @@ class Answered:
     """Answers so far of the others."""
 
 
-def read_answers(folder: Path) -> Answered:
+def read_answers(folder: Path, task: Task) -> Answered:
     """All answers of a folder.
 
     Raises:
         ConfigurationError: the folder holds no benchmark, or no model has answered every row.
     """
-    rows = read_rows(folder)
+    rows = read_rows(folder, task)
     by_model: dict[str, dict[str, Prediction]] = {}
     for prediction in read_predictions(folder):
         by_model.setdefault(prediction.model, {})[prediction.row_id] = prediction

@@ -134,32 +134,32 @@ def _signed_size_pct(prediction: str, direction: int) -> float:
 
 
 def score_as_published(
-    answers: Sequence[str | None], references: Sequence[str], rouge: RougeCache
+    answers: Sequence[PublishedAnswer | None],
+    references: Sequence[PublishedAnswer | None],
+    rouge: RougeCache,
 ) -> Published:
     """The published figures of one model.
 
     Args:
-        answers: one for each reference; None where there is none.
-        references: the reference answers, which stand for the truth here.
+        answers: as `parse_as_published` reads them, one for each reference; None where it does not.
+        references: the reference answers, read alike, which stand for the truth here.
         rouge: shared between models, and with figures of other parsers.
     """
     pairs = [
-        (read, reference)
-        for text, reference_text in zip(answers, references, strict=True)
-        if text is not None
-        and (read := parse_as_published(text))
-        and (reference := _reference(reference_text))
+        (answer, reference)
+        for answer, reference in zip(answers, references, strict=True)
+        if answer and reference
     ]
     if not pairs:
         return Published(0, None, None, None)
     rouge_scores = [
-        {key: rouge.score(getattr(reference, part), getattr(read, part)) for key, part in SECTIONS.items()}
-        for read, reference in pairs
+        {key: rouge.score(getattr(reference, part), getattr(answer, part)) for key, part in SECTIONS.items()}
+        for answer, reference in pairs
     ]
     return Published(
         valid_count=len(pairs),
-        bin_acc=sum(read.direction == reference.direction for read, reference in pairs) / len(pairs),
-        mse=sum((read.size_pct - reference.size_pct) ** 2 for read, reference in pairs) / len(pairs),
+        bin_acc=sum(answer.direction == reference.direction for answer, reference in pairs) / len(pairs),
+        mse=sum((answer.size_pct - reference.size_pct) ** 2 for answer, reference in pairs) / len(pairs),
         rouge=mean_rouge(rouge_scores),
     )
 
@@ -174,8 +174,3 @@ def mean_rouge(
         key: {kind: sum(score[key][kind] for score in scores) / len(scores) for kind in ROUGE_TYPES}
         for key in SECTIONS
     }
-
-
-@lru_cache(maxsize=4096)
-def _reference(text: str) -> PublishedAnswer | None:
-    return parse_as_published(text)

@@ -12,7 +12,6 @@ from decimal import Decimal
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Row
 from forecaster.tasks.base import DatasetRow, Task
-from forecaster.tasks.weekly import WEEKLY
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _name_of_text(row: Row) -> str:
     return f"row {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}" if text else ""
 
 
-def rows_of_dataset(dataset_rows: Iterable[DatasetRow], task: Task = WEEKLY) -> tuple[Row, ...]:
+def rows_of_dataset(dataset_rows: Iterable[DatasetRow], task: Task) -> tuple[Row, ...]:
     """Rows of a dataset with the task's columns."""
     return numbered([task.test_row(row) for row in dataset_rows])
 

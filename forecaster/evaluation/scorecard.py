@@ -10,16 +10,18 @@ from itertools import combinations
 from typing import TypeVar
 
 from forecaster.evaluation.backtest import Backtest, Signal, backtest
+from forecaster.evaluation.figures import Contest, contests_of
 from forecaster.evaluation.metrics import (
     Skill,
+    cases_by_row,
     confusion,
     forecasts_of,
     mean_rouge_of,
-    read_answers,
     rouge_by_row,
     skill,
 )
 from forecaster.evaluation.published import Published, RougeCache, score_as_published
+from forecaster.evaluation.readings import Reading, read_answers, read_texts
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers
 from forecaster.evaluation.statistics import (
     SAME_EVERY_WEEK,
@@ -31,7 +33,6 @@ from forecaster.evaluation.statistics import (
 from forecaster.evaluation.text import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
 from forecaster.records import Answer, Label, Row, Unreadable
-from forecaster.tasks.answers import without_think_block
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
 from forecaster.tasks.weekly_rows import Forecast
 
@@ -146,7 +147,10 @@ def scoreboard(
     """Figures of every run; all have the same rows, in the same order."""
     rows = runs[0].rows if runs else ()
     cache = RougeCache()
-    models = tuple(_model_scorecard(run, cache, cost_bps, seed) for run in runs)
+    readings = read_texts(
+        text for run in runs for text in (*run.answers, *(row.reference for row in run.rows))
+    )
+    models = tuple(_model_scorecard(run, readings, cache, cost_bps, seed) for run in runs)
     lines = tuple(
         _scorecard(name, forecasts, rows, cost_bps, seed, permutations=0)
         for name, forecasts in baselines(rows, training_labels, seed=seed).items()
@@ -182,24 +186,26 @@ def _scorecard(
     )
 
 
-def _model_scorecard(run: ModelAnswers, cache: RougeCache, cost_bps: float, seed: int) -> ModelScorecard:
-    readings = read_answers(run.answers)
-    references = [row.reference for row in run.rows]
-    rouge = rouge_by_row(readings, run.rows, cache)
-    plain = _scorecard(run.name, forecasts_of(readings), run.rows, cost_bps, seed, permutations=1000)
-    bare = [None if text is None else without_think_block(text) for text in run.answers]
-    thinks = any(text != cut for text, cut in zip(map(_stripped, run.answers), bare, strict=True))
+def _model_scorecard(
+    run: ModelAnswers, readings: Mapping[str | None, Reading], cache: RougeCache, cost_bps: float, seed: int
+) -> ModelScorecard:
+    answers = [readings[text] for text in run.answers]
+    references = [readings[row.reference] for row in run.rows]
+    own = [answer.own for answer in answers]
+    rouge = rouge_by_row(own, [reference.own for reference in references], cache)
+    plain = _scorecard(run.name, forecasts_of(own), run.rows, cost_bps, seed, permutations=1000)
     before = [_may_be_remembered(row, run.knowledge_cutoff) for row in run.rows]
+    as_published, without_think = _as_published(answers, references, cache)
     return ModelScorecard(
         **vars(plain),
         rows=len(run.rows),
-        valid_count=sum(isinstance(reading, Answer) for reading in readings),
-        unreadable=dict(Counter(r.reason for r in readings if isinstance(r, Unreadable)).most_common()),
-        as_published=score_as_published(run.answers, references, cache),
-        as_published_without_think=score_as_published(bare, references, cache) if thinks else None,
+        valid_count=sum(isinstance(reading, Answer) for reading in own),
+        unreadable=dict(Counter(r.reason for r in own if isinstance(r, Unreadable)).most_common()),
+        as_published=as_published,
+        as_published_without_think=without_think,
         rouge=mean_rouge_of(rouge),
         rouge_l=tuple(_mean_rouge_l(scores) if scores else None for scores in rouge),
-        text=text_quality(run.answers, [row.prompt for row in run.rows]),
+        text=text_quality(answers, [row.prompt for row in run.rows]),
         speed=run.speed,
         knowledge_cutoff=run.knowledge_cutoff,
         maybe_remembered=_part(plain.forecasts, run.rows, before, True),
@@ -207,8 +213,15 @@ def _model_scorecard(run: ModelAnswers, cache: RougeCache, cost_bps: float, seed
     )
 
 
-def _stripped(text: str | None) -> str | None:
-    return None if text is None else text.strip()
+def _as_published(
+    answers: Sequence[Reading], references: Sequence[Reading], cache: RougeCache
+) -> tuple[Published, Published | None]:
+    """The published figures, and those without closed think blocks, where an answer has one."""
+    truths = [reference.published for reference in references]
+    whole = score_as_published([answer.published for answer in answers], truths, cache)
+    if not any(answer.has_think_block for answer in answers):
+        return whole, None
+    return whole, score_as_published([answer.published_spoken for answer in answers], truths, cache)
 
 
 def _may_be_remembered(row: Row, cutoff: date | None) -> bool | None:
@@ -313,19 +326,22 @@ def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
 
 
 def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choice]:
-    """The leader by each figure of single rows, larger or smaller being better."""
+    """The leader by each figure of single rows that decides, and by what the answers' texts are."""
     if len(models) < 2:
         return []
-    found = []
-    for figure, is_better, values in (
-        ("accuracy of all rows", 1, [_right_values(model, rows) for model in models]),
-        ("squared error", -1, [_squared_errors(model, rows) for model in models]),
+    contests = [
+        (contest.name, contest.sign, [_values(contest, model, rows) for model in models])
+        for contest in contests_of(models[0].skill).values()
+    ]
+    contests += [
         ("answers that read", 1, [_readable_values(model) for model in models]),
-        ("ROUGE-L", 1, [list(model.rouge_l) for model in models]),
-    ):
-        choice = _choice(figure, is_better, dict(zip([m.name for m in models], values, strict=True)), rows)
-        found += [choice] if choice else []
-    return found
+        ("ROUGE-L", 1, [model.rouge_l for model in models]),
+    ]
+    names = [model.name for model in models]
+    choices = [
+        _choice(name, sign, dict(zip(names, values, strict=True)), rows) for name, sign, values in contests
+    ]
+    return [choice for choice in choices if choice]
 
 
 def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Sequence[Row]) -> Choice | None:
@@ -357,19 +373,13 @@ def is_sure(difference: Estimate, weeks: int, is_better: int = 1) -> bool:
     return difference.low > 0 if is_better > 0 else difference.high < 0
 
 
-def _right_values(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:
-    pairs = zip(model.forecasts, rows, strict=True)
-    return [float(_is_right(f, row)) if row.actual is not None else None for f, row in pairs]
+def _values(contest: Contest, model: ModelScorecard, rows: Sequence[Row]) -> Values:
+    """Of each row; None where it does not count."""
+    cases = cases_by_row(model.forecasts, rows)
+    return [None if case is None else contest.value(case) for case in cases]
 
 
-def _squared_errors(model: ModelScorecard, rows: Sequence[Row]) -> list[float | None]:
-    return [
-        (f.size_pct - row.actual.midpoint_pct) ** 2 if f.size_pct is not None and row.actual else None
-        for f, row in zip(model.forecasts, rows, strict=True)
-    ]
-
-
-def _readable_values(model: ModelScorecard) -> list[float | None]:
+def _readable_values(model: ModelScorecard) -> Values:
     return [float(forecast.direction is not None) for forecast in model.forecasts]
 
 

@@ -33,8 +33,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from forecaster.evaluation.readings import Reading
 from forecaster.records import Answer
-from forecaster.tasks.answers import parse_answer, without_think_block
 from prompts import read_prompt, split_published
 
 
@@ -81,25 +81,24 @@ class TextQuality:
     clarity: Clarity
 
 
-def text_quality(answers: Sequence[str | None], prompts: Sequence[str]) -> TextQuality:
+def text_quality(answers: Sequence[Reading], prompts: Sequence[str]) -> TextQuality:
     """Figures of one model's answers, each next to its prompt.
 
     Args:
-        answers: whole answers; None where there is none.
         prompts: whole prompts; empty where they are not known, and then what needs a prompt is left out.
     """
-    texts = [_without_thoughts(answer or "") for answer in answers]
-    written = [text for text in texts if text]
+    written = [text for answer in answers if (text := _without_thoughts(answer.spoken))]
+    # An answer that reads has no think block that never closes: all that it says is judged.
     judged = [
-        _judged(text, reading, prompt)
-        for text, prompt in zip(texts, prompts, strict=True)
-        if isinstance(reading := parse_answer(text), Answer)
+        _judged(answer.spoken, answer.own, prompt)
+        for answer, prompt in zip(answers, prompts, strict=True)
+        if isinstance(answer.own, Answer)
     ]
     whole = Counter(_plain(text) for text in written)
     factors = Counter(factor for answer in judged for factor in set(answer.factors))
     return TextQuality(
         Execution(
-            readable_share=_share(len(judged), len(texts)),
+            readable_share=_share(len(judged), len(answers)),
             runs_on_share=_share(sum(answer.runs_on for answer in judged), len(judged)),
             answer_words=_share(sum(len(text.split()) for text in written), len(written)),
         ),
@@ -154,9 +153,9 @@ def _judged(text: str, answer: Answer, prompt: str) -> _Judged:
     )
 
 
-def _without_thoughts(text: str) -> str:
-    """The answer without its think block, also without one that never closes."""
-    return without_think_block(text).partition("<think>")[0].strip()
+def _without_thoughts(spoken: str) -> str:
+    """The answer without the think block that never closes, if there is one."""
+    return spoken.partition("<think>")[0].strip()
 
 
 def _plain(text: str) -> str:

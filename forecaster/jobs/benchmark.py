@@ -74,7 +74,7 @@ def run_benchmark(
         return ()
     if job.task is not WEEKLY:
         return (finish_task(job, config, settings, listener),)
-    loaded = load_run(str(job.folder), config.columns)
+    loaded = load_run(str(job.folder), config.columns, job.task)
     if job.run and not loaded.log:  # the benchmark lies elsewhere
         loaded = replace(loaded, log=read_training_log(job.run.log_history))
     loaded = replace(loaded, name=job.name)
@@ -112,10 +112,10 @@ def score_stage(
     refuse_other_tasks(config.runs)
     rows = None
     if config.dataset:
-        rows = rows_of_dataset(read_rows(config, None)[0])
+        rows = rows_of_dataset(read_rows(config, None)[0], WEEKLY)
     name = config.name if len(config.runs) == 1 else None
     runs = [
-        load_run(spec, config.columns, name=name, rows=rows, knowledge_cutoff=config.knowledge_cutoff)
+        load_run(spec, config.columns, WEEKLY, name=name, rows=rows, knowledge_cutoff=config.knowledge_cutoff)
         for spec in config.runs
     ]
     if config.stage == "compare":

@@ -250,14 +250,14 @@ def with_best_checkpoint(
     trial = replace(
         job,
         folder=job.folder / CHECKPOINTS,
-        rows=rows_of_dataset(rows),
+        rows=rows_of_dataset(rows, job.task),
         dataset_rows=rows,
         dataset=f"{job.dataset} (validation)",
     )
     asked = [answerer(config, trial, folder, str(step)) for step, folder in folders.items()]
     # Alone: checkpoints that are gone or damaged since their last scoring cannot be chosen.
     answer_rows(replace(trial, answerers=tuple(asked)), config, ranks, listener, alone=True)
-    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder).complete))
+    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder, job.task).complete))
     assert best is not None
     if ranks.rank == 0:
         listener.say(f"Checkpoint {best.step} is the best of {len(folders)} on {len(rows)} validation rows.")

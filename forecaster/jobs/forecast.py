@@ -26,6 +26,7 @@ from forecaster.records import Answer, Unreadable
 from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
+from forecaster.tasks.weekly import WEEKLY
 from prompts import CONCERNS, POSITIVE, render_published
 
 FORECASTS = Path("forecasts")
@@ -172,6 +173,7 @@ def answer_prompt(
         trust_remote_code=run.flags["trust_remote_code"],
         max_length=run.flags["max_length"],
         max_new_tokens=max_new_tokens,
+        task=WEEKLY,
     )
     reply = engines.answer_one(plan, run.folder, prompt, listener)
     if reply.text is None or reply.prompt_tokens is None:

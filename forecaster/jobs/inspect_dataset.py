@@ -21,6 +21,7 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import plots
 from forecaster.progress import Listener
 from forecaster.records import Messages, TradingWeek
+from forecaster.tasks.weekly import WEEKLY
 from prompts import split_published
 
 
@@ -28,7 +29,7 @@ def inspect(config: PipelineConfig, listener: Listener) -> bool:
     """`audit`, `describe` or `convert`; False when a row breaks a rule of the audit."""
     own = config.data_folder / f"{sources.SHORT_NAME_PREFIX}{config.dataset}"
     spec = str(own if own.is_dir() else config.dataset)
-    parts = sources.read_parts(spec, config.from_remote, whole_rows=config.stage == "convert")
+    parts = sources.read_parts(spec, config.from_remote, whole_rows=config.stage == "convert", task=WEEKLY)
     if config.stage == "audit":
         return passes_audit(audit.audit_rows(parts, _prices_only(config)), listener)
     path = Path(str(config.dataset))

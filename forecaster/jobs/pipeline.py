@@ -36,6 +36,7 @@ from forecaster.progress import Listener
 from forecaster.provenance import versions
 from forecaster.records import Example
 from forecaster.settings import Settings, redact
+from forecaster.tasks.weekly import WEEKLY
 
 PACKAGES = ("datasets", "exchange_calendars", "finnhub-python", "openai", "pyarrow", "yfinance")
 
@@ -366,7 +367,7 @@ def audit_stage(spec: DatasetSpec, ledger: Ledger, listener: Listener) -> bool:
     if not spec.folder.is_dir():
         way_out = "Build it first, with the same flags."
         raise ConfigurationError([Problem("audit", f"{spec.folder} does not exist.", way_out)])
-    parts = sources.read_parts(str(spec.folder), from_remote=False)
+    parts = sources.read_parts(str(spec.folder), from_remote=False, task=WEEKLY)
     if changed := build.changed_files(spec.folder):
         listener.warn(f"{spec.folder} is not as it was built: {', '.join(changed)} changed")
         return False

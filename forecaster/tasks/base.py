@@ -54,7 +54,8 @@ class Task(ABC):
     """The column whose values are counted in training, for a baseline that answers the most frequent one."""
     key_columns: ClassVar[tuple[str, ...]] = ()
     """The columns that `key` needs; none: rows have no dates."""
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What its answers are worth; none: it has a scorecard of its own, as the weekly forecast does."""
 
     @abstractmethod
     def faults(self, row: DatasetRow) -> list[str]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from forecaster.records import Answer, Label, Messages, Row, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
-from forecaster.tasks.base import DatasetRow, Metric, RowKey, Task
+from forecaster.tasks.base import DatasetRow, RowKey, Task
 from forecaster.tasks.weekly_rows import make_row
 from prompts import news_item_spans, split_published, without_oldest_news
 
@@ -39,15 +39,6 @@ class WeeklyForecast(Task):
     number_columns = (RETURN_COLUMN,)
     label_column = "label"
     key_columns = ("symbol", "period")
-    metrics = (
-        Metric("bin_acc", "share", True, lambda actual, read: float(actual.direction == read.direction)),
-        Metric(
-            "mse",
-            "percent squared",
-            False,
-            lambda actual, read: (actual.midpoint_pct - read.midpoint_pct) ** 2,
-        ),
-    )
 
     def faults(self, row: DatasetRow) -> list[str]:
         faults = [

@@ -40,7 +40,6 @@ from forecaster.run_folder import (
     TRAINER_STATE,
 )
 from forecaster.tasks.base import Task
-from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.callbacks import EvaluatedPart, ProgressLines
 from forecaster.training.run import Run
 from forecaster.training.survival.checkpoints import newest_complete
@@ -127,7 +126,7 @@ def tokenise_parts(
     args: SFTConfig,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-    task: Task = WEEKLY,
+    task: Task,
     **parts: datasets.Dataset,
 ) -> dict[str, tuple[datasets.Dataset, RowReport]]:
     """Tokenise each part on the first rank of each machine; the others then read its cache.

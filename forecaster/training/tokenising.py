@@ -14,7 +14,6 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.templates import prompt_and_answer_ids, prompt_ids
 from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import FittedPrompt, fit
-from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.run import PART_NAMES
 
 IGNORED = -100
@@ -23,7 +22,7 @@ _TRAINING_COLUMNS = ("input_ids", "labels", "row_id", "tokens")
 
 
 def tokenise_row(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task = WEEKLY
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
 ) -> dict[str, Any]:
     """One training row: `input_ids` and `labels` (prompt ids replaced by -100), at most `max_length` long.
 
@@ -85,7 +84,7 @@ class RowReport:
 
 
 def tokenise(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task = WEEKLY
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
 ) -> tuple[datasets.Dataset, RowReport]:
     """Tokenise all rows through the datasets cache; columns input_ids, labels, row_id and tokens."""
     done = rows.map(

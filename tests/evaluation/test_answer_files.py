@@ -15,6 +15,7 @@ from forecaster.errors import ConfigurationError
 from forecaster.evaluation.answer_files import Columns, read_answer_file
 from forecaster.evaluation.rows import ModelAnswers, rows_of_dataset
 from forecaster.records import Row
+from forecaster.tasks.weekly import WEEKLY
 
 JsonlWriter = Callable[[str | Path, Sequence[Mapping[str, Any]]], Path]
 UP, DOWN = written(UP_1), written(DOWN_3)
@@ -307,7 +308,7 @@ def test_the_outcome_is_the_dataset_s_own_and_no_reference_is_needed(tmp_path: P
 
 def test_the_published_outputs_find_their_rows_in_the_published_test_set(real_data: Path) -> None:
     text = (real_data / "forecaster_dow30" / "test_300.jsonl").read_text(encoding="utf-8")
-    dataset = rows_of_dataset([json.loads(line) for line in text.split("\n") if line])
+    dataset = rows_of_dataset([json.loads(line) for line in text.split("\n") if line], WEEKLY)
     path = real_data / "model_outputs" / "Deekseek_test_results.csv"
     alone, matched = read(path), read(path, dataset)
     assert {r.row_id for r in alone.rows} == {r.row_id for r in dataset}

@@ -11,6 +11,7 @@ from boards import DOWN_0, DOWN_3, UP_1, UP_2, rows
 from forecaster.evaluation.metrics import skill
 from forecaster.evaluation.rows import numbered, rows_of_dataset
 from forecaster.records import Label, Row
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, COIN, LAST_WEEK, ZERO, baselines
 from forecaster.tasks.weekly_rows import SILENT, Forecast, make_row
 
@@ -72,7 +73,7 @@ def test_last_week_again_takes_the_move_that_the_prompt_shows_last() -> None:
 
 def test_on_the_published_rows_they_score_what_was_published(real_data: Path) -> None:
     lines = (real_data / "forecaster_dow30" / "test_300.jsonl").read_text(encoding="utf-8").splitlines()
-    every = rows_of_dataset([json.loads(line) for line in lines])
+    every = rows_of_dataset([json.loads(line) for line in lines], WEEKLY)
     assert len(every) == 300
     # Three reference answers do not read: the published figures are over the other 297.
     published = [row for row in every if make_row("", row.reference).actual is not None]

@@ -19,6 +19,7 @@ from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, checkpoint_scores
 from forecaster.evaluation.training_log import training_log
 from forecaster.records import Row
+from forecaster.tasks.weekly import WEEKLY
 
 COLUMNS = Columns()
 UP, DOWN = written(UP_1), written(DOWN_3)
@@ -27,7 +28,7 @@ LOG = '[{"step": 1, "epoch": 1.0, "loss": 2.0}]'
 
 
 def load(*specs: str | Path, **given: Any) -> Loaded:
-    (loaded,) = [load_run(str(spec), COLUMNS, **given) for spec in specs]
+    (loaded,) = [load_run(str(spec), COLUMNS, WEEKLY, **given) for spec in specs]
     return loaded
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_1, UP_2, row, rows, written
+from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_1, UP_2, rows, written
 
 from forecaster.evaluation.metrics import (
     BINS,
     confusion,
     forecasts_of,
     mean_rouge_of,
-    read_answers,
     rouge_by_row,
     skill,
 )
 from forecaster.evaluation.published import RougeCache
-from forecaster.evaluation.rows import numbered
+from forecaster.evaluation.readings import read_answers
 from forecaster.records import Answer, Unreadable
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
@@ -99,11 +98,11 @@ def test_a_missing_answer_is_unreadable_like_any_other() -> None:
 
 def test_rouge_is_the_f_measure_with_stemming_averaged_over_rows_that_read() -> None:
     reference = written(UP_1, pros="orders rose fast")
-    with_reference = numbered([row("AAPL", 0, UP_1, reference), row("MSFT", 0, UP_1, reference)])
+    references = read_answers([reference, reference])
     cache = RougeCache()
     # Two of three words, one of two pairs: F 0.8 and 2/3. "order" and "orders" are one stem.
     answers = [written(UP_1, pros="order rose"), written(UP_1, pros="nothing shared")]
-    rouge = mean_rouge_of(rouge_by_row(read_answers(answers), with_reference, cache))
+    rouge = mean_rouge_of(rouge_by_row(read_answers(answers), references, cache))
     assert rouge is not None
     assert list(rouge) == ["pros_rouge_scores", "cons_rouge_scores", "anal_rouge_scores"]
     assert rouge["pros_rouge_scores"] == pytest.approx({"rouge1": 0.4, "rouge2": 1 / 3, "rougeL": 0.4})
@@ -111,12 +110,12 @@ def test_rouge_is_the_f_measure_with_stemming_averaged_over_rows_that_read() -> 
     assert rouge["anal_rouge_scores"] == {"rouge1": 1.0, "rouge2": 0.0, "rougeL": 1.0}
     # Two pairs of positive developments; concerns and analyses are the same pair in both rows.
     assert cache.scored == 4
-    rouge_by_row(read_answers(answers), with_reference, cache)
+    rouge_by_row(read_answers(answers), references, cache)
     assert cache.scored == 4
 
 
 def test_answers_or_references_that_do_not_read_have_no_rouge() -> None:
-    with_reference = numbered([row("AAPL", 0, UP_1, "no reference"), row("MSFT", 0, DOWN_3)])
-    scores = rouge_by_row(read_answers([written(UP_1), "nothing"]), with_reference, RougeCache())
+    references = read_answers(["no reference", written(DOWN_3)])
+    scores = rouge_by_row(read_answers([written(UP_1), "nothing"]), references, RougeCache())
     assert scores == [None, None]
     assert mean_rouge_of(scores) is None

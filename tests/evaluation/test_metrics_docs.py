@@ -9,6 +9,8 @@ from typing import Any
 
 from example_board import full_board
 
+from forecaster.evaluation.figures import figures_of
+from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.report.pages import metrics_json
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -37,6 +39,11 @@ def test_every_key_is_explained_once_and_no_other() -> None:
     documented = documented_keys()
     assert len(documented) == len(set(documented))
     assert set(documented) == set(keys_of(metrics_json(full_board())))
+
+
+def test_each_figure_is_explained_as_it_explains_itself() -> None:
+    lines = {f"| `{name}` | {of.unit} | {of.explained} |" for name, of in figures_of(Skill).items()}
+    assert lines - set(DOCS.read_text(encoding="utf-8").splitlines()) == set()
 
 
 def test_names_are_no_keys() -> None:

@@ -24,6 +24,7 @@ from forecaster.evaluation.predictions import (
     write_rows,
 )
 from forecaster.evaluation.rows import numbered, rows_of_dataset
+from forecaster.tasks.weekly import WEEKLY
 
 DATASET = [
     {
@@ -36,7 +37,7 @@ DATASET = [
     }
     for symbol in ("KO", "PEP")
 ]
-ROWS = rows_of_dataset(DATASET)
+ROWS = rows_of_dataset(DATASET, WEEKLY)
 MAKERS = {"models": {"base": {"engine": "hf"}, "fine-tuned": {"engine": "hf", "adapter_sha256": "1"}}}
 
 
@@ -47,7 +48,7 @@ def line(model: str, at: int, answer: str | None = "x", new_tokens: int | None =
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_rows(tmp_path, DATASET, ROWS)
+    write_rows(tmp_path, DATASET, ROWS, WEEKLY)
     write_record(tmp_path, MAKERS)
     return tmp_path
 
@@ -57,7 +58,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_rows_come_back_as_they_were_and_are_a_dataset_of_their_own(folder: Path) -> None:
-    assert read_rows(folder) == ROWS
+    assert read_rows(folder, WEEKLY) == ROWS
     assert lines_of(folder / "rows.jsonl")[0] == {"row_id": "KO 2026-01-02 to 2026-01-09", **DATASET[0]}
 
 
@@ -83,18 +84,18 @@ def test_the_slowest_rank_says_how_long_a_model_took(folder: Path) -> None:
         first.write([line("base", 0)], seconds=3.0)
         second.write([line("base", 1)], seconds=5.0)
     settle(folder, ["base"], ROWS)
-    (base,) = read_answers(folder).complete
+    (base,) = read_answers(folder, WEEKLY).complete
     assert base.speed is not None
     assert (base.speed.answers, base.speed.seconds, base.speed.new_tokens) == (2, 5.0, 8)
     settle(folder, ["base"], ROWS)
-    assert read_answers(folder).complete[0].speed == base.speed
+    assert read_answers(folder, WEEKLY).complete[0].speed == base.speed
 
 
 def test_tokens_that_an_endpoint_does_not_tell_are_not_known_rather_than_none(folder: Path) -> None:
     with Journal(folder) as journal:
         journal.write([line("base", 0, new_tokens=None), line("base", 1, new_tokens=None)], seconds=4.0)
     settle(folder, ["base"], ROWS)
-    (base,) = read_answers(folder).complete
+    (base,) = read_answers(folder, WEEKLY).complete
     assert base.speed is not None
     assert (base.speed.seconds_per_answer, base.speed.new_tokens, base.speed.new_tokens_per_s) == (
         2.0,
@@ -151,7 +152,7 @@ def test_models_that_answered_other_rows_or_at_another_length_leave_the_table(fo
 def test_only_models_that_answered_every_row_are_scored(folder: Path) -> None:
     with Journal(folder) as journal:
         journal.write([line("base", 0, None, None), line("base", 1), line("fine-tuned", 1)])
-    (base,) = read_answers(folder).complete
+    (base,) = read_answers(folder, WEEKLY).complete
     assert (base.name, base.answers) == ("base", (None, "x"))
 
 
@@ -159,12 +160,12 @@ def test_a_folder_without_complete_answers_says_what_is_there(folder: Path) -> N
     with Journal(folder) as journal:
         journal.write([line("fine-tuned", 1)])
     with pytest.raises(ConfigurationError, match=r"no complete set of answers \(fine-tuned 1 of 2\)"):
-        read_answers(folder)
+        read_answers(folder, WEEKLY)
 
 
 def test_a_folder_that_is_no_benchmark_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"holds no rows\.jsonl"):
-        read_answers(tmp_path)
+        read_answers(tmp_path, WEEKLY)
 
 
 @pytest.mark.parametrize("damage", ["not json\n", "[1]\n", '{"model": "base"}\n', "\ud800"])
@@ -184,7 +185,7 @@ def test_texts_with_odd_characters_come_back_whole(folder: Path) -> None:
 
 def test_other_rows_have_another_hash() -> None:
     changed = numbered([row("KO", 0, DOWN_3)])
-    assert sha256_of_rows(ROWS) == sha256_of_rows(rows_of_dataset(DATASET))
+    assert sha256_of_rows(ROWS) == sha256_of_rows(rows_of_dataset(DATASET, WEEKLY))
     assert len({sha256_of_rows(found) for found in (ROWS, ROWS[:1], ROWS[::-1], changed)}) == 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,13 @@ def test_no_text_makes_it_raise(text: str) -> None:
 # --- the figures --------------------------------------------------------------------------------------------
 
 
+def scored(answers: Sequence[str | None], references: Sequence[str], rouge: RougeCache) -> Published:
+    read = [None if text is None else parse_as_published(text) for text in answers]
+    return score_as_published(read, [parse_as_published(text) for text in references], rouge)
+
+
 def test_only_rows_whose_answer_and_reference_both_read_count() -> None:
-    figures = score_as_published(
+    figures = scored(
         [
             written("Up by 2-3%"),  # right direction, 1 point off
             written("Down by 0-1%"),  # wrong direction, 2 points off
@@ -150,21 +156,19 @@ def test_only_rows_whose_answer_and_reference_both_read_count() -> None:
 
 
 def test_the_reference_is_misread_as_the_answer_is() -> None:
-    figures = score_as_published(
-        [written("Up by 2-3%")], [written("Down by 2-3% as supply tightens")], RougeCache()
-    )
+    figures = scored([written("Up by 2-3%")], [written("Down by 2-3% as supply tightens")], RougeCache())
     assert (figures.bin_acc, figures.mse) == (1.0, 0.0)
 
 
 def test_neither_direction_is_right_only_where_the_reference_has_none_either() -> None:
-    figures = score_as_published(
+    figures = scored(
         [written("flat"), written("flat")], [written("stable"), written("Up by 0-1%")], RougeCache()
     )
     assert (figures.bin_acc, figures.mse) == (0.5, 0.125)
 
 
 def test_rouge_is_the_f_measure_with_stemming_by_section() -> None:
-    figures = score_as_published(
+    figures = scored(
         # Two of three words, one of two pairs: F 0.8 and 2/3. "order" and "orders" are one stem.
         [written("Up by 1-2%", pros="order rose", why="other words")],
         [written("Up by 1-2%", pros="orders rose fast")],
@@ -186,12 +190,12 @@ def test_rouge_is_the_f_measure_with_stemming_by_section() -> None:
 def test_without_a_valid_row_there_are_no_figures_rather_than_zeros(
     answers: list[str | None], references: list[str]
 ) -> None:
-    assert score_as_published(answers, references, RougeCache()) == Published(0, None, None, None)
+    assert scored(answers, references, RougeCache()) == Published(0, None, None, None)
 
 
 def test_answers_and_references_of_different_number_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="zip"):
-        score_as_published([GOOD], [GOOD, GOOD], RougeCache())
+        scored([GOOD], [GOOD, GOOD], RougeCache())
 
 
 # --- the cache ----------------------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ def test_a_score_that_a_caller_changes_stays_as_it_was() -> None:
 def test_two_models_with_the_same_answers_share_their_scores() -> None:
     rouge = RougeCache()
     for _ in range(2):
-        score_as_published([GOOD, GOOD], [GOOD, GOOD], rouge)
+        scored([GOOD, GOOD], [GOOD, GOOD], rouge)
     # Three sections, all rows alike.
     assert rouge.scored == 3
 
@@ -237,7 +241,7 @@ def _answers(real_data: Path, name: str) -> tuple[list[str], list[str]]:
 
 
 def test_the_fine_tuned_llama_scores_as_published(real_data: Path) -> None:
-    figures = score_as_published(*_answers(real_data, "llama3.1_test_results.csv"), RougeCache())
+    figures = scored(*_answers(real_data, "llama3.1_test_results.csv"), RougeCache())
     assert figures.valid_count == 283
     assert figures.bin_acc == pytest.approx(0.4912, abs=5e-5)
     assert figures.mse == pytest.approx(9.887, abs=5e-4)
@@ -247,9 +251,9 @@ def test_the_fine_tuned_llama_scores_as_published(real_data: Path) -> None:
 
 def test_the_fine_tuned_deepseek_scores_only_without_its_think_blocks(real_data: Path) -> None:
     answers, references = _answers(real_data, "Deekseek_test_results.csv")
-    assert score_as_published(answers, references, RougeCache()) == Published(0, None, None, None)
+    assert scored(answers, references, RougeCache()) == Published(0, None, None, None)
     spoken = [without_think_block(answer) for answer in answers]
-    figures = score_as_published(spoken, references, RougeCache())
+    figures = scored(spoken, references, RougeCache())
     assert figures.valid_count == 297
     assert figures.bin_acc == pytest.approx(0.5152, abs=5e-5)
     assert figures.mse == pytest.approx(9.215, abs=5e-4)
@@ -257,7 +261,7 @@ def test_the_fine_tuned_deepseek_scores_only_without_its_think_blocks(real_data:
 
 def test_the_base_llama_has_no_valid_answer_and_no_figures(real_data: Path) -> None:
     answers, references = _answers(real_data, "llama3.1_base_test_results.csv")
-    assert score_as_published(answers, references, RougeCache()) == Published(0, None, None, None)
+    assert scored(answers, references, RougeCache()) == Published(0, None, None, None)
 
 
 def test_297_of_300_reference_answers_are_valid(real_data: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import astuple
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from forecaster.evaluation.readings import Reading, read_texts
 from forecaster.evaluation.text import Clarity, Depth, Execution, TextQuality, text_quality
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
 from prompts import render_answer, render_published, render_user_text
@@ -43,8 +45,13 @@ def written(
     return render_answer(Answer(pros, cons, label, why))
 
 
+def readings(answers: Sequence[str | None]) -> list[Reading]:
+    read = read_texts(answers)
+    return [read[answer] for answer in answers]
+
+
 def judged(*answers: str | None, prompt: str = PROMPT) -> TextQuality:
-    return text_quality(answers, [prompt] * len(answers))
+    return text_quality(readings(answers), [prompt] * len(answers))
 
 
 def test_one_answer_is_counted_by_hand() -> None:
@@ -212,6 +219,8 @@ def test_what_a_model_thinks_is_not_judged() -> None:
     unfinished = judged("<think>" + written(why="It is 77."))
     assert unfinished == judged(None)
     assert unfinished.execution == Execution(readable_share=0.0, runs_on_share=None, answer_words=None)
+    second_thought = judged(written() + "\n<think>or is it")
+    assert second_thought.execution.readable_share == 0.0  # as for every other figure
 
 
 def test_answers_are_repeated_whatever_their_spaces_and_letter_case() -> None:
@@ -239,7 +248,7 @@ def test_what_a_looping_model_writes_is_counted_too(loop: str) -> None:
 
 def test_without_a_prompt_only_what_needs_one_is_left_out() -> None:
     answer = written(pros="1. The order is worth 18% more.")
-    mixed = text_quality([answer, answer], ["", PROMPT])
+    mixed = text_quality(readings([answer, answer]), ["", PROMPT])
     unknown = judged(answer, prompt="")
     assert (unknown.depth.cited_factor_share, unknown.clarity.grounded_number_share) == (None, None)
     assert (unknown.execution.readable_share, unknown.depth.factors_per_answer) == (1.0, 2.0)
@@ -253,13 +262,13 @@ def test_where_there_is_nothing_to_count_there_is_no_figure() -> None:
 
 def test_every_answer_needs_its_prompt() -> None:
     with pytest.raises(ValueError, match="zip"):
-        text_quality([written()], [])
+        text_quality(readings([written()]), [])
 
 
 def test_real_answers_rest_on_their_own_prompts_and_not_on_those_of_others(real_data: Path) -> None:
     lines = (real_data / "forecaster_dow30" / "test_300.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    answers, prompts = [row["answer"] for row in rows], [row["prompt"] for row in rows]
+    answers, prompts = readings([row["answer"] for row in rows]), [row["prompt"] for row in rows]
     own, strange = text_quality(answers, prompts), text_quality(answers, prompts[50:] + prompts[:50])
     assert (own.execution.readable_share, own.execution.runs_on_share) == (0.99, 0.0)
     for quality, is_own in ((own, True), (strange, False)):

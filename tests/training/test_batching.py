@@ -12,6 +12,7 @@ from processes import ROOT
 
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import load_tokenizer
+from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.batching import (
     Batching,
     epoch_order,
@@ -104,7 +105,9 @@ def test_padding_efficiency_is_real_tokens_over_padded_ones() -> None:
 def test_of_the_published_rows_at_least_19_of_20_padded_tokens_are_real(real_data: Path) -> None:
     tokenizer, _ = load_tokenizer(BaseModel(str(ROOT / "sample" / "base"), True), trust_remote_code=False)
     lines = (real_data / "forecaster_dow30" / "train_244.jsonl").read_text(encoding="utf-8").splitlines()
-    lengths = np.asarray([tokenise_row(json.loads(line), tokenizer, 8192)["tokens"] for line in lines])
+    lengths = np.asarray(
+        [tokenise_row(json.loads(line), tokenizer, 8192, WEEKLY)["tokens"] for line in lines]
+    )
     for micro_batch_size, ranks, epoch in itertools.product((4, 8), (1, 2, 4), range(3)):
         shape = Batching(micro_batch_size, 2, ranks)
         order = epoch_order(lengths, micro_batch_size, 42, epoch)

@@ -72,7 +72,7 @@ def test_label_ids_are_the_answer_and_its_end_token(
 ) -> None:
     tokenizer = make()
     assert prepare_tokenizer(tokenizer) == template
-    row = tokenise_row(ROW, tokenizer, max_length=64)
+    row = tokenise_row(ROW, tokenizer, max_length=64, task=WEEKLY)
     assert row["input_ids"] == input_ids
     assert row["labels"] == labels
 
@@ -81,7 +81,7 @@ def test_label_ids_are_the_answer_and_its_end_token(
 def test_there_is_exactly_one_bos(make: Callable[[], PreTrainedTokenizerFast]) -> None:
     tokenizer = make()
     prepare_tokenizer(tokenizer)
-    ids = tokenise_row(ROW, tokenizer, 64)["input_ids"]
+    ids = tokenise_row(ROW, tokenizer, 64, WEEKLY)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
 
@@ -134,7 +134,7 @@ def news_prompt(items: int) -> str:
 def test_a_long_row_loses_whole_news_items_oldest_first_and_never_its_answer() -> None:
     tokenizer = tiny_tokenizers.llama2()
     prepare_tokenizer(tokenizer)
-    whole = tokenise_row({"prompt": news_prompt(4), "answer": "buy it"}, tokenizer, 10_000)
+    whole = tokenise_row({"prompt": news_prompt(4), "answer": "buy it"}, tokenizer, 10_000, WEEKLY)
     two_left = render_published(
         Messages(
             "be brief",
@@ -142,12 +142,14 @@ def test_a_long_row_loses_whole_news_items_oldest_first_and_never_its_answer() -
             "[Headline]: buy 3\n[Summary]: it\n\n[Basic Financials]:\n\nbe: 1",
         )
     )
-    expected = tokenise_row({"prompt": two_left, "answer": "buy it"}, tokenizer, 10_000)
+    expected = tokenise_row({"prompt": two_left, "answer": "buy it"}, tokenizer, 10_000, WEEKLY)
     # One token less than three items need.
     three_left_tokens = (whole["tokens"] + 3 * expected["tokens"]) // 4 + (
         whole["tokens"] - expected["tokens"]
     ) // 4
-    trimmed = tokenise_row({"prompt": news_prompt(4), "answer": "buy it"}, tokenizer, three_left_tokens - 1)
+    trimmed = tokenise_row(
+        {"prompt": news_prompt(4), "answer": "buy it"}, tokenizer, three_left_tokens - 1, WEEKLY
+    )
     assert trimmed["news_dropped"] == 2
     assert trimmed["input_ids"] == expected["input_ids"]
     assert trimmed["labels"][-5:] == [13, 11, 13, 12, 2]
@@ -172,13 +174,13 @@ def test_rows_that_do_not_fit_are_dropped_counted_and_told_what_would_do() -> No
             {"prompt": news_prompt(0), "answer": "buy it", "row_id": "a#2"},
         ]
     )
-    bare = tokenise_row(rows[2], tokenizer, 10_000)["tokens"]
-    kept, report = tokenise(rows, tokenizer, bare)
+    bare = tokenise_row(rows[2], tokenizer, 10_000, WEEKLY)["tokens"]
+    kept, report = tokenise(rows, tokenizer, bare, WEEKLY)
     assert list(kept["row_id"]) == ["a#1", "a#2"]
     assert (report.rows, report.kept, report.trimmed, report.news_items_dropped) == (3, 2, 1, 3)
     assert report.dropped_row_ids == ("a#0",)
     assert report.answer_tokens == 10
     needed = report.max_length_that_would_do
     assert f"--max_length {needed} would keep them all" in report.summary("Training")
-    assert tokenise(rows, tokenizer, needed)[1].kept == 3
-    assert tokenise(rows, tokenizer, needed - 1)[1].kept == 2
+    assert tokenise(rows, tokenizer, needed, WEEKLY)[1].kept == 3
+    assert tokenise(rows, tokenizer, needed - 1, WEEKLY)[1].kept == 2

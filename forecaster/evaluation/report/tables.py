@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 from forecaster.evaluation.backtest import BUY_AND_HOLD, LONG_SHORT, Backtest
+from forecaster.evaluation.figures import Column, contests_of, figures_of
 from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.published import ROUGE_TYPES, SECTIONS, Published
 from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard
@@ -236,70 +237,68 @@ def _has_any(skill: Skill) -> bool:
 
 def _direction(board: Scoreboard) -> Table:
     cards = _cards(board, lambda skill: skill.bin_acc.value is not None)
-    skills = [card.skill for card in cards]
-    shown = [e for s in skills for e in (s.accuracy_of_all_rows, s.bin_acc, s.matthews)]
-    first = skills[0] if skills else None
+    columns = _columns("direction", cards)
+    first = cards[0].skill if cards else None
     return Table(
         "Direction",
-        (
-            "",
-            "rows with a forecast",
-            "accuracy, all rows",
-            "accuracy, forecasts only",
-            "Matthews correlation",
-            "called up / down",
-            "rows that count as one",
-            "rows needed",
-        ),
-        tuple(_direction_row(card) for card in cards),
+        ("", *(column.title for column in columns.values())),
+        tuple(_figures_row(card, columns) for card in cards),
         _note(
             f"By this project's parser, over the {first.rows} rows whose outcome is known; the market rose "
             f"in {with_interval(first.actual_up_share, 3)} of them."
             if first
             else "",
-            "Accuracy, all rows: a row without a readable forecast is wrong, so that silence does not pay.",
-            "Matthews correlation: 0 for a forecast that always says the same, 1 for a perfect one.",
-            "Rows that count as one: rows of one week move together, and say less than independent ones.",
-            "Rows needed: how many such rows would tell this accuracy from a coin's (one-sided 5 %, power "
-            "80 %).",
-            _methods(board, shown),
+            *(column.note for column in columns.values()),
+            _methods(board, _with_intervals(cards, columns)),
             "A model whose interval holds the accuracy of a baseline cannot be told from it.",
         ),
     )
 
 
-def _direction_row(card: Scorecard) -> tuple[str, ...]:
-    skill = card.skill
-    up, down = (percent(share.value) for share in (skill.predicted_up_share, skill.predicted_down_share))
-    return (
-        card.name,
-        percent(skill.coverage.value),
-        with_interval(skill.accuracy_of_all_rows, 3),
-        with_interval(skill.bin_acc, 3),
-        with_interval(skill.matthews, 3),
-        NONE if skill.predicted_up_share.value is None else f"{up} / {down}",
-        significant(skill.design_effect),
-        number(skill.rows_needed, 0),
-    )
-
-
 def _size(board: Scoreboard) -> Table:
     cards = _cards(board, lambda skill: skill.mse.value is not None)
-    figures = [(c.skill.mse, c.skill.mae, c.skill.exact_bin_acc, c.skill.bin_distance) for c in cards]
+    columns = _columns("size", cards)
     return Table(
         "Size of the move",
-        ("", "MSE (%²)", "MAE (%)", "exact bin", "bins apart"),
-        tuple(
-            (card.name, *map(with_interval, line, (2, 2, 3, 2)))
-            for card, line in zip(cards, figures, strict=True)
-        ),
+        ("", *(column.title for column in columns.values())),
+        tuple(_figures_row(card, columns) for card in cards),
         _note(
             "Over readable forecasts; errors are differences of bin midpoints (5.5 % beyond five).",
-            "Exact bin: share of forecasts that name the right one of twelve bins.",
+            *(column.note for column in columns.values()),
             "The zero forecast says that nothing moves: a model with no smaller MSE knows no sizes.",
-            _methods(board, [estimate for line in figures for estimate in line]),
+            _methods(board, _with_intervals(cards, columns)),
         ),
     )
+
+
+def _columns(table: str, cards: Sequence[Scorecard]) -> dict[str, Column]:
+    """Columns of the figures that stand in a table, by the figure's name, from the left."""
+    figures = figures_of(cards[0].skill) if cards else {}
+    columns = {name: of.column for name, of in figures.items() if of.column and of.column.table == table}
+    return dict(sorted(columns.items(), key=lambda item: item[1].place))
+
+
+def _figures_row(card: Scorecard, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    return (card.name, *(_figure_cell(card.skill, name, column) for name, column in columns.items()))
+
+
+def _figure_cell(skill: Skill, name: str, column: Column) -> str:
+    value = getattr(skill, name)
+    if column.style == "significant":
+        return significant(value)
+    if column.style == "count":
+        return number(value, 0)
+    if column.style == "interval":
+        return with_interval(value, column.digits)
+    if column.beside and value.value is not None:
+        return f"{percent(value.value)} / {percent(getattr(skill, column.beside).value)}"
+    return percent(value.value)
+
+
+def _with_intervals(cards: Sequence[Scorecard], columns: Mapping[str, Column]) -> list[Estimate]:
+    """The estimates that these columns show with their intervals."""
+    names = [name for name, column in columns.items() if column.style == "interval"]
+    return [getattr(card.skill, name) for card in cards for name in names]
 
 
 def _pairs(board: Scoreboard) -> Table:
@@ -331,6 +330,8 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
 
 
 def _choices(board: Scoreboard) -> Table:
+    contests = contests_of(board.models[0].skill).values() if board.models else ()
+    smaller = [f"{contest.name}s" for contest in contests if contest.sign < 0]
     return Table(
         "Best choice",
         ("figure", "best", "leader", "runner-up", "lead"),
@@ -340,8 +341,8 @@ def _choices(board: Scoreboard) -> Table:
         ),
         _note(
             "Lead: the leader's figure minus that of the runner-up, over the rows where every model "
-            "with any has one; of "
-            "squared errors the smaller one leads. A lead whose interval holds 0 is a tie.",
+            f"with any has one; of {' and '.join(smaller)} the smaller one leads. A lead whose interval "
+            "holds 0 is a tie.",
             _methods(board, [choice.difference for choice in board.choices]),
         ),
     )

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from forecaster.evaluation.figures import contests_of
+from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.report.tables import NO_INTERVAL, method_in_words, with_interval
 from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard, is_sure
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
 
-ACCURACY = "accuracy of all rows"
+ACCURACY = contests_of(Skill)["accuracy_of_all_rows"].name
 """Name of the choice that a verdict goes by."""
 
 Finding = Literal["skill in direction shown", "no skill shown", "nothing to score"]

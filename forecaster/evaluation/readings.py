@@ -1,0 +1,51 @@
+"""Texts read, each once: by this project's parser and by the published one. Figures take readings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from forecaster.evaluation.published import PublishedAnswer, parse_as_published
+from forecaster.records import Answer, Unreadable
+from forecaster.tasks.answers import parse_answer, without_think_block
+
+NO_ANSWER = Unreadable("no answer")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One answer, or reference answer, as the parsers read it."""
+
+    spoken: str
+    """Its text without closed think blocks; empty where there is no answer."""
+    has_think_block: bool
+    """Whether it has a closed one."""
+    own: Answer | Unreadable
+    published: PublishedAnswer | None
+    published_spoken: PublishedAnswer | None
+    """As the published parser reads it with closed think blocks removed first."""
+
+
+def read_texts(texts: Iterable[str | None]) -> dict[str | None, Reading]:
+    """What the parsers make of each text, by text; None, where there is no answer, is a text too."""
+    return {text: _reading(text) for text in dict.fromkeys(texts)}
+
+
+def _reading(text: str | None) -> Reading:
+    if text is None:
+        return Reading("", False, NO_ANSWER, None, None)
+    spoken = without_think_block(text)
+    thinks = spoken != text.strip()
+    published = parse_as_published(text)
+    return Reading(
+        spoken=spoken,
+        has_think_block=thinks,
+        own=parse_answer(text),
+        published=published,
+        published_spoken=parse_as_published(spoken) if thinks else published,
+    )
+
+
+def read_answers(answers: Sequence[str | None]) -> list[Answer | Unreadable]:
+    """What this project's parser alone makes of each answer."""
+    return [NO_ANSWER if text is None else parse_answer(text) for text in answers]
