@@ -38,7 +38,6 @@ def deepspeed(cwd: Path, ranks: int, *flags: str) -> subprocess.CompletedProcess
         [*command, str(ROOT / "train_lora.py"), *flags],
         cwd,
         LOCAL_SIZE=str(ranks),
-        OMP_NUM_THREADS=str(max(1, 2 // ranks)),
     )
 
 
