@@ -13,6 +13,9 @@ from small_runs import JsonlWriter
 
 # Before anything imports yfinance: it then talks through requests, which a loopback server can stand behind.
 os.environ["YF_DISABLE_CURL_CFFI"] = "1"
+# Before anything imports torch, and for every process that a test starts: models this small gain nothing from
+# a second thread, and threads that wait for one another take the cores from whatever else runs.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 _CLEARED = (
     "HF_TOKEN",

@@ -20,7 +20,6 @@ _SERVER = """
 import importlib, json, os, sys
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # what imports print is no answer
-import torch
 for name in sys.argv[1:]:
     importlib.import_module(name)
 for line in sys.stdin:
@@ -39,7 +38,6 @@ for line in sys.stdin:
         for number, file in enumerate(files):
             os.dup2(file, number)
         sys.argv = [asked["entry"] + ".py", *asked["argv"]]
-        torch.set_num_threads(int(asked["env"].get("OMP_NUM_THREADS", os.cpu_count())))
         sys.exit(importlib.import_module(asked["entry"]).main(asked["argv"]))
 """
 FOR_TRAINING = ("deepspeed", "trl.trainer.sft_trainer", "transformers.models.llama.modeling_llama")
@@ -51,7 +49,7 @@ class Forks:
     """Processes that have imported `modules` when they start; with `with`, their parent ends."""
 
     def __init__(self, *modules: str) -> None:
-        # Its import starts no threads of OpenMP; a fork gets as many as its environment says.
+        # One thread, as in all tests: those of OpenMP would be lost in a fork.
         env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", _SERVER, *modules]
         pipe = subprocess.PIPE
@@ -97,7 +95,6 @@ class Forks:
         """
         shared = {"WORLD_SIZE": str(ranks), "LOCAL_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
         shared |= {"MASTER_PORT": str(free_port()), "CROSS_RANK": "0", "CROSS_SIZE": "1"}
-        shared |= {"OMP_NUM_THREADS": str(max(1, 2 // ranks))}
         paths = {name: str(files / name) for name in ("out", "err")}
         pids = [
             self.start(

@@ -1,12 +1,17 @@
-"""The entry scripts as a user starts them: processes of their own, in this test's Python environment."""
+"""The entry scripts as a user starts them: processes of their own, in this test's Python environment; and the
+same in the tests' own process, where only what a script says and does is looked at."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,3 +40,20 @@ def run_entry(entry: str, cwd: Path, *flags: str, **env: str) -> subprocess.Comp
     """Run an entry script of the project, such as `train.sh` or `benchmark.py`, in the folder `cwd`."""
     interpreter = [] if entry.endswith(".sh") else [sys.executable]
     return run([*interpreter, str(ROOT / entry), *flags], cwd, **env)
+
+
+def call_entry(entry: str, cwd: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """What `run_entry` does, without a process of its own: whose start takes seconds, mostly of imports.
+
+    Not for how a script is started or stopped, nor for variables that a library reads when it is imported.
+    """
+    main = importlib.import_module("launch" if entry == "train.sh" else Path(entry).stem).main
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        patch.dict(os.environ, env),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = main(list(flags))
+    return subprocess.CompletedProcess([entry, *flags], status, out.getvalue(), err.getvalue())

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import datasets
 import pytest
-from loopback_market import Market, World
-from processes import ROOT, run_entry
+from loopback_market import Market, World, redirected
+from processes import ROOT, call_entry, run_entry
 
 from forecaster.records import Answer
 from forecaster.tasks.answers import parse_answer
@@ -30,8 +30,15 @@ WORLD = World(
 )
 
 
-def pipeline(cwd: Path, market: Market, *flags: str) -> subprocess.CompletedProcess[str]:
-    return run_entry("data_pipeline.py", cwd, *flags, **market.environment())
+def pipeline(cwd: Path, market: Market, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The pipeline in this process, which has imported everything."""
+    with redirected(market):
+        return call_entry("data_pipeline.py", cwd, *flags, **env)
+
+
+def inspect(cwd: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """A stage that asks nobody anything."""
+    return call_entry("data_pipeline.py", cwd, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,8 @@ def market() -> Iterator[Market]:
 def built(market: Market, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which the whole pipeline ran once with every block, and what it printed."""
     cwd = tmp_path_factory.mktemp("pipeline")
-    done = pipeline(cwd, market, *FLAGS, "--with_macro", "--with_indicators")
+    flags = (*FLAGS, "--with_macro", "--with_indicators")
+    done = run_entry("data_pipeline.py", cwd, *flags, **market.environment())
     assert done.returncode == 0, done.stdout + done.stderr
     return cwd, done.stdout
 
@@ -114,7 +122,7 @@ def test_the_same_command_asks_nothing_twice(built: tuple[Path, str], market: Ma
 
 
 def test_train_lora_finds_it_by_its_short_name(built: tuple[Path, str]) -> None:
-    done = run_entry(
+    done = call_entry(
         "train_lora.py",
         built[0],
         *("--base_model", str(ROOT / "sample" / "base"), "--dataset", NAME, "--dry_run"),
@@ -128,19 +136,19 @@ def test_a_plan_costs_nothing_and_needs_no_key(market: Market, tmp_path: Path) -
     before = market.counts()
     keys = {"FINNHUB_API_KEY": "", "OPENAI_API_KEY": "", "OPENAI_MODEL": ""}
     flags = ("plan", "--index_name", "nasdaq", "--start_date", "2024-06-03", "--end_date", "2025-05-30")
-    done = run_entry("data_pipeline.py", tmp_path, *flags, **(market.environment() | keys))
+    done = pipeline(tmp_path, market, *flags, **keys)
     assert done.returncode == 0, done.stderr
     assert (
         "The free plan serves about 365 days of news: 100% of what is asked lies before that" in done.stdout
     )
-    assert "52 " not in done.stderr
+    assert done.stderr == ""
     assert market.counts() == before
 
 
 def test_describe_and_convert_take_any_dataset(built: tuple[Path, str]) -> None:
     base = str(ROOT / "sample" / "base")
     for stage in ("describe", "convert"):
-        done = run_entry("data_pipeline.py", built[0], stage, NAME, "--model", base)
+        done = inspect(built[0], stage, NAME, "--model", base)
         assert done.returncode == 0, done.stderr
     description = (built[0] / "data" / f"{NAME}-description" / "description.md").read_text()
     assert "| rows " in description and "prompt, tokens" in description
@@ -157,7 +165,7 @@ def test_audit_of_a_tampered_dataset_fails(built: tuple[Path, str], tmp_path: Pa
     parts = datasets.load_from_disk(str(built[0] / "data" / f"fingpt-forecaster-{NAME}"))
     tampered = parts["test"].map(lambda row: {"label": "up by more than 5%"})
     tampered.to_json(str(tmp_path / "rows.jsonl"))
-    done = run_entry("data_pipeline.py", tmp_path, "audit", "rows.jsonl")
+    done = inspect(tmp_path, "audit", "rows.jsonl")
     assert done.returncode == 1
     assert "answer against label" in done.stdout
 
@@ -174,6 +182,6 @@ def test_a_dataset_that_was_changed_after_its_build_is_told(
 
 
 def test_an_audit_without_the_ledger_says_what_it_could_not_compare(built: tuple[Path, str]) -> None:
-    done = run_entry("data_pipeline.py", built[0], "audit", NAME)
+    done = inspect(built[0], "audit", NAME)
     assert done.returncode == 0, done.stdout
     assert "Passed: no leak and no error. Not everything could be compared: see below." in done.stdout

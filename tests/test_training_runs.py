@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from forks import FOR_TRAINING, Forks
-from processes import ROOT, free_port, run, run_entry
+from processes import ROOT, call_entry, free_port, run, run_entry
 from safetensors.torch import load_file
 
 from forecaster.data.sources import Corpus
@@ -38,7 +38,6 @@ def deepspeed(cwd: Path, ranks: int, *flags: str) -> subprocess.CompletedProcess
         [*command, str(ROOT / "train_lora.py"), *flags],
         cwd,
         LOCAL_SIZE=str(ranks),
-        OMP_NUM_THREADS=str(max(1, 2 // ranks)),
     )
 
 
@@ -271,7 +270,7 @@ def test_a_resume_that_would_spoil_the_run_changes_nothing(
     data: Path, zero2: Path, flags: list[str], message: str
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in zero2.rglob("*")}
-    done = run_entry(
+    done = call_entry(
         "train_lora.py",
         data,
         *("--base_model", str(BASE), "--dataset", "train.jsonl", "--test_dataset", "test.jsonl"),

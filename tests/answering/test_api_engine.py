@@ -40,6 +40,15 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_older_is_collected() -> Iterator[None]:
+    """A collection after each test looks at what the test made, not at all that was imported before."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(
     recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture

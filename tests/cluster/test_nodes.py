@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from deepspeed.launcher import runner
-from processes import ROOT, run_entry
+from processes import ROOT, call_entry, run_entry
 
 from forecaster.cluster import launch_command, nodes
 from forecaster.errors import ConfigurationError
@@ -346,7 +346,7 @@ def test_train_sh_shows_what_each_node_would_run(tmp_path: Path) -> None:
 
 
 def test_train_sh_refuses_before_it_checks_the_rest() -> None:
-    done = run_entry("train.sh", ROOT, "--no_ssh")
+    done = call_entry("train.sh", ROOT, "--no_ssh")
     assert done.returncode == 2
     assert "train.sh cannot start, 1 to mend:" in done.stderr
     assert "--no_ssh: nothing in the environment gives the number of this node (NODE_RANK" in done.stderr

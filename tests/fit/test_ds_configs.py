@@ -68,7 +68,7 @@ def trained() -> dict[str, dict[str, Any]]:
     """What three steps under each 16-bit file without offload did, and three in a plain loop in fp32."""
     names = sorted(name for name in FILES if not name.startswith("fp32") and not name.endswith("offload"))
     script = ROOT / "tests" / "sixteen_bit.py"
-    done = run([sys.executable, str(script), str(free_port()), *names], ROOT, OMP_NUM_THREADS="1")
+    done = run([sys.executable, str(script), str(free_port()), *names], ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     assert result.keys() == {"fp32", *names}
