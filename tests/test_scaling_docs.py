@@ -27,5 +27,5 @@ def test_every_published_figure_is_within_15_percent_or_told_apart() -> None:
     assert len(rows) == 8
     for name, measured, model in rows:
         low, high = (float(cell.strip().rstrip(" %").replace(",", "")) for cell in (measured, model))
-        # The share of peak on an A100 is the one point that a single share for every GPU misses.
-        assert abs(high / low - 1) <= (0.30 if "A100" in name else 0.15), name
+        # The speed of NeMo's fused kernels is the one point that this program's own share of peak misses.
+        assert abs(high / low - 1) <= (0.30 if "NeMo" in name else 0.15), name
