@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from processes import ROOT, free_port
 
 BASE = ROOT / "sample" / "base"
@@ -78,15 +79,11 @@ class Training:
 
     def members(self) -> dict[int, str]:
         """Every process that this training started and that still runs, with its command line."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    if f"{_MARK}={self._mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                        found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-                except OSError:
-                    continue  # gone, or another user's
-        return found
+        return {
+            process.pid: " ".join(process.info["cmdline"] or [])
+            for process in psutil.process_iter(["environ", "cmdline"])
+            if (process.info["environ"] or {}).get(_MARK) == self._mark
+        }
 
     def target(self, name: str) -> int:
         """Process id of `train.sh`, `deepspeed`, its `launch.py`, or a `rank` (the second)."""

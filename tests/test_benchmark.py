@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import pytest
 from forks import FOR_ANSWERS, Forks
 from loopback_endpoint import UP, completion, endpoint_on_loopback, error
@@ -294,12 +295,8 @@ def test_two_ranks_under_the_launcher_give_the_bytes_of_one_process_and_leave_no
 
 
 def processes_that_name(folder: Path) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            found += [words] if str(folder) in words else []
-    return found
+    found = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [command for command in found if str(folder) in command]
 
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
