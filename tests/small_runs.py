@@ -58,8 +58,8 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
     run = Run(asked, base, HardwareChoice("fp32", "none", False, None, ()), (), folder, None)
     corpus = sources.load(
         *(sources.resolve(str(path), False, flag) for flag, path in parts.items()),
+        WEEKLY,
         asked.validation_share,
-        task=WEEKLY,
     )
     tokenizer, template = templates.load_tokenizer(base, trust_remote_code=False)
     history = [{"step": step, "epoch": step / 60, "loss": 2 - step / 60} for step in (20, 40, 60)]

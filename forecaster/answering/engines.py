@@ -21,7 +21,6 @@ from forecaster.models.templates import load_tokenizer
 from forecaster.models.tuners.base import Tuner
 from forecaster.progress import Listener
 from forecaster.tasks.base import Task
-from forecaster.tasks.weekly import WEEKLY
 
 Engine = Literal["hf", "vllm"]
 
@@ -48,13 +47,13 @@ class EngineSettings:
     max_length: int
     """Tokens of prompt and answer."""
     max_new_tokens: int
+    task: Task
+    """It knows what a prompt that is too long can spare."""
     batch_size: int | None = None
     """None: 16, or what the GPU holds."""
     engine: Engine = "hf"
     lora_rank: int | None = None
     """What vLLM has to make room for."""
-    task: Task = WEEKLY
-    """What a prompt that is too long can spare."""
 
 
 @dataclass(frozen=True)

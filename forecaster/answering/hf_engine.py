@@ -19,7 +19,6 @@ from forecaster.models.registry import BaseModel
 from forecaster.models.templates import end_token_ids, prompt_ids
 from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import fit
-from forecaster.tasks.weekly import WEEKLY
 from prompts import split_published
 
 
@@ -54,7 +53,7 @@ def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
 
 
 def render_prompt(
-    tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, limit: int, task: Task = WEEKLY
+    tokenizer: PreTrainedTokenizerBase, row_id: str, prompt: str, limit: int, task: Task
 ) -> Prompt:
     """A row's prompt (in the published form) with at most `limit` tokens, losing what its task can spare, as
     in training."""

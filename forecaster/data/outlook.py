@@ -19,6 +19,7 @@ from forecaster.data.fetch import Needs
 from forecaster.data.join import NO_CLOSE, NO_NEWS, Draft, Dropped, Recipe, draft_of, example_of
 from forecaster.data.ledger import Ledger
 from forecaster.data.pipeline_config import EARLIEST_START
+from forecaster.data.splits import MAX_PAST_WEEKS
 from forecaster.data.universe import Universe, find_universe
 from forecaster.data.weeks import SETTLING_TIME, sessions_between, week_after
 from forecaster.errors import ConfigurationError, Problem
@@ -33,7 +34,7 @@ class Shown:
     """What a prompt shows, in the flags of `data_pipeline.py`, with their defaults."""
 
     min_past_weeks: int = 1
-    max_past_weeks: int = 4
+    max_past_weeks: int = MAX_PAST_WEEKS
     with_indicators: bool = False
     with_macro: bool = False
 

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from forecaster.data.splits import MAX_PAST_WEEKS
 from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.flags import Program, flag, read_words, typed
@@ -42,7 +43,7 @@ class PipelineConfig:
     )
     end_date: date = flag(date.max, "needed for a dataset", WHAT, shown="")
     min_past_weeks: int = flag(1, "weeks of history that a row needs", WHAT)
-    max_past_weeks: int = flag(4, "weeks of history that a prompt shows", WHAT)
+    max_past_weeks: int = flag(MAX_PAST_WEEKS, "weeks of history that a prompt shows", WHAT)
     train_ratio: float = flag(0.6, "share of weeks for training; then a gap of max_past_weeks", WHAT)
     current_members: bool = flag(False, "today's members for all weeks, as FinGPT does", WHAT)
     data_folder: Path = flag(Path("data"), "holds ledger.sqlite and the datasets", SOURCE)

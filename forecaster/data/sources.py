@@ -22,7 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from forecaster.data.splits import (
     GAP,
-    PUBLISHED_PAST_WEEKS,
+    MAX_PAST_WEEKS,
     TEST,
     TRAIN,
     cut,
@@ -32,7 +32,6 @@ from forecaster.data.splits import (
 )
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.tasks.base import RowKey, Task
-from forecaster.tasks.weekly import WEEKLY
 
 SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
@@ -161,8 +160,8 @@ def _locate(spec: str, from_remote: bool) -> tuple[Literal["file", "folder", "hu
 def load(
     train_sources: Sequence[Source],
     test_sources: Sequence[Source] | None,
+    task: Task,
     validation_share: float = 0.0,
-    task: Task = WEEKLY,
     test_from: date | None = None,
 ) -> Corpus:
     """Read, check, split and order the rows.
@@ -287,11 +286,13 @@ def recipe(train_sources: Sequence[Source]) -> Mapping[str, Any] | None:
         None: no source is a folder with its manifest, or a file that the manifest beside it names, or two of
             them were made differently.
     """
-    found = [made for source in train_sources if source.kind != "hub" and (made := _recipe_of(source))]
+    found = [made for source in train_sources if (made := _recipe_of(source))]
     return found[0] if found and all(made == found[0] for made in found) else None
 
 
 def _recipe_of(source: Source) -> dict[str, Any] | None:
+    if source.kind == "hub":
+        return None
     path = Path(source.location)
     folder = path if source.kind == "folder" else path.parent
     try:
@@ -303,9 +304,7 @@ def _recipe_of(source: Source) -> dict[str, Any] | None:
         return None  # made by something else
 
 
-def read_parts(
-    spec: str, from_remote: bool, whole_rows: bool = False, task: Task = WEEKLY
-) -> datasets.DatasetDict:
+def read_parts(spec: str, from_remote: bool, task: Task, whole_rows: bool = False) -> datasets.DatasetDict:
     """Every split of one dataset, with all of its columns, unsplit and undropped.
 
     Args:
@@ -457,8 +456,8 @@ def _cut_anew(
     in_order = [splits[name] for name in (TRAIN, GAP, TEST) if name in splits] or list(splits.values())
     rows = datasets.concatenate_datasets(in_order)
     starts = [key.start for key in _keys(rows, task)]
-    made = _recipe_of(source) if source.kind != "hub" else None
-    embargo_weeks = made["max_past_weeks"] if made else PUBLISHED_PAST_WEEKS
+    made = _recipe_of(source)
+    embargo_weeks = made["max_past_weeks"] if made else MAX_PAST_WEEKS
     parts = cut(starts, test_from, embargo_weeks)
     if empty := [name for name in (TRAIN, TEST) if not parts[name]]:
         found = (

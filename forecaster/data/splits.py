@@ -14,8 +14,8 @@ TRAIN, GAP, TEST = SPLITS = ("train", "gap", "test")
 """The splits of a built dataset. The gap's weeks lie between the others and are in neither, as test prompts
 show them; a later cut may use them."""
 TEST_SHARE_OF_WEEKS = 0.2
-PUBLISHED_PAST_WEEKS = 4
-"""The most weeks that a prompt of the published sets shows."""
+MAX_PAST_WEEKS = 4
+"""The most weeks that a prompt shows where nothing else is said, as in the published sets."""
 
 
 def cut(starts: Sequence[date], test_from: date, embargo_weeks: int) -> dict[str, list[int]]:

@@ -17,8 +17,8 @@ def rows_of_training(run: FinishedRun) -> sources.Corpus:
     corpus = sources.load(
         sources.resolve(flags["dataset"], remote, "--dataset"),
         sources.resolve(test, remote, "--test_dataset") if test is not None else None,
-        flags.get("validation_share", 0.0),
         run.task,
+        flags.get("validation_share", 0.0),
         date.fromisoformat(test_from) if test_from else None,
     )
     if corpus.fingerprint != run.dataset_record["fingerprint_sha256"]:

@@ -233,7 +233,7 @@ def label_stage(
         The join, which need not be made again; None when the teacher had to stop early.
     """
     joined: list[SymbolOutcome] = []
-    with listener.bar("label", "row", len(spec.target_keys())) as advance:
+    with listener.bar("label", "row", sum(map(len, spec.member.targets.values()))) as advance:
 
         def examples() -> Iterator[Example]:
             for found in map(SymbolOutcome.as_texts, outcomes(spec, ledger)):

@@ -52,7 +52,7 @@ class CheckedTraining:
     def read_rows(self) -> sources.Corpus:
         flags = self.run.config
         return sources.load(
-            self.train_sources, self.test_sources, flags.validation_share, self.task, flags.test_from
+            self.train_sources, self.test_sources, self.task, flags.validation_share, flags.test_from
         )
 
 

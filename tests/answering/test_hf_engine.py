@@ -15,6 +15,7 @@ from forecaster.fit.memory import cache_bytes_per_token, generation_batch_size
 from forecaster.models.registry import MODELS
 from forecaster.models.templates import prepare_tokenizer
 from forecaster.records import Messages
+from forecaster.tasks.weekly import WEEKLY
 from prompts import render_published
 
 
@@ -106,8 +107,8 @@ def test_batches_hold_prompts_of_similar_length_longest_first_whatever_their_ord
 
 def test_a_prompt_that_cannot_fit_is_not_generated(tokenizer: Any, model: Any) -> None:
     text = render_published(Messages("be brief", "AAPL?"))
-    assert render_prompt(tokenizer, "r#9", text, limit=5) == Prompt("r#9", None, 0)
-    fitting = render_prompt(tokenizer, "r#9", text, limit=29)
+    assert render_prompt(tokenizer, "r#9", text, limit=5, task=WEEKLY) == Prompt("r#9", None, 0)
+    fitting = render_prompt(tokenizer, "r#9", text, limit=29, task=WEEKLY)
     assert fitting.token_ids is not None
     assert len(fitting.token_ids) == 29
     assert answers(model, tokenizer, [Prompt("r#9", None, 0), PROMPTS[0]], 2).keys() == {"r#0"}

@@ -15,6 +15,7 @@ from small_runs import JsonlWriter
 from forecaster.data.build import changed_files, write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
 from forecaster.errors import ConfigurationError
+from forecaster.tasks.weekly import WEEKLY
 
 WEEKS = [
     f"{date(2024, 1, 7) + timedelta(weeks=i)} to {date(2024, 1, 14) + timedelta(weeks=i)}" for i in range(6)
@@ -41,6 +42,7 @@ def read(specs: str | Path, test: str | Path | None = None, validation_share: fl
     return load(
         resolve(str(specs), False, "--dataset"),
         resolve(str(test), False, "--test_dataset") if test is not None else None,
+        WEEKLY,
         validation_share,
     )
 
@@ -244,7 +246,7 @@ def test_one_dataset_is_read_with_all_of_its_splits_and_columns(tmp_path: Path) 
     rows = [a_row("A", 0, as_of="2024-01-05")]
     folder = tmp_path / "one, with a comma"
     datasets.DatasetDict(train=as_dataset(rows), validation=as_dataset(rows)).save_to_disk(folder)
-    parts = read_parts(str(folder), from_remote=False)
+    parts = read_parts(str(folder), from_remote=False, task=WEEKLY)
     assert {name: part.to_list() for name, part in parts.items()} == {"train": rows, "validation": rows}
 
 
@@ -252,7 +254,7 @@ def test_a_list_or_a_repeat_is_not_one_dataset(jsonl: JsonlWriter) -> None:
     path = jsonl("a.jsonl", TRAIN)
     for spec in (f"{path},{jsonl('b.jsonl', TEST)}", f"{path},{path}", f"{path}*2", f"{path}*1", f"{path}*"):
         with pytest.raises(ConfigurationError) as caught:
-            read_parts(spec, from_remote=False)
+            read_parts(spec, from_remote=False, task=WEEKLY)
         assert [str(problem) for problem in caught.value.problems] == [
             f"dataset: is {spec!r}. Name one dataset at a time, without repeats."
         ]
@@ -260,7 +262,7 @@ def test_a_list_or_a_repeat_is_not_one_dataset(jsonl: JsonlWriter) -> None:
 
 def test_a_dataset_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="dataset: 'nowhere' does not exist"):
-        read_parts("nowhere", from_remote=False)
+        read_parts("nowhere", from_remote=False, task=WEEKLY)
 
 
 # --- checks -------------------------------------------------------------------------------------------------
@@ -538,7 +540,7 @@ def built_folder(folder: Path, max_past_weeks: int) -> Path:
 
 def cut_anew(path: Path, week: int) -> Corpus:
     sources = resolve(str(path), False, "--dataset")
-    return load(sources, None, test_from=date.fromisoformat(WEEKS[week][:10]))
+    return load(sources, None, WEEKLY, test_from=date.fromisoformat(WEEKS[week][:10]))
 
 
 def test_the_weeks_of_the_gap_are_in_neither_part(tmp_path: Path) -> None:
