@@ -6,8 +6,8 @@ BIN := .venv/bin
 demo: .venv/.runtime  ## the main job on the embedded default
 	env -u VIRTUAL_ENV ./train.sh
 
-test: .venv/.dev  ## the tests of minutes, offline
-	$(BIN)/python -m pytest -m "not slow"
+test: .venv/.dev  ## the tests of minutes, offline, a file at a time on each of two workers
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.dev  ## the others: kills, stops, whole jobs behind the real launcher
 	$(BIN)/python -m pytest -m slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,26 @@ os.environ["YF_DISABLE_CURL_CFFI"] = "1"
 # Before anything imports torch, and for every process that a test starts: models this small gain nothing from
 # a second thread, and threads that wait for one another take the cores from whatever else runs.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+_LONGEST_FILES = (
+    "test_training_runs.py",
+    "test_main_job.py",
+    "test_data_pipeline.py",
+    "test_benchmark.py",
+    "test_forecast.py",
+    "test_readme.py",
+    "test_ds_configs.py",
+    "test_memory.py",
+    "test_pictures.py",
+)
+"""Those that start ranks or draw: `make test` gives each worker a file at a time, and a long one at the end
+would leave the other worker idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: place for place, name in enumerate(_LONGEST_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 _CLEARED = (
     "HF_TOKEN",
@@ -35,6 +56,23 @@ def environment_as_it_was() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """Who takes over the stop signals of the tests' own process would take them from every later test."""
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(each) for each in watched]
+    yield
+    assert [signal.getsignal(each) for each in watched] == before
+
+
+@pytest.fixture
+def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a training in the tests' own process: its watch would own the process's signals, and end it."""
+    from forecaster.training.survival.stopping import StopWatch
+
+    monkeypatch.setattr(StopWatch, "start", lambda watch: None)
 
 
 @pytest.fixture(autouse=True)

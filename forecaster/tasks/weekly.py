@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import sys
-from datetime import date
-from functools import lru_cache
 
 from forecaster.records import Answer, Label, Messages, Row, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from forecaster.tasks.base import DatasetRow, RowKey, Task
-from forecaster.tasks.weekly_rows import make_row
+from forecaster.tasks.weekly_rows import make_row, parse_period
 from prompts import news_item_spans, split_published, without_oldest_news
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 """What published datasets have."""
 RETURN_COLUMN = "weekly_return_pct"
 """What the market did, more exactly than the label says it; published sets have none."""
-
-
-@lru_cache(maxsize=4096)  # more weeks than any set has; a million rows share their days
-def parse_period(period: str) -> tuple[date, date]:
-    """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
-    start, separator, end = period.partition(" to ")
-    first, last = (
-        date.fromisoformat(start.strip()),
-        date.fromisoformat(end.strip()) if separator else date.min,
-    )
-    if first >= last:
-        raise ValueError(f"not a period: {period!r}")
-    return first, last
 
 
 class WeeklyForecast(Task):

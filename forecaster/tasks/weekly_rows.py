@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 
 from forecaster.records import Answer, Direction, Label, Row
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from prompts import read_prompt, split_published
+
+
+@lru_cache(maxsize=4096)  # more weeks than any set has; a million rows share their days
+def parse_period(period: str) -> tuple[date, date]:
+    """First and last day of a period such as `2024-02-25 to 2024-03-03`; ValueError for anything else."""
+    start, separator, end = period.partition(" to ")
+    first, last = (
+        date.fromisoformat(start.strip()),
+        date.fromisoformat(end.strip()) if separator else date.min,
+    )
+    if first >= last:
+        raise ValueError(f"not a period: {period!r}")
+    return first, last
 
 
 def make_row(
@@ -21,7 +36,9 @@ def make_row(
 ) -> Row:
     """A row from its texts; what is not given is read from the prompt and the reference answer."""
     facts = read_prompt(split_published(prompt).user)
-    start, end = _days(period) or (facts.target_start, facts.target_end)
+    start, end = facts.target_start, facts.target_end
+    with suppress(ValueError):
+        start, end = parse_period(period or "")
     symbol = symbol if symbol is not None else facts.symbol
     outcome = parse_prediction(label) if label is not None else None
     if not isinstance(outcome, Label):
@@ -42,14 +59,6 @@ def make_row(
         if last and last.start_price and last.end_price
         else None,
     )
-
-
-def _days(period: str | None) -> tuple[date, date] | None:
-    first, _, last = (period or "").partition(" to ")
-    try:
-        return date.fromisoformat(first.strip()), date.fromisoformat(last.strip())
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ def test_train_sh_shows_the_plan_of_many_gpus(empty_folder: Path) -> None:
     assert done.stdout.startswith("llama3.1-8b on 8 x NVIDIA A100 80 GB (80 GiB). Chose:")
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_a_run_out_of_memory_ends_with_its_status_and_what_to_change(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty_folder: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_its_bytes_are_planned(registered: NormTuner) -> None:
     assert (plain.weights, plain.gradients, plain.optimizer) == (4 * 861_568, 4 * 1152, 8 * 1152)
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_it_is_trained_saved_checked_and_read_back(
     registered: NormTuner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def flags(rows: dict[str, Path], folder: Path, *more: str) -> list[str]:
     return ["--base_model", str(BASE), *data, *lengths, "--output_dir", str(folder), *more]
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_a_task_of_its_own_is_trained_and_scored(
     rows: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
