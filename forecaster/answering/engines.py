@@ -147,7 +147,7 @@ def _reply(answerer: Answerer, prompt: Prompt, generated: Generated) -> Reply:
 
 def _tokenizer(plan: EngineSettings) -> PreTrainedTokenizerBase:
     if plan.tokenizer_folder is not None:
-        return hf_engine.load_saved_tokenizer(plan.tokenizer_folder)
+        return hf_engine.load_saved_tokenizer(plan.tokenizer_folder, plan.trust_remote_code)
     tokenizer, _ = load_tokenizer(plan.base, plan.trust_remote_code)
     tokenizer.padding_side = "left"
     return tokenizer

@@ -45,9 +45,9 @@ class GeneratedBatch:
     seconds: float
 
 
-def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
+def load_saved_tokenizer(adapter: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer and chat template that training saved, padding on the left as generation needs."""
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust_remote_code)
     tokenizer.padding_side = "left"
     return tokenizer
 

@@ -127,7 +127,7 @@ def engine_settings(job: Benchmark, config: BenchmarkConfig, ranks: Ranks) -> En
         tokenizer_folder=job.run.folder if job.run else None,
         precision=job.precision,
         quantization=job.quantization,
-        trust_remote_code=config.trust_remote_code or bool(job.run and job.run.flags["trust_remote_code"]),
+        trust_remote_code=config.trust_remote_code,
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,

@@ -28,7 +28,7 @@ from forecaster.run_folder import (
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 
-_NEEDED_FLAGS = ("dataset", "max_length", "max_new_tokens", "lora_r", "run_name", "trust_remote_code")
+_NEEDED_FLAGS = ("dataset", "max_length", "max_new_tokens", "lora_r", "run_name")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
