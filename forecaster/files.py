@@ -32,10 +32,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def links_in(folder: Path) -> list[Path]:
-    """Links below a folder, and the folder itself where it is one: who writes there would write elsewhere."""
-    links = [folder] if folder.is_symlink() else []
+    """Links below a folder: who writes there would write elsewhere. W&B's folder keeps its own."""
+    links: list[Path] = []
     for parent, folders, names in os.walk(folder):
         links += [path for name in (*folders, *names) if (path := Path(parent, name)).is_symlink()]
+        folders[:] = [name for name in folders if name != "wandb"]
     return sorted(links)
 
 

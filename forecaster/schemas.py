@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from forecaster.errors import ConfigurationError, Problem
@@ -18,6 +18,11 @@ SHOWN_FAULTS, SHOWN_CHARS = 3, 60
 _SUBJECT = re.compile(r"^(?:Value error, |(?:Input|String|List|Tuple|Dictionary|Value) (?=should))")
 """How pydantic's messages begin."""
 _ContentT = TypeVar("_ContentT")
+
+FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,199}$")]
+"""A name in the same folder: no separator, and nothing that leads up."""
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def read_json(path: Path, way_out: str) -> Any:

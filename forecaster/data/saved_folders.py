@@ -11,11 +11,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from forecaster.schemas import read_checked, read_json, refused
+from forecaster.schemas import FileName, read_checked, read_json, refused
 
 DICT_FILE, STATE_FILE, INFO_FILE = "dataset_dict.json", "state.json", "dataset_info.json"
-FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,199}$")]
-"""A name in the same folder: no separator, and nothing that leads up."""
 WAY_OUT = "Make it anew with save_to_disk, or take a whole copy."
 
 

@@ -20,7 +20,7 @@ from forecaster.data.pipeline_config import no_company_news, no_finnhub_key
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
-from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
@@ -70,13 +70,17 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
     run = read_finished(config.adapter)
+    check_weights(run)
     max_new_tokens = longest_answer(config, run)
     answer = partial(answer_prompt, run, max_new_tokens, config.trust_remote_code, listener)
     if config.prompt:
         return answer_file(config.prompt, run, answer, max_new_tokens, now, listener)
+    from forecaster.models.templates import check_tokenizer  # torch: not needed to refuse a bad command
+
     shown, origin = recipe_of(config, run)
     asked = outlook.find_outlook(str(config.symbol), config.date, shown, now)
     check_sources(config, asked, settings)
+    check_tokenizer(str(run.folder), config.trust_remote_code, where="--adapter")
     listener.say(f"Recipe: {shown} ({origin})")
     view = look(config, asked, settings, listener)
     return answer_week(asked, view, run, answer, max_new_tokens, listener)
@@ -174,7 +178,7 @@ def answer_prompt(
     Raises:
         ConfigurationError: the prompt is too long even without news; told before the model is loaded.
     """
-    from forecaster.answering import engines  # torch: not needed to refuse a bad command
+    from forecaster.answering import engines  # torch, as above
 
     plan = engines.EngineSettings(
         base=run.base,

@@ -254,11 +254,14 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
     )
 
 
-def cannot_load(location: str, error: Exception) -> Problem:
+def cannot_load(location: str, why: str, where: str = "--base_model") -> Problem:
     """A model or tokenizer that is not there, not whole, or not for this user."""
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(why.split())[:300]
+    if "trust_remote_code" in why:  # transformers, on what has an `auto_map`
+        found = f"{location} brings Python code of its own."
+        return Problem(where, found, "Read it; --trust_remote_code on the command line runs it.")
     return Problem(
-        "--base_model",
+        where,
         f"{location} cannot be loaded ({reason}).",
         "Check its name and files, the network, and HF_TOKEN if the model is gated or private.",
     )
