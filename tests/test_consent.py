@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def asks_for_code(made: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A run whose record says that code is trusted, over a base with code; and the file that the code makes."""
+    """A run whose record says that code is trusted, over a base with code, and the file that this makes."""
     folder, base, ran = tmp_path / "run", tmp_path / "base", tmp_path / "ran"
     shutil.copytree(made, folder)
     shutil.copytree(BASE, base)

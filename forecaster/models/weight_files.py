@@ -44,7 +44,7 @@ class Tensor:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name; raises ConfigurationError for a file that is none or cut."""
+    """The tensors of a safetensors file by name; raises ConfigurationError for a file that is not whole."""
     try:
         with safe_open(path, framework="np"):  # checks sizes, offsets and names
             pass
