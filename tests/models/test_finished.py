@@ -193,7 +193,7 @@ def test_a_base_model_in_a_folder_is_found_there(folder: Path, base: Path) -> No
     ("spoil", "message"),
     [
         (shutil.rmtree, "is no known alias and no folder. Use an alias ("),
-        (lambda base: (base / "config.json").unlink(), "has no readable config.json. Give a folder made by"),
+        (lambda base: (base / "config.json").unlink(), "has no readable config.json (is missing). Give"),
         (lambda base: (base / "tokenizer.json").unlink(), "has no tokenizer. Save the tokenizer beside"),
         (lambda base: (base / "model.safetensors").unlink(), "has no weights. Copy its *.safetensors files"),
     ],
