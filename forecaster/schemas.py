@@ -15,8 +15,10 @@ from forecaster.errors import ConfigurationError, Problem
 LARGEST_JSON_BYTES = 256 * 2**20
 """More than the record of ten million rows; a file beyond it is not read into memory."""
 SHOWN_FAULTS, SHOWN_CHARS = 3, 60
-_SUBJECT = re.compile(r"^(?:Value error, |(?:Input|String|List|Tuple|Dictionary|Value) (?=should))")
-"""How pydantic's messages begin."""
+_SUBJECT = re.compile(
+    r"^(?:Value error, |(?:Input|String|List|Tuple|Dictionary|Value) (?=should))| or instance of \w+$"
+)
+"""Of pydantic's messages: how they begin, and names of this project's types."""
 _ContentT = TypeVar("_ContentT")
 
 FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,199}$")]

@@ -188,7 +188,7 @@ CASES: Mapping[str, tuple[Damage, str]] = {
     ),
     # the adapter's configuration
     "adapter no json": (text(ADAPTER, "no"), f"{ADAPTER}: is not whole JSON"),
-    "adapter a list": (text(ADAPTER, "[]"), f"{ADAPTER}: it is []: it should be a valid dictionary"),
+    "adapter a list": (text(ADAPTER, "[]"), f"{ADAPTER}: it is []: it should be a valid dictionary. "),
     "adapter's type": (
         field(ADAPTER, "peft_type", to="EVIL"),
         f"{ADAPTER}: peft_type is 'EVIL': it should be 'LORA'",
