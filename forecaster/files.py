@@ -20,6 +20,7 @@ def write_whole(path: Path, text: str, errors: str = "strict", writer: str = "")
         writer: tells processes apart that may write the same file at the same time.
     """
     temporary = path.with_name(f".{path.name}{writer}")
+    temporary.unlink(missing_ok=True)  # a link of that name would lead the text elsewhere
     temporary.write_text(text, encoding="utf-8", errors=errors)
     to_disk(temporary)  # without this, a loss of power may leave the new name with nothing in it
     temporary.replace(path)
@@ -28,6 +29,15 @@ def write_whole(path: Path, text: str, errors: str = "strict", writer: str = "")
 def write_json(path: Path, content: Any) -> None:
     """`write_whole` of JSON in sorted order; what JSON does not know is written as its text."""
     write_whole(path, json.dumps(content, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def links_in(folder: Path) -> list[Path]:
+    """Links below a folder: who writes there would write elsewhere. W&B's folder keeps its own."""
+    links: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        links += [path for name in (*folders, *names) if (path := Path(parent, name)).is_symlink()]
+        folders[:] = [name for name in folders if name != "wandb"]
+    return sorted(links)
 
 
 def to_disk(path: Path) -> None:

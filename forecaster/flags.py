@@ -65,6 +65,7 @@ def flag(
     shown: str | None = None,
     positional: bool = False,
     choices: Collection[str] = (),
+    by_hand: bool = False,
 ) -> Any:
     """A field that is a flag.
 
@@ -77,9 +78,10 @@ def flag(
         positional: whether it is known by its place, and not by its name.
         choices: a registry whose names are its values; the type of a flag with values of its own is a
             Literal.
+        by_hand: whether a file may not set it: it is the consent of who types the command.
     """
     about = {"text": text, "group": group, "metavar": metavar, "shown": shown, "positional": positional}
-    return field(default=default, metadata={**about, "choices": choices})
+    return field(default=default, metadata={**about, "choices": choices, "by_hand": by_hand})
 
 
 # --- fields -> flags ----------------------------------------------------------------------------------------
@@ -107,6 +109,7 @@ class _Flag:
     metavar: str
     shown: str | None
     positional: bool
+    by_hand: bool
 
     @property
     def is_needed(self) -> bool:
@@ -273,7 +276,11 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
         raise refused(f"cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise refused("is not a list of `name: value` lines.")
-    names = _named(program.record).keys()
+    flags = _named(program.record)
+    names = {name for name, one in flags.items() if not one.by_hand}
+    if by_hand := sorted(set(map(str, content)) & (flags.keys() - names)):
+        way_out = "It counts on the command line only: a file is no consent."
+        raise refused(f"sets {', '.join(by_hand)}.", way_out)
     if unknown := sorted(set(map(str, content)) - names):
         raise refused(f"sets {', '.join(unknown)}.", f"Known names: {', '.join(sorted(names))}.")
     texts = {}

@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import wandb
+from pydantic import BaseModel, StringConstraints
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import write_whole
+from forecaster.schemas import read_checked
 from forecaster.settings import Settings, redact
 
 RUN_FILE = "wandb_run.json"
+
+
+class WandbRunFile(BaseModel):
+    """wandb_run.json. The id becomes part of a folder's name."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[\w-]{1,128}$")] | None = None
+    project: Annotated[str, StringConstraints(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+
+
 _MODES = ("online", "offline", "disabled")
 
 
@@ -44,8 +55,10 @@ def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: 
     """Open the W&B run of `output_dir`: a new one, or the one that training opened there."""
     mode, _ = resolve_mode(settings)
     run_file = output_dir / RUN_FILE
-    known = json.loads(run_file.read_text()) if run_file.exists() else {}
-    run_id, project = known.get("id"), known.get("project", settings.wandb_project)
+    known = WandbRunFile()
+    if run_file.exists():
+        known = read_checked(run_file, WandbRunFile, "Delete it: another W&B run is then opened.")
+    run_id, project = known.id, known.project or settings.wandb_project
     try:
         run = _init(output_dir, run_name, config, project, run_id, mode)
     except wandb.errors.Error as error:

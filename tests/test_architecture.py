@@ -24,7 +24,7 @@ TIERS = (
             "forecaster.processes",
         ),
         *("forecaster.progress", "forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),
-        *("forecaster.settings", "forecaster.tables", "forecaster.tracking"),
+        *("forecaster.schemas", "forecaster.settings", "forecaster.tables", "forecaster.tracking"),
     },
     {"prompts"},
     {"forecaster.tasks"},

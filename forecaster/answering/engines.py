@@ -17,7 +17,7 @@ from forecaster.answering.hf_engine import Generated, GeneratedBatch, Prompt
 from forecaster.models.finished import holds_adapter
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
-from forecaster.models.templates import load_tokenizer
+from forecaster.models.templates import load_saved_tokenizer, load_tokenizer
 from forecaster.models.tuners.base import Tuner
 from forecaster.progress import Listener
 from forecaster.tasks.base import Task
@@ -147,7 +147,7 @@ def _reply(answerer: Answerer, prompt: Prompt, generated: Generated) -> Reply:
 
 def _tokenizer(plan: EngineSettings) -> PreTrainedTokenizerBase:
     if plan.tokenizer_folder is not None:
-        return hf_engine.load_saved_tokenizer(plan.tokenizer_folder)
+        return load_saved_tokenizer(plan.tokenizer_folder, plan.trust_remote_code)
     tokenizer, _ = load_tokenizer(plan.base, plan.trust_remote_code)
     tokenizer.padding_side = "left"
     return tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.fit.attention import sdpa_for
 from forecaster.fit.memory import RESERVE_BYTES, USABLE_SHARE, generation_batch_size, weight_bytes
@@ -43,13 +43,6 @@ class Generated:
 class GeneratedBatch:
     answers: tuple[Generated, ...]
     seconds: float
-
-
-def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer and chat template that training saved, padding on the left as generation needs."""
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
-    tokenizer.padding_side = "left"
-    return tokenizer
 
 
 def render_prompt(

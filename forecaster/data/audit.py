@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import exchange_calendars
 from tabulate import tabulate
 
+from forecaster.data import row_types
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Article, Label, NewsItem, PriceHistory, Quarter, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 TRAINING_SPLIT, GAP_SPLIT = "train", "gap"
 """Every other split is held out; the gap's weeks lie between training and these, and are in neither."""
 ROWS_AT_ONCE = 64
+_OPTIONAL_TEXTS = ("as_of", "target_start", "target_end", "prompt_sha256", "teacher")
+_OPTIONAL_NUMBERS = ("weekly_return_pct", "start_price", "end_price")
+_OPTIONAL_LISTS = ("news_ids", "flags")
+"""Columns that are read where a dataset has them."""
 _CALENDAR_START = "1990-01-01"
 
 # --- what can be found --------------------------------------------------------------------------------------
@@ -303,6 +308,13 @@ def _require_columns(splits: Mapping[str, Dataset]) -> None:
         for name, rows in splits.items()
         if (missing := [column for column in COLUMNS if column not in rows.column_names])
     ]
+    problems += [
+        problem
+        for name, rows in splits.items()
+        for problem in row_types.problems(
+            rows, f"split {name}", (*COLUMNS, *_OPTIONAL_TEXTS), _OPTIONAL_NUMBERS, _OPTIONAL_LISTS
+        )
+    ]
     if problems:
         raise ConfigurationError(problems)
 
@@ -407,7 +419,7 @@ def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
         yield row.finding("period mismatch", " / ".join(sorted(stated)))
     if values.get("prompt_sha256"):
         tally.checked["prompt hashes"] += 1
-        if values["prompt_sha256"] != hashlib.sha256(values["prompt"].encode()).hexdigest():
+        if values["prompt_sha256"] != hashlib.sha256((values["prompt"] or "").encode()).hexdigest():
             yield row.finding("changed prompt", "its hash is another")
     label = parse_prediction(values["label"] or "")
     if isinstance(label, Unreadable):
@@ -424,7 +436,7 @@ def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
     if return_pct is not None and isinstance(label, Label):
         tally.checked["labels against the return column"] += 1
         if label not in _bins_near(float(return_pct)):
-            yield row.finding("wrong label", f"{label.text} for a return of {return_pct:.4f} %")
+            yield row.finding("wrong label", f"{label.text} for a return of {float(return_pct):.4f} %")
 
 
 # --- what the raw facts say ---------------------------------------------------------------------------------
@@ -587,7 +599,7 @@ def _outcome(row: _Row, known: _Known, start: date, end: date, tally: _Tally) ->
     move_pct = 100 * (last - first) / first
     stated = row.values.get("weekly_return_pct")
     if stated is not None and abs(float(stated) - float(move_pct)) > 1e-4:
-        yield row.finding("wrong return", f"{stated:.4f} % instead of {float(move_pct):.4f} %")
+        yield row.finding("wrong return", f"{float(stated):.4f} % instead of {float(move_pct):.4f} %")
     label = parse_prediction(row.values["label"] or "")
     if isinstance(label, Label):
         tally.checked["labels against closes"] += 1

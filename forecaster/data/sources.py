@@ -20,6 +20,7 @@ import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError
 
+from forecaster.data import row_types, saved_folders
 from forecaster.data.splits import (
     GAP,
     MAX_PAST_WEEKS,
@@ -37,6 +38,11 @@ SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
 MOST_REPEATS = 1000
+# Of datasets and pyarrow, for files of another form than they expect.
+_UNREADABLE = (
+    *(DatasetGenerationError, OSError, ValueError, LookupError, StopIteration, TypeError, AttributeError),
+    *(NotImplementedError, RecursionError),
+)
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 MANIFEST = "manifest.json"
 _RECIPE = ("min_past_weeks", "max_past_weeks", "with_indicators", "with_macro")
@@ -323,7 +329,7 @@ def read_parts(spec: str, from_remote: bool, task: Task, whole_rows: bool = Fals
     check = _row_problems if whole_rows else _column_problems
     if problems := [p for name, part in loaded.items() for p in check(part, f"{spec} ({name})", task)]:
         raise ConfigurationError(problems)
-    return loaded
+    return datasets.DatasetDict({name: row_types.with_numbers(part, task) for name, part in loaded.items()})
 
 
 def _read(
@@ -353,9 +359,12 @@ def _load(source: Source) -> datasets.DatasetDict:
         if source.kind == "hub":
             loaded = datasets.load_dataset(source.location)
         elif source.kind == "folder":
+            saved_folders.check(Path(source.location))
             loaded = datasets.load_from_disk(source.location)
         else:
             suffix = Path(source.location).suffix
+            if _FORMATS[suffix] == "json":
+                row_types.check_json(Path(source.location))
             loaded = datasets.load_dataset(
                 _FORMATS[suffix], data_files={"train": glob.escape(source.location)}
             )
@@ -369,7 +378,7 @@ def _load(source: Source) -> datasets.DatasetDict:
                 )
             ]
         ) from error
-    except (DatasetGenerationError, OSError, ValueError, LookupError, StopIteration) as error:
+    except _UNREADABLE as error:
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}".rstrip(": ")
         raise ConfigurationError(
@@ -397,7 +406,7 @@ def _column_problems(rows: datasets.Dataset, where: str, task: Task) -> list[Pro
         ]
     if not len(rows):
         return [Problem(where, "has no rows.", "Leave it out, or build it again.")]
-    return []
+    return row_types.problems(rows, where, task.columns, task.number_columns)
 
 
 def _row_problems(rows: datasets.Dataset, where: str, task: Task, shown: int = 5) -> list[Problem]:

@@ -26,7 +26,7 @@ from forecaster.evaluation.task_scores import (
 )
 from forecaster.evaluation.training_log import read_training_log
 from forecaster.files import write_json, write_whole
-from forecaster.jobs.benchmark_answers import generate, locked
+from forecaster.jobs.benchmark_answers import generate, locked, refuse_links
 from forecaster.jobs.benchmark_checks import BENCHMARKS, Benchmark, read_rows, resolve
 from forecaster.models.finished import FinishedRun, read_finished
 from forecaster.progress import Listener
@@ -176,6 +176,7 @@ def finish(
     closes = closes_of(config.price_file)
     board = side_by_side(runs, lambda rows: with_returns(rows, closes), cost_bps=config.cost_bps)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     pages.write_metrics(folder / predictions.METRICS, board)
     listener.say(f"\n{pages.render_summary(board)}")
     if config.stage == "score":
@@ -193,7 +194,7 @@ def finish(
 
 
 def goes_to_wandb(config: BenchmarkConfig, run: FinishedRun | None) -> bool:
-    return (config.report_to or (run.flags["report_to"] if run else "none")) == "wandb"
+    return (config.report_to or (run.flags.get("report_to", "none") if run else "none")) == "wandb"
 
 
 def check_wandb(settings: Settings) -> None:

@@ -19,7 +19,9 @@ from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
+from forecaster.files import links_in
 from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
+from forecaster.models.finished import check_weights
 from forecaster.progress import Listener, without_bars
 from forecaster.provenance import versions
 from forecaster.records import Row
@@ -42,6 +44,7 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     lock = filelock.FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
@@ -52,6 +55,13 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises ConfigurationError for a benchmark's folder that is or holds a link: it may come from anyone."""
+    if links := [*([folder] if folder.is_symlink() else []), *links_in(folder)]:
+        found = f"is a link to {links[0].resolve()}: what is written there would go elsewhere."
+        raise ConfigurationError([Problem(str(links[0]), found, "Remove it, or give another --output_dir.")])
 
 
 def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listener: Listener) -> None:
@@ -127,7 +137,7 @@ def engine_settings(job: Benchmark, config: BenchmarkConfig, ranks: Ranks) -> En
         tokenizer_folder=job.run.folder if job.run else None,
         precision=job.precision,
         quantization=job.quantization,
-        trust_remote_code=config.trust_remote_code or bool(job.run and job.run.flags["trust_remote_code"]),
+        trust_remote_code=config.trust_remote_code,
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,
@@ -169,8 +179,8 @@ def settings_shown(job: Benchmark) -> dict[str, str]:
     shown = {"rows": f"{len(job.rows)} of {job.dataset}"}
     if base := job.run.base if job.run else job.base:
         shown["base model"] = base.location
-    if job.run:
-        shown["training rows"] = str(job.run.dataset_record["counts"]["train_after_repeats"])
+    if job.run and (counts := job.run.dataset_record.get("counts")):
+        shown["training rows"] = str(counts["train_after_repeats"])
     shown["tokens of prompt and answer"] = str(job.max_length)
     shown["tokens of an answer"] = str(job.max_new_tokens)
     return shown
@@ -246,6 +256,8 @@ def with_best_checkpoint(
     if not folders:
         found = f"finds no complete checkpoint in {run.folder}."
         raise ConfigurationError([Problem("--checkpoints", found, "Leave it out, or train again.")])
+    for folder in folders.values():
+        check_weights(run, folder)
     rows = [dict(row) for row in corpus.validation]
     trial = replace(
         job,

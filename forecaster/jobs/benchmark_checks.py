@@ -21,7 +21,7 @@ from forecaster.evaluation.benchmark_config import (
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.fit.gpus import detect_gpus
 from forecaster.models import numerics, registry
-from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
 from forecaster.records import Row
 from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
@@ -67,6 +67,8 @@ class Benchmark:
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
     run = read_finished(config.adapter) if config.adapter else None
+    if run and config.engine != "api":
+        check_weights(run)
     base = run.base if run else None
     if config.base_model:
         found = registry.resolve(config.base_model)

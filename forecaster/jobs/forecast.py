@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from forecaster.data.pipeline_config import no_company_news, no_finnhub_key
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
-from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
@@ -41,6 +42,10 @@ class AnsweredPrompt:
     prompt_tokens: int
     news_dropped: int
     """Oldest news items that the model did not see, as the prompt was too long for it."""
+
+
+Answering = Callable[[str, str], AnsweredPrompt]
+"""Answers a prompt; the second text names it in messages."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,20 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
     run = read_finished(config.adapter)
+    check_weights(run)
     max_new_tokens = longest_answer(config, run)
+    answer = partial(answer_prompt, run, max_new_tokens, config.trust_remote_code, listener)
     if config.prompt:
-        return answer_file(config.prompt, run, max_new_tokens, now, listener)
+        return answer_file(config.prompt, run, answer, max_new_tokens, now, listener)
+    from forecaster.models.templates import check_tokenizer  # torch: not needed to refuse a bad command
+
     shown, origin = recipe_of(config, run)
     asked = outlook.find_outlook(str(config.symbol), config.date, shown, now)
     check_sources(config, asked, settings)
+    check_tokenizer(str(run.folder), config.trust_remote_code, where="--adapter")
     listener.say(f"Recipe: {shown} ({origin})")
     view = look(config, asked, settings, listener)
-    return answer_week(asked, view, run, max_new_tokens, listener)
+    return answer_week(asked, view, run, answer, max_new_tokens, listener)
 
 
 def longest_answer(config: ForecastConfig, run: FinishedRun) -> int:
@@ -156,21 +166,26 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
 
 
 def answer_prompt(
-    run: FinishedRun, prompt: str, max_new_tokens: int, where: str, listener: Listener
+    run: FinishedRun,
+    max_new_tokens: int,
+    trust_remote_code: bool,
+    listener: Listener,
+    prompt: str,
+    where: str,
 ) -> AnsweredPrompt:
     """The adapter's answer to a prompt, rendered with the chat template that it was trained with.
 
     Raises:
         ConfigurationError: the prompt is too long even without news; told before the model is loaded.
     """
-    from forecaster.answering import engines  # torch: not needed to refuse a bad command
+    from forecaster.answering import engines  # torch, as above
 
     plan = engines.EngineSettings(
         base=run.base,
         tokenizer_folder=run.folder,
         precision=run.resolved["precision"],
         quantization=run.resolved["quantization"],
-        trust_remote_code=run.flags["trust_remote_code"],
+        trust_remote_code=trust_remote_code,
         max_length=run.flags["max_length"],
         max_new_tokens=max_new_tokens,
         task=WEEKLY,
@@ -185,7 +200,12 @@ def answer_prompt(
 
 
 def answer_file(
-    path: Path, run: FinishedRun, max_new_tokens: int, now: datetime, listener: Listener
+    path: Path,
+    run: FinishedRun,
+    answer: Answering,
+    max_new_tokens: int,
+    now: datetime,
+    listener: Listener,
 ) -> ForecastResult:
     """Answer a text of the user's own."""
     try:
@@ -195,7 +215,7 @@ def answer_file(
         raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error
     if not prompt.strip():
         raise ConfigurationError([Problem("--prompt", f"{path} is empty.", "Write the prompt into it.")])
-    answered = answer_prompt(run, prompt, max_new_tokens, "--prompt", listener)
+    answered = answer(prompt, "--prompt")
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     record = record_of(prompt, answered, read, run, max_new_tokens)
@@ -205,7 +225,12 @@ def answer_file(
 
 
 def answer_week(
-    asked: Outlook, view: View, run: FinishedRun, max_new_tokens: int, listener: Listener
+    asked: Outlook,
+    view: View,
+    run: FinishedRun,
+    answer: Answering,
+    max_new_tokens: int,
+    listener: Listener,
 ) -> ForecastResult:
     """Answer the prompt of a coming week, and tell the outcome of one that is over."""
     draft, target = view.draft, view.draft.target
@@ -219,7 +244,7 @@ def answer_week(
     flags = f"; {', '.join(draft.flags)}" if draft.flags else ""
     listener.say(f"{len(draft.news)} articles of {len(draft.past)} weeks, filing {filing or 'none'}{flags}")
     prompt = render_published(draft.messages)
-    answered = answer_prompt(run, prompt, max_new_tokens, f"the prompt of {draft.symbol}", listener)
+    answered = answer(prompt, f"the prompt of {draft.symbol}")
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     actual = None

@@ -30,6 +30,7 @@ class ForecastConfig:
     max_new_tokens: int | None = flag(
         None, "longest answer, in tokens", WHAT, shown="as given to train_lora.py"
     )
+    trust_remote_code: bool = flag(False, "run Python code that the base model brings along", WHAT)
     data_folder: Path = flag(Path("data"), "holds ledger.sqlite", SOURCE)
     news_file: tuple[Path, ...] = flag((), f"your news: {FILES} (FNSPID, Finnhub)", SOURCE)
     price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)

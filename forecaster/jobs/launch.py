@@ -95,7 +95,7 @@ def launch(
             return check.returncode
         listener.say(check.stdout if config.dry_run else plan_tables.head(check.stdout))
         words = without_checking_flags(words)
-        benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
+        benchmark = benchmark_command(str(output_dir), config)
         is_benchmarked = not own.no_benchmark and (cluster is None or cluster.keeps_results)
         if config.dry_run:
             training = deepspeed_command(indices, words, cluster)
@@ -202,6 +202,12 @@ class Launch:
         if not self._has_checkpoint():
             return f"It had saved no checkpoint yet; start it again with:\n  ./train.sh {shlex.join(flags)}"
         return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join([*flags, '--resume'])}"
+
+
+def benchmark_command(output_dir: str, config: TrainConfig) -> list[str]:
+    """The benchmark of a run. Code of the base model is trusted where the training was told to."""
+    command = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", output_dir]
+    return [*command, "--trust_remote_code"] if config.trust_remote_code else command
 
 
 def without_checking_flags(train_flags: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from forecaster.models import registry
 from forecaster.settings import Settings, use_gpu
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import TASKS
-from forecaster.training import train_config
+from forecaster.training import resuming, train_config
 from forecaster.training.run import Run, RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints
 
@@ -147,6 +147,7 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         raise ConfigurationError(problems)
 
     run = Run(flags, model, choice, gpus, folder.path, folder.resume_from)
+    resuming.check_files(run)
     return CheckedTraining(run, train_sources, test_sources)
 
 

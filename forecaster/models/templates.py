@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from forecaster.errors import ConfigurationError
+from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.registry import BaseModel, cannot_load
+from forecaster.processes import fault_apart
 from forecaster.records import Messages
+from forecaster.schemas import read_checked
 
 _TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
 
@@ -41,15 +45,83 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, str]:
-    """The model's tokenizer with the template that this run uses, and that template's name."""
+    """The model's tokenizer with the template that this run uses, and that template's name.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or its template not be rendered.
+    """
+    check_tokenizer(model.location, trust_remote_code, prepare_tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
         if tokenizer.eos_token is None:
             raise ValueError("its tokenizer has no end token")
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigurationError([cannot_load(model.location, error)]) from error
+        raise ConfigurationError([cannot_load(model.location, str(error))]) from error
     tokenizer.padding_side = "right"
     return tokenizer, prepare_tokenizer(tokenizer)
+
+
+def load_saved_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer and chat template that a training saved, padding on the left as generation needs.
+
+    Raises:
+        ConfigurationError: with the file, and what is wrong with it.
+    """
+    check_tokenizer(str(folder), trust_remote_code, where="--adapter")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+# --- what may come from anyone ------------------------------------------------------------------------------
+
+STAND_IN = Messages("You are a market analyst. " * 20, "[Headline]: A word and a number, 5 %.\n" * 200)
+"""As long as the prompt of a row."""
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+
+
+def check_tokenizer(
+    location: str,
+    trust_remote_code: bool,
+    prepare: Callable[[PreTrainedTokenizerBase], object] = lambda _: None,
+    where: str = "--base_model",
+) -> None:
+    """Load a tokenizer and render a prompt, without and with its answer, in a process of its own.
+
+    A template is a program: one that never ends or fills the memory ends there, and so does a tokenizer whose
+    file its library cannot bear.
+
+    Args:
+        prepare: what a run does to the tokenizer before it renders.
+        where: the flag that names it.
+
+    Raises:
+        ConfigurationError: with the file, and what is wrong with it.
+    """
+    folder, way_out = Path(location), "Take a whole copy, or name another model."
+    for name in _TOKENIZER_FILES:
+        if (folder / name).exists():
+            read_checked(folder / name, dict[str, Any], way_out)
+
+    def load() -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)
+
+    def use() -> None:
+        tokenizer = load()
+        prepare(tokenizer)
+        for answer in (None, "An answer."):
+            _encode(tokenizer, _render(tokenizer, STAND_IN, answer))
+
+    fault = fault_apart(use)
+    if fault is None:
+        return
+    if load_fault := fault_apart(lambda: [load()].clear()):
+        raise ConfigurationError([cannot_load(location, load_fault, where)])
+    own = (folder / name for name in _TEMPLATE_FILES if (folder / name).is_file())
+    file = next(own, folder / "tokenizer_config.json") if folder.is_dir() else folder
+    found = f"its chat template cannot be rendered ({fault})."
+    raise ConfigurationError([Problem(str(file), found, way_out)])
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:

@@ -78,7 +78,12 @@ class TrainConfig:
     max_length: int = flag(
         4096, "tokens of prompt and answer; longer rows lose their oldest news items", ROWS
     )
-    trust_remote_code: bool = flag(False, "run Python code that a model repository brings along", MODEL)
+    trust_remote_code: bool = flag(
+        False,
+        "run Python code that a model repository brings along; on the command line only",
+        MODEL,
+        by_hand=True,
+    )
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "auto: by GPU; fp32 on CPU", HARDWARE)
     quantization: Literal["auto", "none", "4bit"] = flag(

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import datasets
 import numpy as np
 import torch
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -174,10 +175,14 @@ class ForecasterTrainer(SFTTrainer):
     # --- logging ---
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Saves tied weights once: below ZeRO-3 accelerate hands over clones, which no longer look tied."""
+        """Saves tied weights once: below ZeRO-3 accelerate hands over clones, which no longer look tied.
+
+        No pickle of the arguments is left: run_config.json says them, and nothing reads it.
+        """
         if state_dict:
             state_dict = {k: v for k, v in state_dict.items() if k not in self.model.all_tied_weights_keys}
         super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds speed and memory to a training loss, and to every loss `elapsed_s`.

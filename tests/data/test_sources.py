@@ -348,7 +348,6 @@ def test_a_saved_split_without_rows_is_refused_by_name(tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("cut.jsonl", b'{"prompt": "p", "answer": "a"}\n{"prompt": "p", "ans'),
-        ("binary.jsonl", b"\xff\xfe\x00\x01"),
         ("empty.parquet", b""),
         ("cut.parquet", b"PAR1 and no footer"),
     ],

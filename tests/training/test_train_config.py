@@ -99,6 +99,24 @@ def test_an_evaluation_strategy_of_no_in_yaml_is_no(yaml_file: Path) -> None:
     assert parse_flags(["--config", str(yaml_file)]).evaluation_strategy == "no"
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_file_is_no_consent_to_run_code(yaml_file: Path, value: str) -> None:
+    with yaml_file.open("a") as file:
+        file.write(f"trust_remote_code: {value}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        parse_flags(["--config", str(yaml_file), "--trust_remote_code"])
+    assert str(caught.value) == (
+        f"--config: {yaml_file} sets trust_remote_code. It counts on the command line only: a file is no "
+        "consent."
+    )
+
+
+def test_consent_to_run_code_is_given_on_the_command_line(yaml_file: Path) -> None:
+    asked = ["--config", str(yaml_file)]
+    assert parse_flags(asked).trust_remote_code is False
+    assert parse_flags([*asked, "--trust_remote_code"]).trust_remote_code is True
+
+
 def test_a_flag_can_undo_a_boolean_of_the_yaml_file(yaml_file: Path) -> None:
     with yaml_file.open("a") as file:
         file.write("from_remote: true\n")
