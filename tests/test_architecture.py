@@ -21,6 +21,7 @@ TIERS = (
             "forecaster.exits",
             "forecaster.files",
             "forecaster.flags",
+            "forecaster.http_limits",
             "forecaster.processes",
         ),
         *("forecaster.progress", "forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),

@@ -235,15 +235,18 @@ def _fault_of_text(text: str, outcome: Label | None) -> str:
 # --- before anything expensive ------------------------------------------------------------------------------
 
 
-def check_teacher(plan: TeacherPlan, api_key: str) -> None:
+def check_teacher(plan: TeacherPlan, api_key: str, tell: Callable[[str], None] = lambda line: None) -> None:
     """Ask the endpoint for the model, without spending a token; what it does not say is no objection.
+
+    Args:
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
         KeyRefusedError: the key is missing, not accepted, or out of credit.
         UnreachableError: nobody answers.
     """
-    chat.check_model(plan.endpoint, api_key)
+    chat.check_model(plan.endpoint, api_key, tell)
 
 
 # --- asking -------------------------------------------------------------------------------------------------
@@ -255,6 +258,7 @@ def label_examples(
     plan: TeacherPlan,
     api_key: str,
     on_answer: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> LabelReport:
     """Ask the teacher for the answers that the ledger does not hold yet.
 
@@ -264,6 +268,7 @@ def label_examples(
 
     Args:
         on_answer: runs once for each example that is settled, by this run or an earlier one.
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
@@ -271,7 +276,7 @@ def label_examples(
         UnreachableError: rows are without an answer after all tries of the network; what others were
             asked is settled.
     """
-    return asyncio.run(_label_all(iter(examples), ledger, plan, api_key, on_answer))
+    return asyncio.run(_label_all(iter(examples), ledger, plan, api_key, on_answer, tell))
 
 
 async def _label_all(
@@ -280,6 +285,7 @@ async def _label_all(
     plan: TeacherPlan,
     api_key: str,
     on_answer: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> LabelReport:
     async with Chat(
         plan.endpoint,
@@ -287,6 +293,7 @@ async def _label_all(
         max_output_tokens=plan.max_output_tokens,
         temperature=plan.temperature,
         seed=plan.seed,
+        tell=tell,
     ) as client:
         run = _Labelling(plan, ledger, client, on_answer)
         workers = [asyncio.create_task(run.work(examples)) for _ in range(plan.concurrency)]

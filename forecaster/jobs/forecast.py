@@ -142,6 +142,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
                 config.calls_per_minute,
                 files,
                 on_call=advance,
+                tell=listener.warn,
             )
         listener.say(f"fetch: {outcome.calls} calls made")
         for line in intake.shortfall_lines(outcome):
