@@ -120,6 +120,8 @@ class LabelReport:
     """Sorted."""
     stopped: str = ""
     """Why the run ended before all examples were settled; empty when it did not."""
+    without_text: int = 0
+    """Rows for which an earlier run had got nothing but answers without text, which were asked for anew."""
 
 
 def render_report(report: LabelReport, examples_per_fault: int = 10) -> str:
@@ -135,6 +137,8 @@ def render_report(report: LabelReport, examples_per_fault: int = 10) -> str:
         rows = [f"{row.symbol} {row.period}" for row in report.unusable if row.fault == fault]
         shown = ", ".join(rows[:examples_per_fault]) + (", ..." if count > examples_per_fault else "")
         lines.append(f"  {count} without a usable answer, {fault}: {shown}")
+    if report.without_text:
+        lines.append(f"  {report.without_text} rows had answers without text, and were asked for anew")
     if report.stopped:
         way_on = (
             "Nothing is lost: the same command with a higher --max_cost_usd goes on from here, and `build` "
@@ -221,6 +225,11 @@ def _mode(plan: TeacherPlan) -> str:
 def _fault(payload: Mapping[str, Any], outcome: Label | None) -> str:
     """Why a recorded answer cannot be used; empty when it can. It is read anew, by the parser of today."""
     return str(payload["fault"]) or _fault_of_text(payload["answer"], outcome)
+
+
+def _has_no_text(payload: Mapping[str, Any]) -> bool:
+    """Whether an answer is empty for no reason that was told, such as a refusal."""
+    return not payload["answer"].strip() and payload["fault"] == _fault_of_text("", None)
 
 
 def _fault_of_text(text: str, outcome: Label | None) -> str:
@@ -326,6 +335,7 @@ class _Labelling:
     without_reply: list[str] = field(default_factory=list)
     """What was found for the rows for which the network failed."""
     stopped: str = ""
+    without_text: int = 0
     halted: bool = False
     """Whether no new call may start."""
     reserved_usd: list[float] = field(default_factory=list)
@@ -355,6 +365,7 @@ class _Labelling:
             self.spent_usd,
             tuple(sorted(self.unusable, key=lambda row: (row.symbol, row.period))),
             self.stopped,
+            self.without_text,
         )
 
     async def work(self, examples: Iterator[Example]) -> None:
@@ -381,7 +392,11 @@ class _Labelling:
         """Ask until there is a usable answer, or no more tries; gives the last fault, or nothing."""
         outcome = _outcome(example, self.plan)
         tries = [call.payload for call in _recorded_calls(example, self.ledger, self.plan)]
-        while (is_open := _usable(tries, outcome) is None) and len(tries) < self.plan.tries:
+        # An endpoint that was broken for a while gave those, and no later run may suffer for it.
+        empty = sum(_has_no_text(payload) for payload in tries)
+        most_tries = self.plan.tries + empty
+        self.without_text += self.plan.tries <= len(tries) < most_tries and _usable(tries, outcome) is None
+        while (is_open := _usable(tries, outcome) is None) and len(tries) < most_tries:
             messages = chat.turns(render_teacher_request(example.messages, outcome))
             if tries:
                 correction = render_teacher_correction(_fault(tries[-1], outcome), outcome)

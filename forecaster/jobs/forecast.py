@@ -129,7 +129,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
         ConfigurationError: it cannot be made.
         VendorError: a call failed, so that it would be made on a hole.
     """
-    with locked(config.data_folder), closing(open_ledger(config.data_folder)) as ledger:
+    with locked(config.data_folder), closing(open_ledger(config.data_folder, listener.warn)) as ledger:
         for line in intake.import_files(ledger, config.news_file, config.price_file, [asked.symbol]):
             listener.say(line)
         files = intake.digests(config.news_file, config.price_file)

@@ -68,7 +68,7 @@ def make_dataset(
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was done so far is kept.
     """
     spec = resolve(config, now)
-    with locked(config.data_folder), closing(open_ledger(config.data_folder)) as ledger:
+    with locked(config.data_folder), closing(open_ledger(config.data_folder, listener.warn)) as ledger:
         return run_stages(spec, ledger, settings, listener, agree)
 
 

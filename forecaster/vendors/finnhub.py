@@ -26,8 +26,9 @@ from forecaster.calls import Request
 from forecaster.errors import KeyRefusedError, NoAccessError, UnknownSymbolError, UnreachableError
 from forecaster.http_limits import ServerFaultError, endless_redirects, limit_requests
 from forecaster.retry_after import in_words, retry_after_s
+from forecaster.vendors.base import FactKind
 from forecaster.vendors.pace import Pace
-from forecaster.vendors.payloads import is_article
+from forecaster.vendors.payloads import fault_of
 
 TRIES = 7
 """Waits of 2, 4, 8, 16, 32 and 60 s in between: two full minutes, so that a limit counted by the minute is
@@ -215,33 +216,32 @@ def _wait_s(state: RetryCallState) -> float:
     return _BACKOFF(state) if asked is None else min(asked, LONGEST_WAIT_S)
 
 
+def _checked(kind: FactKind, payload: Payload) -> Payload:
+    if fault := fault_of(kind, payload):
+        raise _PassingFault(fault)
+    return payload
+
+
 def _news(answer: Any) -> list[dict[str, Any]]:
-    # Single odd items stay in the answer, where they are counted; an answer of nothing else is no answer.
-    if isinstance(answer, list) and (not answer or any(is_article(item) for item in answer)):
-        return answer
-    raise _PassingFault("news of an unknown form")
+    return _checked("news", answer)
 
 
 def _profile(answer: Any) -> dict[str, str]:
-    if not isinstance(answer, dict):
-        raise _PassingFault("a profile of an unknown form")
-    if not answer:
+    if answer == {}:
         raise UnknownSymbolError(_VENDOR, "there is no such symbol.")
-    return {fact: str(answer.get(fact) or "") for fact in PROFILE_FACTS}
+    kept = {fact: answer.get(fact) or "" for fact in PROFILE_FACTS} if isinstance(answer, dict) else answer
+    return {fact: str(value) for fact, value in _checked("profile", kept).items()}
 
 
 def _series(answer: Any) -> dict[str, Any]:
-    series = (answer.get("series") or {}) if isinstance(answer, dict) else None
-    kept = (
-        {name: series.get(name) or {} for name in ("quarterly", "annual")} if isinstance(series, dict) else {}
-    )
-    if not kept or not all(isinstance(figures, dict) for figures in kept.values()):
-        raise _PassingFault("figures of an unknown form")
-    return kept
+    series: Any = (answer.get("series") or {}) if isinstance(answer, dict) else None
+    is_named = isinstance(series, dict)
+    kept: Any = {name: series.get(name) or {} for name in ("quarterly", "annual")} if is_named else series
+    return _checked("figures", kept)
 
 
 def _filings(answer: Any) -> list[dict[str, Any]]:
     filings = (answer.get("data") or []) if isinstance(answer, dict) else None
     if not isinstance(filings, list) or not all(isinstance(filing, dict) for filing in filings):
         raise _PassingFault("filings of an unknown form")
-    return [{fact: filing.get(fact) for fact in FILING_FACTS} for filing in filings]
+    return _checked("filings", [{fact: filing.get(fact) for fact in FILING_FACTS} for filing in filings])
