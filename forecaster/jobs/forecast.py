@@ -20,6 +20,7 @@ from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.network_settings import network_problems
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
@@ -27,6 +28,7 @@ from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.training.train_config import find_access_problems
 from prompts import CONCERNS, POSITIVE, render_published
 
 FORECASTS = Path("forecasts")
@@ -65,6 +67,8 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
     run = read_finished(config.adapter)
+    if problems := find_access_problems(run.base, settings):
+        raise ConfigurationError(problems)
     max_new_tokens = longest_answer(config, run)
     if config.prompt:
         return answer_file(config.prompt, run, max_new_tokens, now, listener)
@@ -110,7 +114,9 @@ def _recorded(recorded: Any, folder: Path) -> Shown:
 
 
 def check_sources(config: ForecastConfig, asked: Outlook, settings: Settings) -> None:
-    """Raises ConfigurationError where nobody could be asked for news."""
+    """Raises ConfigurationError where nobody could be asked for news, or there is no way to them."""
+    if settings.finnhub_api_key and (problems := network_problems()):
+        raise ConfigurationError(problems)
     if config.news_file:
         return
     if not asked.universe.has_company_news:
