@@ -18,7 +18,7 @@ FIRST_YEAR, LAST_YEAR = 1800, 2200
 """Of a price, with room before and after for all that is reckoned from it."""
 LOWEST_PRICE, HIGHEST_PRICE = Decimal("1e-15"), Decimal("1e15")
 """Of anything, in any currency: a coin of a millionth of a cent, an index of a currency in ruins."""
-_MOST_SPLIT = Decimal("1e9")
+MOST_SPLIT = Decimal("1e9")
 _LARGEST_FIGURE = 1e18
 _LONGEST_FACT_CHARACTERS = 10_000
 _MOST_LEVELS = 50
@@ -116,7 +116,7 @@ def _prices(payload: Any) -> str:
         and isinstance(missing, list)
         and all(map(_is_of_day, [*bars, *splits]))
         and all(map(is_day, missing))
-        and all(_is_in(split.get("ratio"), 1 / _MOST_SPLIT, _MOST_SPLIT) for split in splits)
+        and all(_is_in(split.get("ratio"), 1 / MOST_SPLIT, MOST_SPLIT) for split in splits)
         and isinstance(payload.get("adjusted_only", False), bool)
     )
     if not is_whole:
