@@ -56,15 +56,15 @@ class Yahoo:
             session: None lets yfinance make its own, which Yahoo takes for a browser's.
         """
         self.pace = pace
+        yfinance.config.debug.hide_exceptions = False
+        # What it would log is raised as well.
+        logging.getLogger("yfinance").setLevel(logging.CRITICAL)
         self._session = session or new_session()
         if isinstance(self._session, requests.Session):
             # Without a key there is nothing to lose on another server, and Yahoo has many.
             limit_requests(self._session, stays=False)
         else:
             limit_curl(self._session)
-        yfinance.config.debug.hide_exceptions = False
-        # What it would log is raised as well.
-        logging.getLogger("yfinance").setLevel(logging.CRITICAL)
         # Its use of pandas is its own affair.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")
         warnings.filterwarnings("ignore", category=FutureWarning, module="yfinance")
