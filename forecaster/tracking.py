@@ -12,6 +12,7 @@ from pydantic import BaseModel, StringConstraints
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import write_whole
+from forecaster.network_settings import network_problems
 from forecaster.schemas import read_checked
 from forecaster.settings import Settings, redact
 
@@ -48,7 +49,7 @@ def find_problems(settings: Settings) -> list[Problem]:
                 "Put the key into .env, or leave WANDB_MODE out to log offline.",
             )
         ]
-    return []
+    return network_problems() if resolve_mode(settings)[0] == "online" else []
 
 
 def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: Settings) -> None:

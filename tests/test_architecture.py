@@ -21,6 +21,8 @@ TIERS = (
             "forecaster.exits",
             "forecaster.files",
             "forecaster.flags",
+            "forecaster.http_limits",
+            "forecaster.network_settings",
             "forecaster.processes",
         ),
         *("forecaster.progress", "forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),

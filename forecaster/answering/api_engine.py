@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -59,19 +59,25 @@ class EndpointReply:
     """Why there is no answer or no whole one, in words."""
 
 
-def check(plan: ApiPlan, api_key: str) -> None:
+def check(plan: ApiPlan, api_key: str, tell: Callable[[str], None] = lambda line: None) -> None:
     """Ask the endpoint for the model, without spending a token; what it does not say is no objection.
+
+    Args:
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
         KeyRefusedError: the key is missing, not accepted, or out of credit.
         UnreachableError: nobody answers.
     """
-    chat.check_model(plan.endpoint, api_key)
+    chat.check_model(plan.endpoint, api_key, tell)
 
 
 def answer_all(
-    prompts: Iterable[tuple[str, Messages]], plan: ApiPlan, api_key: str
+    prompts: Iterable[tuple[str, Messages]],
+    plan: ApiPlan,
+    api_key: str,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Generator[EndpointReply, None, None]:
     """Each answer as it comes, in any order; at most `plan.concurrency` prompts are drawn ahead.
 
@@ -81,6 +87,7 @@ def answer_all(
 
     Args:
         prompts: row ids and messages.
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
@@ -94,6 +101,7 @@ def answer_all(
         max_output_tokens=plan.max_output_tokens,
         temperature=plan.temperature,
         seed=plan.seed,
+        tell=tell,
     )
     in_flight: set[asyncio.Task[EndpointReply]] = set()
     with _event_loop() as runner:

@@ -6,13 +6,15 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
 
+from forecaster.calls import Request
+from forecaster.data import answer_checks
 from forecaster.data.ledger import Ledger
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.settings import redact
@@ -57,11 +59,24 @@ def _held(folder: Path, holder_file: Path) -> Problem:
     )
 
 
-def open_ledger(folder: Path) -> Ledger:
-    """The ledger of a data folder; raises ConfigurationError for a file that is none."""
+def open_ledger(folder: Path, tell: Callable[[str], None] = lambda line: None) -> Ledger:
+    """The ledger of a data folder.
+
+    Args:
+        tell: hears of what it holds and cannot be used.
+
+    Raises:
+        ConfigurationError: a file that is none.
+    """
     path = folder / LEDGER_FILE
+
+    def on_unusable(request: Request, fault: str) -> None:
+        days = " to ".join(day for day in (request.window_start, request.window_end) if day)
+        what = " ".join(filter(None, (request.symbol, request.endpoint, days)))
+        tell(redact(f"{path}: the answer about {what} cannot be used ({fault}); it is asked for anew."))
+
     try:
-        return Ledger(path)
+        return Ledger(path, answer_checks.fault_of, on_unusable)
     except sqlite3.DatabaseError as error:
         way_out = "Move it away, or use another --data_folder."
         raise ConfigurationError(

@@ -79,18 +79,21 @@ def ask_vendors(
     calls_per_minute: int,
     files: Sequence[str],
     on_call: Callable[[], None],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """`fetch` with a client for each vendor that `wanted` concerns and whose key is there, at its pace.
 
     Args:
         calls_per_minute: of the user's plan, for vendors that sell plans; others have a pace of their own.
+        tell: hears of waits, from other threads.
     """
     kinds = {kind for need in wanted for kind in need.kinds}
     with ExitStack() as opened:
         connections = []
         for vendor in VENDORS.values():
             if (key := _key(vendor, settings)) is not None and vendor.endpoints_of(*kinds):
-                pace = Pace(calls_per_minute if vendor.most_calls_per_minute else vendor.calls_per_minute)
+                a_minute = calls_per_minute if vendor.most_calls_per_minute else vendor.calls_per_minute
+                pace = Pace(a_minute, tell=tell)
                 client = opened.enter_context(closing(vendor.connect(key, pace)))
                 connections.append(Connection(vendor, client))
         return fetch(ledger, wanted, connections, on_call=on_call, files=files)

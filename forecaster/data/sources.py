@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from forecaster.data import row_types, saved_folders
@@ -32,6 +33,7 @@ from forecaster.data.splits import (
     out_of_order,
 )
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.network_settings import hub_problems
 from forecaster.tasks.base import RowKey, Task
 
 SHORT_NAME_FOLDER = Path("data")
@@ -135,6 +137,8 @@ def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
     ]
     if not sources and not problems:
         problems.append(Problem(flag, "names no dataset.", _SPEC_HELP))
+    if any(source.kind == "hub" for source in sources):
+        problems += hub_problems()
     if problems:
         raise ConfigurationError(problems)
     return sources
@@ -369,16 +373,10 @@ def _load(source: Source) -> datasets.DatasetDict:
                 _FORMATS[suffix], data_files={"train": glob.escape(source.location)}
             )
     except (DatasetNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ConfigurationError(
-            [
-                Problem(
-                    source.spec,
-                    f"the hub did not serve it ({type(error).__name__}).",
-                    "Check the name, the network, and HF_TOKEN if it is private.",
-                )
-            ]
-        ) from error
+        raise ConfigurationError([_not_served(source, error)]) from error
     except _UNREADABLE as error:
+        if source.kind == "hub" and isinstance(error, FileNotFoundError):  # of one that does not answer, too
+            raise ConfigurationError([_not_served(source, error)]) from error
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}".rstrip(": ")
         raise ConfigurationError(
@@ -391,6 +389,15 @@ def _load(source: Source) -> datasets.DatasetDict:
             ]
         ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+
+
+def _not_served(source: Source, error: Exception) -> Problem:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401 and get_token():
+        found = "the hub refused HF_TOKEN (HTTP 401)."
+        return Problem(source.spec, found, "Put a valid one into .env; what is public needs none: unset it.")
+    found = f"the hub did not serve it ({f'HTTP {status}' if status else type(error).__name__})."
+    return Problem(source.spec, found, "Check the name, the network, and HF_TOKEN if it is private.")
 
 
 def _column_problems(rows: datasets.Dataset, where: str, task: Task) -> list[Problem]:

@@ -203,13 +203,13 @@ def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings, li
     if not todo:
         return
     key = str(settings.openai_api_key)
-    api_engine.check(plan, key)
+    api_engine.check(plan, key, listener.warn)
     began = time.monotonic()
     faults, failed = Counter[str](), 0
     with (
         Journal(job.folder) as journal,
         listener.bar(asked.name, "answer", len(todo)) as advance,
-        closing(api_engine.answer_all(todo, plan, key)) as replies,
+        closing(api_engine.answer_all(todo, plan, key, listener.warn)) as replies,
     ):
         for reply in replies:
             if reply.fault:

@@ -22,11 +22,13 @@ from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.fit.gpus import detect_gpus
 from forecaster.models import numerics, registry
 from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
+from forecaster.network_settings import network_problems
 from forecaster.records import Row
 from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
 from forecaster.tasks.base import Task
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.training.train_config import find_access_problems
 
 BASE, TUNED = "base", "fine-tuned"
 API_MAX_NEW_TOKENS = 4096
@@ -75,6 +77,12 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
         if isinstance(found, Problem):
             raise ConfigurationError([found])
         base = found
+    if config.engine == "api":
+        problems = network_problems()
+    else:
+        problems = find_access_problems(base, settings) if base else []
+    if problems:
+        raise ConfigurationError(problems)
     task = run.task if run else WEEKLY
     dataset_rows, dataset = read_rows(config, run)
     flags = run.flags if run else {}

@@ -21,6 +21,7 @@ from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
 from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
+from forecaster.network_settings import network_problems
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
@@ -28,6 +29,7 @@ from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.training.train_config import find_access_problems
 from prompts import CONCERNS, POSITIVE, render_published
 
 FORECASTS = Path("forecasts")
@@ -71,6 +73,8 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
     """
     run = read_finished(config.adapter)
     check_weights(run)
+    if problems := find_access_problems(run.base, settings):
+        raise ConfigurationError(problems)
     max_new_tokens = longest_answer(config, run)
     answer = partial(answer_prompt, run, max_new_tokens, config.trust_remote_code, listener)
     if config.prompt:
@@ -120,7 +124,9 @@ def _recorded(recorded: Any, folder: Path) -> Shown:
 
 
 def check_sources(config: ForecastConfig, asked: Outlook, settings: Settings) -> None:
-    """Raises ConfigurationError where nobody could be asked for news."""
+    """Raises ConfigurationError where nobody could be asked for news, or there is no way to them."""
+    if settings.finnhub_api_key and (problems := network_problems()):
+        raise ConfigurationError(problems)
     if config.news_file:
         return
     if not asked.universe.has_company_news:
@@ -139,7 +145,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
         ConfigurationError: it cannot be made.
         VendorError: a call failed, so that it would be made on a hole.
     """
-    with locked(config.data_folder), closing(open_ledger(config.data_folder)) as ledger:
+    with locked(config.data_folder), closing(open_ledger(config.data_folder, listener.warn)) as ledger:
         for line in intake.import_files(ledger, config.news_file, config.price_file, [asked.symbol]):
             listener.say(line)
         files = intake.digests(config.news_file, config.price_file)
@@ -152,6 +158,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
                 config.calls_per_minute,
                 files,
                 on_call=advance,
+                tell=listener.warn,
             )
         listener.say(f"fetch: {outcome.calls} calls made")
         for line in intake.shortfall_lines(outcome):

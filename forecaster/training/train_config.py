@@ -23,6 +23,7 @@ from forecaster.flags import REQUIRED, Program, flag, read_words, read_yaml, typ
 from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.models.tuners.base import TunerSettings
+from forecaster.network_settings import hub_problems
 from forecaster.settings import Settings
 from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 from forecaster.training.survival import checkpoints
@@ -305,15 +306,18 @@ def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
 
 def find_access_problems(model: BaseModel, settings: Settings) -> list[Problem]:
     """A model that this user cannot download."""
-    if model.spec and model.spec.gated and not settings.hf_token and not is_cached(model.location):
-        return [
+    if model.is_local or is_cached(model.location):
+        return []
+    problems = hub_problems()
+    if model.spec and model.spec.gated and not settings.hf_token:
+        problems.append(
             Problem(
                 "--base_model",
                 f"{model.location} is gated, and there is no HF_TOKEN.",
                 "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder.",
             )
-        ]
-    return []
+        )
+    return problems
 
 
 def find_model_problems(config: TrainConfig, model: BaseModel) -> list[Problem]:

@@ -25,6 +25,7 @@ from forecaster.calls import Call, Request
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
 from forecaster.tables import TextRow, column_names, text_rows
+from forecaster.vendors.payloads import FIRST_YEAR, LAST_YEAR, MOST_SPLIT, is_price
 from indices import vendor_symbol
 
 FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
@@ -80,6 +81,7 @@ _UNIX_SECONDS = re.compile(r"(\d{9,10})(?:\.\d*)?")
 _TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*")
 _MISSING = frozenset({"", "nan", "nat", "null", "none", "na", "n/a"})
 _MOST_PROBLEMS = 10
+_MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -366,7 +368,7 @@ class _Prices:
             elif not symbol:
                 self.problems.append((where, "it names no symbol."))
             elif day is None:
-                self.problems.append((where, f"{row[form.day]!r} is no day."))
+                self.problems.append((where, f"{_shown(row[form.day])} is no day."))
                 return
             else:
                 self._take_bar(where, symbol, day, *texts)
@@ -376,8 +378,8 @@ class _Prices:
         bars = self.bars[symbol]
         if split.lower() not in _MISSING:
             ratio = _number(split)
-            if ratio is None or ratio < 0:
-                self.problems.append((where, f"{symbol}'s split on {day} is {split!r}."))
+            if ratio is None or not 0 <= ratio <= MOST_SPLIT:
+                self.problems.append((where, f"{symbol}'s split on {day} is {_shown(split)}."))
             elif ratio not in (0, 1):
                 self.splits[symbol][day] = split
         if close.lower() in _MISSING or adjusted.lower() in _MISSING:
@@ -385,8 +387,8 @@ class _Prices:
             return
         for text in dict.fromkeys((close, adjusted)):
             price = _number(text)
-            if price is None or price <= 0:
-                self.problems.append((where, f"{symbol}'s price on {day} is {text!r}."))
+            if price is None or not is_price(price):
+                self.problems.append((where, f"{symbol}'s price on {day} is {_shown(text)}."))
                 return
         if day in bars:
             self.problems.append((where, f"it is a second price of {symbol} on {day}."))
@@ -479,10 +481,17 @@ def _price_problems(path: Path, found: Sequence[tuple[str, str]]) -> list[Proble
 
 
 def _day_of(text: str) -> date | None:
+    """None for what is no day, or none that a price can be of."""
     try:
-        return datetime.fromisoformat(text.strip()).date()
+        day = datetime.fromisoformat(text.strip()).date()
     except ValueError:
         return None
+    return day if FIRST_YEAR <= day.year <= LAST_YEAR else None
+
+
+def _shown(text: str) -> str:
+    """A cell in a message, however long it is."""
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
 def _number(text: str) -> Decimal | None:
@@ -510,6 +519,13 @@ def _problems_told(path: Path, flag: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         found = f"it is not UTF-8 (byte {error.object[error.start : error.start + 1]!r})."
+        raise ConfigurationError([Problem(where, found, way_out)]) from error
+    # Of pyarrow, for moments that no calendar or no clock of Python reaches.
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, pa.ArrowException):
+            found = f"it is no parquet file ({error})."
+        else:
+            found = f"it holds a value that cannot be read ({error})."
         raise ConfigurationError([Problem(where, found, way_out)]) from error
     except OSError as error:
         found = f"it cannot be read ({error.strerror or error})."

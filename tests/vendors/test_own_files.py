@@ -757,3 +757,56 @@ def test_a_large_file_takes_no_more_memory_than_what_was_asked_for(tmp_path: Pat
     assert (imported.rows, imported.calls[0].count) == (10200, 200)
     assert path.stat().st_size > 20_000_000
     assert peak_bytes < 4_000_000
+
+
+# --- values that nothing can have ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("1e400", "'1e400'"),
+        ("1e-400", "'1e-400'"),
+        ("1e999999999999999999", "'1e999999999999999999'"),
+        ("9" * 100_000, f"'{'9' * 40}...'"),
+    ],
+)
+def test_a_price_that_nothing_can_have_is_told_and_no_longer_than_a_line(
+    cell: str, shown: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(f"date,symbol,close\n2026-02-02,AAPL,{cell}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_price_file(path)
+    (problem,) = caught.value.problems
+    assert problem.found == f"AAPL's price on 2026-02-02 is {shown}."
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31", "1748822400000000000"])
+def test_a_day_that_cannot_be_reckoned_with_is_none(day: str, tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(f"date,symbol,close\n{day},AAPL,100\n")
+    with pytest.raises(ConfigurationError, match=f"row 1: '{day}' is no day"):
+        read_price_file(path)
+
+
+def test_days_in_nanoseconds_are_days_and_a_day_that_no_calendar_reaches_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "prices.parquet"
+
+    def write(days: pa.Array) -> None:
+        pq.write_table(pa.table({"date": days, "symbol": ["AAPL"], "close": [100.0]}), path)
+
+    write(pa.array([1_770_076_800_000_000_001], pa.timestamp("ns")))
+    assert read_price_file(path).calls[0].request.window_start == "2026-02-03"
+    write(pa.array([2**31 - 1], pa.int32()).cast(pa.date32()))
+    with pytest.raises(ConfigurationError, match="it holds a value that cannot be read"):
+        read_price_file(path)
+
+
+def test_a_million_brackets_are_one_row_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "prices.jsonl"
+    path.write_text(
+        '{"date": "2026-02-02", "symbol": "AAPL", "close": 1}\n{"date": ' + "[" * 1_000_000 + "\n"
+    )
+    with pytest.raises(ConfigurationError, match="row 2: it does not have the fields"):
+        read_price_file(path)
