@@ -17,9 +17,9 @@ _SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 def in_one_form(text: str) -> str:
     """`text` with a line feed for every line end, a plain space for every other kind of space, no byte-order
     mark, and letters with their accents as one sign (NFC). Twice changes nothing more; never raises."""
+    if text.isascii() and "\r" not in text and "\v" not in text and "\f" not in text:
+        return text  # nearly every text
     text = _LINE_END.sub("\n", text)
-    if text.isascii():
-        return text
     return unicodedata.normalize("NFC", _SPACE.sub(" ", text).replace(_BYTE_ORDER_MARK, ""))
 
 
