@@ -31,6 +31,7 @@ from typing import (
 import yaml
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import read_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -271,7 +272,7 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
 
     try:
         # The base loader leaves scalars as written: `no` is a strategy then, and 1e-5 a number.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(read_text(Path(path)), Loader=yaml.BaseLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise refused(f"cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -14,6 +15,7 @@ from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import read_text
 
 JOB = "FORECASTER_JOB"
 """Marks every process of a job; its value begins with the process id of the supervisor, which the ranks
@@ -62,7 +64,8 @@ def load_settings() -> Settings:
     """
     _drop_empty_keys()  # one that is set but empty would hide the one in `.env`
     try:
-        load_dotenv(find_dotenv(usecwd=True), override=False)
+        if path := find_dotenv(usecwd=True):
+            load_dotenv(stream=StringIO(read_text(Path(path))), override=False)
     except UnicodeDecodeError:  # not its cause: that one quotes the file
         raise ConfigurationError([Problem(".env", "is no UTF-8 text.", "Save it as UTF-8.")]) from None
     _drop_empty_keys()  # one that is empty would make the clients ask for another

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forecaster.evaluation.published import parse_as_published
+from forecaster.plain_text import in_one_form
 from forecaster.records import (
     ALL_LABELS,
     Answer,
@@ -267,6 +268,11 @@ def test_what_the_published_parser_does_not_read_is_read(text: str) -> None:
     assert parse_answer(text) == GOOD
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x85", "\u2028"], ids=["CRLF", "CR", "NEL", "LS"])
+def test_an_answer_is_read_alike_with_every_line_end(end: str) -> None:
+    assert parse_answer(PLAIN.replace("\n", end)) == GOOD
+
+
 def test_a_closing_think_tag_alone_ends_a_block_that_the_prompt_began() -> None:
     assert without_think_block("a\n</think>\n\nb") == "b"
     assert without_think_block("<think>a<think>b</think>c</think>d") == "d"
@@ -282,7 +288,7 @@ def _can_be_a_section(text: str) -> bool:
     return bool(text) and not _LIKE_A_MARKER.search(text) and bool(last_line.strip("#*_> \t"))
 
 
-SECTIONS = st.text(max_size=80).map(str.strip).filter(_can_be_a_section)
+SECTIONS = st.text(max_size=80).map(in_one_form).map(str.strip).filter(_can_be_a_section)
 ANSWERS = st.builds(Answer, SECTIONS, SECTIONS, st.sampled_from(ALL_LABELS), SECTIONS)
 CALM = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

@@ -26,6 +26,7 @@ import exchange_calendars
 from tabulate import tabulate
 
 from forecaster.data import row_types
+from forecaster.data.untrue_prices import DOUBTFUL_FACTOR, UntrueMove, untrue_moves, with_applied_splits
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Article, Label, NewsItem, PriceHistory, Quarter, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
@@ -74,6 +75,8 @@ KINDS: Mapping[str, Kind] = {
     "wrong figure": Kind("error", "not the figure reported for the quarter"),
     "wrong price": Kind("error", "not the close of that day, in shares of the target's start"),
     "missing close": Kind("error", "no close of the session at a week's edge"),
+    "untrue price": Kind("error", "closes over its weeks cannot be true"),
+    "doubtful price": Kind("note", "closes over its weeks may hide a split"),
     "unfinished week": Kind("error", "no close yet at the end of the target week"),
     "wrong label": Kind("error", "not the bin of the week's return"),
     "wrong return": Kind("error", "`weekly_return_pct` is not the week's return"),
@@ -177,6 +180,15 @@ class _Known:
     def days(self) -> list[date]:
         return sorted(self.evidence.prices.closes) if self.evidence.prices else []
 
+    @cached_property
+    def untrue_moves(self) -> tuple[UntrueMove, ...]:
+        return untrue_moves(self.evidence.prices) if self.evidence.prices else ()
+
+    @cached_property
+    def shown_prices(self) -> PriceHistory | None:
+        prices = self.evidence.prices
+        return with_applied_splits(prices, self.untrue_moves) if prices else None
+
     def session(self, day: date) -> date | None:
         return _session(self.evidence.calendar, day)
 
@@ -191,7 +203,7 @@ class _Known:
 
     def shown_close(self, day: date, as_of: date) -> Decimal | None:
         """Last close at or before `day`, in shares of `as_of`."""
-        close_day, prices = self.last_close_day(day), self.evidence.prices
+        close_day, prices = self.last_close_day(day), self.shown_prices
         if close_day is None or prices is None:
             return None
         price = prices.closes[close_day].split_adjusted
@@ -280,6 +292,9 @@ def audit_rows(
     for symbol, places in _places(splits).items():
         raw = evidence(symbol) if evidence else None
         known = _Known(raw) if raw else None
+        for move in known.untrue_moves if known else ():
+            if move.kind != "jump":
+                tally.unchecked[f"weeks of {symbol} over closes of {move}"] = 0
         seen: set[str] = set()
         for row in _rows(splits, places):
             findings += _by_text(row, tally)
@@ -292,6 +307,7 @@ def audit_rows(
                 missing = "no raw facts of the symbol" if evidence else "no raw facts were given"
                 for what in ("when news was published", "when a quarter became public", "prices and labels"):
                     tally.unchecked[f"{what}: {missing}"] += 1
+                findings += _doubtful_moves(row)
             if require_evidence and (lacking := _lacking_evidence(row, known)):
                 findings.append(row.finding("no evidence", lacking))
             if span := _span(row):
@@ -408,6 +424,21 @@ def _ends_too_late(facts: PromptFacts) -> bool:
     return bool(end and target_start and end >= target_start)
 
 
+def _doubtful_moves(row: _Row) -> Iterator[Finding]:
+    """The first move that the row states and that may be a split, where there are no closes to look at."""
+    moves = [
+        (f"{week.start} to {week.end}", float(week.end_price / week.start_price))
+        for week in row.facts.weeks
+        if week.start_price and week.end_price and min(week.start_price, week.end_price) > 0
+    ]
+    if (return_pct := row.values.get("weekly_return_pct")) is not None:
+        moves.append((row.period, 1 + float(return_pct) / 100))
+    for period, factor in moves:
+        if not 1 / DOUBTFUL_FACTOR < factor < DOUBTFUL_FACTOR:
+            yield row.finding("doubtful price", f"{period}: {100 * (factor - 1):+.2f} %")
+            break
+
+
 def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
     values, facts = row.values, row.facts
     stated = {row.period}
@@ -465,6 +496,7 @@ def _by_evidence(row: _Row, known: _Known, tally: _Tally) -> Iterator[Finding]:
         yield from _quarter(row, known, as_of, tally)
     if known.days:
         yield from _prices(row, known, facts.target_start, facts.target_end, tally)
+        yield from _untrue_prices(row, known, facts.target_start, facts.target_end, tally)
         yield from _outcome(row, known, facts.target_start, facts.target_end, tally)
     else:
         tally.unchecked["prices and labels: no closes of the symbol"] += 1
@@ -581,6 +613,21 @@ def _same_price(shown: Decimal, close: Decimal) -> bool:
     """To the cent; to the decimals shown where there are more."""
     exponent = min(int(shown.as_tuple().exponent), -2)
     return abs(shown - close) <= Decimal("0.51").scaleb(exponent)
+
+
+def _untrue_prices(row: _Row, known: _Known, start: date, end: date, tally: _Tally) -> Iterator[Finding]:
+    """The first move over the row's weeks, past or target, that cannot be true, and that is doubtful."""
+    spans = [(week.start, week.end) for week in row.facts.weeks] + [(start, end)]
+    closes = [
+        (known.last_close_day(first) or first, known.last_close_day(last) or last) for first, last in spans
+    ]
+    for kind, holds in (("untrue price", UntrueMove.spoils), ("doubtful price", UntrueMove.is_doubtful)):
+        for move in known.untrue_moves:
+            if any(holds(move, *span) for span in closes):
+                yield row.finding(kind, f"closes of {move}")
+                if kind == "untrue price":
+                    tally.unchecked[f"weeks of {row.values['symbol']} over closes of {move}"] += 1
+                break
 
 
 def _outcome(row: _Row, known: _Known, start: date, end: date, tally: _Tally) -> Iterator[Finding]:

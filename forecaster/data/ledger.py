@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,6 +114,26 @@ class Ledger:
                 (endpoint,),
             ).fetchall()
         return self._usable(rows)
+
+    def record_file(
+        self, endpoint: str, variant: str, symbols: Collection[str], calls: Sequence[Call]
+    ) -> None:
+        """Write what a file of the user's own gives of some symbols; what an earlier reading of the same file
+        gave of them, and this one does not, goes."""
+        fresh = {(_key(call.request), call.sha256) for call in calls}
+        with self._lock, self._connection:
+            known = self._connection.execute(
+                "SELECT id, symbol, window_start, window_end, sha256 FROM calls "
+                "WHERE endpoint = ? AND variant = ?",
+                (endpoint, variant),
+            ).fetchall()
+            outdated = [
+                (row,)
+                for row, symbol, start, end, sha256 in known
+                if symbol in symbols and ((endpoint, symbol, start, end, variant), sha256) not in fresh
+            ]
+            self._connection.executemany("DELETE FROM calls WHERE id = ?", outdated)
+        self.record(*calls)
 
     def failures(self) -> int:
         """Calls that got no final answer, over the ledger's whole life."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from forecaster.data.splits import (
 )
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.network_settings import hub_problems
+from forecaster.plain_text import in_one_form
+from forecaster.tables import has_other_line_ends, json_lines
 from forecaster.tasks.base import RowKey, Task
 
 SHORT_NAME_FOLDER = Path("data")
@@ -47,6 +50,9 @@ _UNREADABLE = (
 )
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 MANIFEST = "manifest.json"
+_TEXT_TYPES = ("string", "large_string")
+_FORM_OF_COPIES = 1
+"""One more whenever `in_one_form` changes: copies that were kept are then made anew."""
 _RECIPE = ("min_past_weeks", "max_past_weeks", "with_indicators", "with_macro")
 _SPEC_HELP = (
     "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
@@ -366,12 +372,7 @@ def _load(source: Source) -> datasets.DatasetDict:
             saved_folders.check(Path(source.location))
             loaded = datasets.load_from_disk(source.location)
         else:
-            suffix = Path(source.location).suffix
-            if _FORMATS[suffix] == "json":
-                row_types.check_json(Path(source.location))
-            loaded = datasets.load_dataset(
-                _FORMATS[suffix], data_files={"train": glob.escape(source.location)}
-            )
+            loaded = _load_file(Path(source.location))
     except (DatasetNotFoundError, HfHubHTTPError, ConnectionError) as error:
         raise ConfigurationError([_not_served(source, error)]) from error
     except _UNREADABLE as error:
@@ -388,7 +389,64 @@ def _load(source: Source) -> datasets.DatasetDict:
                 )
             ]
         ) from error
-    return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+    parts = loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+    return datasets.DatasetDict({name: _with_plain_texts(part) for name, part in parts.items()})
+
+
+def _load_file(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+    if _FORMATS[path.suffix] == "json":
+        row_types.check_json(path)
+    if path.suffix == ".jsonl" and has_other_line_ends(path):
+        rows = []
+        for number, row in json_lines(path):
+            if row is None:
+                raise ValueError(f"line {number} is no whole JSON object")
+            rows.append(row)
+        return datasets.Dataset.from_list(rows)
+    return datasets.load_dataset(_FORMATS[path.suffix], data_files={"train": glob.escape(str(path))})
+
+
+def _with_plain_texts(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows with names and texts in one form; they are written once more only where some are not."""
+    names = {name: in_one_form(name).strip() for name in rows.column_names}
+    if len(set(names.values())) == len(names):  # else a name would stand there twice
+        rows = rows.rename_columns({name: new for name, new in names.items() if new != name})
+    texts = [name for name, kind in rows.features.items() if getattr(kind, "dtype", "") in _TEXT_TYPES]
+    if not texts or all(_is_plain(batch) for batch in rows.select_columns(texts).iter(1000)):
+        return rows
+
+    def plain(batch: Mapping[str, list[str | None]]) -> dict[str, list[str | None]]:
+        return {name: [value and in_one_form(value) for value in batch[name]] for name in texts}
+
+    cache = _place_of_copy(rows)
+    return rows.map(
+        plain,
+        batched=True,
+        features=rows.features,
+        cache_file_name=str(cache) if cache else None,
+        keep_in_memory=cache is None,
+        new_fingerprint=cache.stem if cache else None,
+        desc="line ends and spaces in one form",
+    )
+
+
+def _place_of_copy(rows: datasets.Dataset) -> Path | None:
+    """Where a copy of rows with plain texts belongs, by what their files are now; None where nothing can be
+    kept. Not beside the rows: a folder of the user's own stays as it is."""
+    stored = [Path(file["filename"]).resolve() for file in rows.cache_files]
+    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in stored]
+    of_copy = (_FORM_OF_COPIES, known, rows.column_names, len(rows))
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "plain_texts"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    key = hashlib.sha256(repr(of_copy).encode()).hexdigest()[:16]
+    return folder / f"{key}.arrow" if known and os.access(folder, os.W_OK) else None
+
+
+def _is_plain(batch: Mapping[str, list[str | None]]) -> bool:
+    return all(not value or in_one_form(value) == value for values in batch.values() for value in values)
 
 
 def _not_served(source: Source, error: Exception) -> Problem:

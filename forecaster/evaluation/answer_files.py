@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
+from forecaster.plain_text import in_one_form
 from forecaster.records import Row
 from forecaster.tables import json_lines
 from forecaster.tasks.weekly_rows import make_row
@@ -46,7 +47,7 @@ def read_answer_file(
     Raises:
         ConfigurationError: the file cannot be read, lacks a column, or does not match the rows.
     """
-    table = _read_table(path)
+    table = _read_table(path).rename(columns=_in_one_form).map(_in_one_form)
     if not len(table):
         raise ConfigurationError([Problem(str(path), "has no rows.", "Give a file with answers.")])
     wanted = [columns.prediction] + ([columns.reference] if rows is None else [])
@@ -140,6 +141,10 @@ def _matched(
         found = f"{path} has {len(own)} answers; of the dataset's {len(rows)} rows it names {known}."
         raise ConfigurationError([Problem("--dataset", found, "Give the rows that were answered, in order.")])
     return tuple(rows), list(answers)
+
+
+def _in_one_form(value: Any) -> Any:
+    return in_one_form(value) if isinstance(value, str) else value
 
 
 def _text(value: Any) -> str | None:

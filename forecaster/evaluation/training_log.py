@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import in_one_form
 
 _WAY_OUT = (
     "Give a trainer_state.json, a log_history.json, a JSON list of the metrics that a training printed, or "
@@ -81,7 +82,7 @@ def read_training_log(path: Path) -> TrainingLog:
         raise _no_log(where, "it is empty.")
     entries = _json_entries(text, path.suffix, where)
     if entries is None:
-        entries = _printed_entries(text)
+        entries = _printed_entries(in_one_form(text))
         if not entries:
             raise _no_log(where, "it is neither JSON nor text with a line of training metrics.")
     # A run that was stopped before its first log line saves an empty list.
@@ -152,7 +153,7 @@ def _json_entries(text: str, suffix: str, where: str) -> list[Mapping[str, Any]]
 def _printed_entries(text: str) -> list[Mapping[str, Any]]:
     """The metric dictionaries that a training printed between other text and progress bars."""
     entries: list[Mapping[str, Any]] = []
-    for literal in _DICT_LITERAL.findall(text.replace("\r", "\n")):
+    for literal in _DICT_LITERAL.findall(text):
         try:
             found = ast.literal_eval(_BARE_NOT_FINITE.sub(r": '\1'", literal))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from forecaster.errors import Problem
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import ModelShape
+from forecaster.plain_text import read_text
 
 DS_CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "ds_configs"
 FIELD_NAMES_FOR_AUTO = ("ds_config.json", "config.json", "config_new.json")
@@ -47,7 +48,7 @@ class DsConfig:
 
 def read_ds_config(path: Path) -> DsConfig | Problem:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
         section = content.get("zero_optimization", {})
         stage = int(section.get("stage", 0))
         optimizer = str(content.get("optimizer", {}).get("type", ""))

@@ -22,6 +22,7 @@ from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
 from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
 from forecaster.network_settings import network_problems
+from forecaster.plain_text import read_text
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Unreadable
@@ -216,7 +217,7 @@ def answer_file(
 ) -> ForecastResult:
     """Answer a text of the user's own."""
     try:
-        prompt = path.read_text(encoding="utf-8")
+        prompt = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         found = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8 text'})."
         raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error

@@ -96,6 +96,7 @@ def _prices_only(config: PipelineConfig) -> audit.Evidence | None:
             None,
             store.price_history(call.payload),
             None,
+            indices.calendar_of(symbol),
             adjusted_only=bool(call.payload.get("adjusted_only")),
         )
 

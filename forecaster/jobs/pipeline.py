@@ -80,9 +80,9 @@ def run_stages(
     stage = config.stage
     for note in spec.universe.notes:
         listener.say(note)
-    if stage in ("all", "plan", "fetch"):
-        for line in intake.import_files(ledger, config.news_file, config.price_file, symbols):
-            listener.say(line)
+    # In every stage: the ledger may hold what an earlier version read of the same files.
+    for line in intake.import_files(ledger, config.news_file, config.price_file, symbols):
+        listener.say(line)
     spec = replace(spec, files=intake.digests(config.news_file, config.price_file))
     estimated = None
     if stage in ("all", "plan", "fetch", "label"):

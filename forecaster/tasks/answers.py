@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 
+from forecaster.plain_text import in_one_form
 from forecaster.records import OPEN_BIN_PCT, Answer, Direction, Label, Unreadable
 from prompts import CONCERNS, FORECAST, POSITIVE
 
@@ -121,7 +122,7 @@ def parse_answer(text: str) -> Answer | Unreadable:
     direction and one size, the same in every copy: none, or two that differ, make the answer unreadable.
     Never raises.
     """
-    text = without_think_block(text)
+    text = without_think_block(in_one_form(text))
     if _THINK_TAG.search(text):
         return Unreadable("cut off inside the think block")
     headers = list(_HEADERS.finditer(text))
