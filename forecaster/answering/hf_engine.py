@@ -16,7 +16,7 @@ from forecaster.fit.memory import RESERVE_BYTES, USABLE_SHARE, generation_batch_
 from forecaster.models.loading import load_base
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
-from forecaster.models.templates import end_token_ids, prompt_ids
+from forecaster.models.templates import end_token_ids, fix_day, prompt_ids
 from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import fit
 from prompts import split_published
@@ -48,6 +48,7 @@ class GeneratedBatch:
 def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
     """The tokenizer and chat template that training saved, padding on the left as generation needs."""
     tokenizer = AutoTokenizer.from_pretrained(adapter)
+    fix_day(tokenizer)  # for a run that is older than the day in its template
     tokenizer.padding_side = "left"
     return tokenizer
 
