@@ -301,6 +301,12 @@ def news_item_spans(user_text: str) -> list[tuple[int, int]]:
     return sorted((match.span() for match in _NEWS_ITEM.finditer(user_text)), key=age)
 
 
+def without_news(user_text: str) -> str:
+    """The prompt without its news items: what its builder wrote."""
+    edges = [0, *(edge for span in sorted(news_item_spans(user_text)) for edge in span), len(user_text)]
+    return "".join(user_text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+
+
 def without_oldest_news(user_text: str, count: int) -> str:
     """The prompt without its `count` oldest news items; every other character stays."""
     for start, end in sorted(news_item_spans(user_text)[:count], reverse=True):
@@ -373,9 +379,7 @@ def read_prompt(user_text: str) -> PromptFacts:
         for match in _PAST_WEEK.finditer(user_text)
         if not any(start <= match.start() < end for start, end in spans)
     ]
-    # What is left without the news was written by the prompt's builder.
-    edges = [0, *(edge for span in spans for edge in span), len(user_text)]
-    frame = "".join(user_text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+    frame = without_news(user_text)
     introduction = user_text[: headers[0].start()] if headers else frame
     asked, period_end = _ASKED_SYMBOL.search(frame), _PERIOD_END.search(frame)
     targets = _TARGET.findall(frame)

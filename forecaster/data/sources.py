@@ -228,6 +228,24 @@ def load(
     )
 
 
+def find_told_outcomes(corpus: Corpus, task: Task) -> list[Problem]:
+    """Prompts that say how their week ends: a model would learn to copy it."""
+    problems = []
+    for name, rows in corpus.parts.items():
+        # Rows repeat where a source is to be taken more than once.
+        found = {str(row["row_id"]): told for row in rows if (told := task.told_outcome(row))}
+        if found:
+            row_id, told = next(iter(found.items()))
+            problems.append(
+                Problem(
+                    "--dataset",
+                    f'{len(found)} {name} rows tell the outcome in their prompt, as {row_id} does: "{told}"',
+                    "Ask for it instead, or give --allow_told_outcome to train on them all the same.",
+                )
+            )
+    return problems
+
+
 def _emptied(kept_train: Sequence[int], kept_test: Sequence[int]) -> list[Problem]:
     """Parts of which the order of time left no row."""
     return [

@@ -56,10 +56,15 @@ class CheckedTraining:
         return TASKS[self.run.config.task]
 
     def read_rows(self) -> sources.Corpus:
+        """Raises ConfigurationError for rows that cannot be trained on."""
         flags = self.run.config
-        return sources.load(
+        corpus = sources.load(
             self.train_sources, self.test_sources, self.task, flags.validation_share, flags.test_from
         )
+        told = [] if flags.allow_told_outcome else sources.find_told_outcomes(corpus, self.task)
+        if told:
+            raise ConfigurationError(told)
+        return corpus
 
 
 def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from forecaster.records import Answer, Label, Messages, Row, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from forecaster.tasks.base import DatasetRow, RowKey, Task
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly_rows import make_row
 from prompts import news_item_spans, split_published, without_oldest_news
 
@@ -81,6 +82,9 @@ class WeeklyForecast(Task):
             label=row["label"],
             return_pct=row.get(RETURN_COLUMN),
         )
+
+    def told_outcome(self, row: DatasetRow) -> str | None:
+        return told_outcome(row["prompt"], self.actual(row))
 
     def pieces(self, messages: Messages) -> int:
         """News items."""
