@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import WEEKLY
 from prompts import render_published, render_teacher_request
 
-REAL_DATA = Path(os.environ.get("FORECASTER_REAL_DATA", "no such folder"))
 UP_2 = Label("up", 2)
 DATA = (
     "[Company Introduction]:\n\nX is a listed company.\n\nFrom 2024-01-07 to 2024-01-14, X's stock price "
@@ -91,12 +89,12 @@ def test_the_projects_own_teacher_request_is_found() -> None:
     assert told_outcome(render_published(blind), UP_2) is None
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="FORECASTER_REAL_DATA names no folder")
-def test_no_row_of_the_published_sets_without_teacher_text_is_accused() -> None:
+def test_no_row_of_the_published_sets_without_teacher_text_is_accused(real_data: Path) -> None:
     rows = [
         json.loads(line)
-        for path in sorted(REAL_DATA.glob("forecaster_*/*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for path in sorted(real_data.glob("forecaster_*/*.jsonl"))
+        for line in path.read_text(encoding="utf-8").split("\n")
+        if line
     ]
     assert len(rows) == 3244
     assert [row["symbol"] for row in rows if WEEKLY.told_outcome(row)] == []
