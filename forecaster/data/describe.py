@@ -194,9 +194,10 @@ def render_markdown(description: Description) -> str:
         ["last period", *(_cell(split.last_period) for split in splits)],
         ["share of rises", *(_percent(split.share_of_rises) for split in splits)],
         ["repeated symbol and period", *(f"{split.repeated_rows:,}" for split in splits)],
-        ["prompts that tell the outcome", *(f"{split.told_outcomes:,}" for split in splits)],
         ["unreadable answers", *(f"{sum(split.unreadable_answers.values()):,}" for split in splits)],
     ]
+    if any(split.told_outcomes for split in splits):
+        facts.append(["prompts that tell the outcome", *(f"{split.told_outcomes:,}" for split in splits)])
     labels = [
         [text, *(_with_share(split.label_counts[text], split.rows) for split in splits)]
         for text in dict.fromkeys(text for split in splits for text in split.label_counts)
