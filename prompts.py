@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -126,6 +126,40 @@ def _resolved(entity: re.Match[str]) -> str:
     if name := entity["name"]:
         return html5.get(f"{name};", entity[0])
     return unescape(entity[0])
+
+
+def marker_pattern(tokens: Iterable[str], more: str = r"(?!)") -> re.Pattern[str]:
+    """The first character of every one of these tokens in a text, for `break_markers`.
+
+    Args:
+        more: a pattern for others.
+    """
+    rests: dict[str, list[str]] = {}
+    for token in sorted(tokens):
+        if len(token) > 1:
+            rests.setdefault(token[0], []).append(re.escape(token[1:]))
+    # By first character: a tokenizer may have thousands, and most characters begin none.
+    known = "|".join(f"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
+    return re.compile(rf"(?=(?:{known or '(?!)'}|{more}))(.)", re.DOTALL)
+
+
+CHAT_MARKERS = marker_pattern(
+    (
+        *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>"),
+        *("<think>", "</think>", "<tool_call>", "</tool_call>", "<start_of_turn>", "<end_of_turn>"),
+        *("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]"),
+        *("[THINK]", "[/THINK]", "[gMASK]", "<sop>", "<|turn>", "<turn|>", "<|channel>", "<channel|>"),
+    ),
+    r"<[|｜][^<>|｜\s]{1,60}[|｜]>",
+)
+"""Signs of the chat models that are known, for a model that is behind an endpoint."""
+
+
+def break_markers(text: str, markers: re.Pattern[str]) -> str:
+    """The text with a space in every marker, behind its first character: it stays to be read, and no
+    tokenizer takes it for a control token. A text without markers stays as it is; doing it twice changes
+    nothing more."""
+    return markers.sub(r"\1 ", text)
 
 
 # --- prompts ------------------------------------------------------------------------------------------------
@@ -295,6 +329,11 @@ def news_item_spans(user_text: str) -> list[tuple[int, int]]:
         return weeks[before - 1][1] if before else "", span[0]
 
     return sorted((match.span() for match in _NEWS_ITEM.finditer(user_text)), key=age)
+
+
+def without_news(user_text: str) -> str:
+    """The prompt without its news items: what its builder wrote."""
+    return _without(user_text, sorted(news_item_spans(user_text)))
 
 
 def without_oldest_news(user_text: str, count: int) -> str:

@@ -49,8 +49,11 @@ def run(argv: Sequence[str], settings: Settings) -> int:
         for line in train_checks.run_lines(checked.run, settings):
             print(line, flush=True)
     if config.dry_run:
-        for line in train_checks.count_lines(checked.read_rows()) if checked.is_offline else ():
-            print(line, flush=True)
+        if checked.is_offline:
+            corpus = checked.read_rows()
+            for line in train_checks.count_lines(corpus):
+                print(line, flush=True)
+            train_checks.check_rendering(checked, corpus)
         return 0
     watch = StopWatch(config.grace_seconds, settings.launched, settings.supervisor_pid, is_main=is_main)
     watch.start()

@@ -296,6 +296,36 @@ def test_a_truncated_model_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert_refused(tmp_path, done, "--base_model: base cannot be loaded (", "Check its name and files")
 
 
+def test_a_template_that_loses_the_answer_is_refused_before_loading_and_in_a_dry_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sample" / "base", tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
+    config["chat_template"] = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    (tmp_path / "base" / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "base" / "chat_template.jinja").unlink(missing_ok=True)
+    flags = ["--base_model", "base", *SAMPLE[2:], "--max_length", "1024", "--report_to", "none"]
+    for more in (["--dry_run"], []):
+        done = train(tmp_path, *flags, *more)
+        assert_refused(
+            tmp_path, done, "--base_model: the chat template of base loses or changes the system text;"
+        )
+
+
+def test_rows_that_tell_their_outcome_are_refused_with_their_number(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(SAMPLE[3]).read_text(encoding="utf-8").splitlines()]
+    for row in rows[:3]:
+        told = f"Let's assume your prediction for next week is {row['label']}.[/INST]"
+        row["prompt"] = row["prompt"].replace("[/INST]", f" {told}")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = [*SAMPLE[:2], "--dataset", "rows.jsonl", "--report_to", "none", "--dry_run"]
+    done = train(tmp_path, *flags)
+    assert_refused(
+        tmp_path, done, "--dataset: 3 train rows tell the outcome in their prompt, as rows.jsonl:train#0"
+    )
+    assert train(tmp_path, *flags, "--allow_told_outcome").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

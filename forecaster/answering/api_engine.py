@@ -14,6 +14,7 @@ from typing import Literal
 from forecaster import chat
 from forecaster.chat import Chat, ChatReply, ModelUnknown, NoReply, RequestRefused, Turn
 from forecaster.records import Messages
+from prompts import CHAT_MARKERS, break_markers
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _replies(
     while True:
         if not is_down and ending is None:
             for row_id, messages in islice(prompts, concurrency - len(in_flight)):
-                in_flight.add(runner.get_loop().create_task(_ask(client, row_id, chat.turns(messages))))
+                in_flight.add(runner.get_loop().create_task(_ask(client, row_id, _turns(messages))))
         if not in_flight:
             break
         done, _ = runner.run(asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED))
@@ -157,6 +158,13 @@ def _replies(
         ending = client.endpoint.without_reply(without_reply)
     if ending is not None:
         raise ending
+
+
+def _turns(messages: Messages) -> list[Turn]:
+    """What is sent. A server may take the signs of chat models for control tokens where it finds them."""
+    return chat.turns(
+        Messages(break_markers(messages.system, CHAT_MARKERS), break_markers(messages.user, CHAT_MARKERS))
+    )
 
 
 async def _end(client: Chat, in_flight: Iterable[asyncio.Task[EndpointReply]]) -> None:

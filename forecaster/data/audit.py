@@ -30,6 +30,7 @@ from forecaster.data.untrue_prices import DOUBTFUL_FACTOR, UntrueMove, untrue_mo
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Article, Label, NewsItem, PriceHistory, Quarter, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import COLUMNS
 from prompts import INDICATORS, MACRO, PastWeek, PromptFacts, clean_text, read_prompt, split_published
 
@@ -62,6 +63,7 @@ KINDS: Mapping[str, Kind] = {
     "future quarter": Kind("leak", "figures that were not public before that close"),
     "future week": Kind("leak", "a past week ends after the target week starts"),
     "market capitalisation": Kind("leak", "taken from the day on which the dataset was made"),
+    "told outcome": Kind("leak", "the prompt says how its week ends"),
     "wrong as-of": Kind("leak", "`as_of` is not the close of the session at the target's start"),
     "straddled split": Kind("leak", "a training week ends after the first held-out week starts"),
     "overlapping weeks": Kind("error", "two past weeks of a prompt share days"),
@@ -376,6 +378,9 @@ def _by_text(row: _Row, tally: _Tally) -> Iterator[Finding]:
         yield row.finding("future quarter", f"the quarter ended on {facts.financials_period_end}")
     if facts.cites_market_cap:
         yield row.finding("market capitalisation", "in the introduction")
+    label = parse_prediction(row.values["label"] or "")
+    if told := told_outcome(row.values["prompt"] or "", label if isinstance(label, Label) else None):
+        yield row.finding("told outcome", told)
     if facts.says_cryptocurrency and not facts.introduces_coin:
         yield row.finding("called a cryptocurrency", "in the prompt's own words")
     yield from _columns_against_each_other(row, tally)

@@ -244,6 +244,24 @@ def load(
     )
 
 
+def find_told_outcomes(corpus: Corpus, task: Task) -> list[Problem]:
+    """Prompts that say how their week ends: a model would learn to copy it."""
+    problems = []
+    for name, rows in corpus.parts.items():
+        # Rows repeat where a source is to be taken more than once.
+        found = {str(row["row_id"]): told for row in rows if (told := task.told_outcome(row))}
+        if found:
+            row_id, told = next(iter(found.items()))
+            problems.append(
+                Problem(
+                    "--dataset",
+                    f'{len(found)} {name} rows tell the outcome in their prompt, as {row_id} does: "{told}"',
+                    "Ask for it instead, or give --allow_told_outcome to train on them all the same.",
+                )
+            )
+    return problems
+
+
 def _emptied(kept_train: Sequence[int], kept_test: Sequence[int]) -> list[Problem]:
     """Parts of which the order of time left no row."""
     return [
@@ -412,7 +430,10 @@ def _with_plain_texts(rows: datasets.Dataset) -> datasets.Dataset:
     if len(set(names.values())) == len(names):  # else a name would stand there twice
         rows = rows.rename_columns({name: new for name, new in names.items() if new != name})
     texts = [name for name, kind in rows.features.items() if getattr(kind, "dtype", "") in _TEXT_TYPES]
-    if not texts or all(_is_plain(batch) for batch in rows.select_columns(texts).iter(1000)):
+    try:
+        if not texts or all(_is_plain(batch) for batch in rows.select_columns(texts).iter(1000)):
+            return rows
+    except UnicodeDecodeError:  # told with its row when the columns are checked
         return rows
 
     def plain(batch: Mapping[str, list[str | None]]) -> dict[str, list[str | None]]:

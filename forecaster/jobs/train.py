@@ -20,7 +20,13 @@ from forecaster.errors import (
     TrainingStoppedError,
 )
 from forecaster.files import write_json
-from forecaster.jobs.train_checks import CheckedTraining, check, count_lines, run_lines
+from forecaster.jobs.train_checks import (
+    CheckedTraining,
+    check,
+    count_lines,
+    load_checked_tokenizer,
+    run_lines,
+)
 from forecaster.progress import Listener, at_terminal
 from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
@@ -68,7 +74,7 @@ def train(
     grouped = resuming.rows_per_group(run)  # before the record of the former session is written over
 
     # They take ten seconds to import: only after everything was checked.
-    from forecaster.models import templates, weights
+    from forecaster.models import weights
     from forecaster.training import fine_tuning, model_card, tokenising
 
     args = fine_tuning.sft_config(run)
@@ -76,7 +82,7 @@ def train(
     is_main = args.process_index == 0
     tell = listener.say if is_main else _to_nobody
 
-    tokenizer, template = templates.load_tokenizer(run.model, run.config.trust_remote_code)
+    tokenizer, template = load_checked_tokenizer(checked, corpus)
     parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, task, **corpus.parts)
     reports = {name: report for name, (_, report) in parts.items()}
     summaries = (report.summary(PART_NAMES[name].capitalize()) for name, report in reports.items())

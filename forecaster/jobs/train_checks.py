@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from huggingface_hub import try_to_load_from_cache
 
 from forecaster import tracking
 from forecaster.data import sources
@@ -30,6 +33,9 @@ from forecaster.training import resuming, train_config
 from forecaster.training.run import Run, RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class CheckedTraining:
@@ -50,10 +56,15 @@ class CheckedTraining:
         return TASKS[self.run.config.task]
 
     def read_rows(self) -> sources.Corpus:
+        """Raises ConfigurationError for rows that cannot be trained on."""
         flags = self.run.config
-        return sources.load(
+        corpus = sources.load(
             self.train_sources, self.test_sources, self.task, flags.validation_share, flags.test_from
         )
+        told = [] if flags.allow_told_outcome else sources.find_told_outcomes(corpus, self.task)
+        if told:
+            raise ConfigurationError(told)
+        return corpus
 
 
 def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
@@ -221,6 +232,34 @@ def run_lines(run: Run, settings: Settings) -> Iterator[str]:
         for passed_over in checkpoints.newest_complete(run.output_dir)[1]:
             yield f"Passed over {passed_over.folder}: {passed_over.reason}."
     yield json.dumps(train_config.as_flags(flags), indent=1)
+
+
+def check_rendering(checked: CheckedTraining, corpus: sources.Corpus) -> None:
+    """Have the chat template render a row, where the tokenizer is on this machine.
+
+    Raises:
+        ConfigurationError: as `load_checked_tokenizer`.
+    """
+    model = checked.run.model
+    if model.is_local or try_to_load_from_cache(model.location, "tokenizer_config.json"):
+        load_checked_tokenizer(checked, corpus)
+
+
+def load_checked_tokenizer(
+    checked: CheckedTraining, corpus: sources.Corpus
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer, and the name of its template, which has rendered the first row.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or its template loses a part of the row.
+    """
+    from forecaster.models import templates  # seconds to import
+
+    run, row = checked.run, corpus.train[0]
+    tokenizer, name = templates.load_tokenizer(run.model, run.config.trust_remote_code)
+    messages, answer = checked.task.messages(row), checked.task.answer(row)
+    templates.check_template(tokenizer, messages, answer, run.config.base_model)
+    return tokenizer, name
 
 
 def count_lines(corpus: sources.Corpus) -> Iterator[str]:

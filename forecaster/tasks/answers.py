@@ -245,6 +245,11 @@ def _direction_words(claim: str) -> list[re.Match[str]]:
     ]
 
 
+def directions_named(text: str) -> set[str]:
+    """The directions that a text names in words, without those that it denies."""
+    return {_direction(word) for word in _direction_words(text.translate(_TYPED))}
+
+
 def _direction(word: re.Match[str]) -> Direction:
     return "up" if word["up"] else "down"
 

@@ -7,6 +7,7 @@ import sys
 from forecaster.records import Answer, Label, Messages, Row, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from forecaster.tasks.base import DatasetRow, RowKey, Task
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly_rows import make_row, parse_period
 from prompts import news_item_spans, split_published, without_oldest_news
 
@@ -66,6 +67,9 @@ class WeeklyForecast(Task):
             label=row["label"],
             return_pct=row.get(RETURN_COLUMN),
         )
+
+    def told_outcome(self, row: DatasetRow) -> str | None:
+        return told_outcome(row["prompt"], self.actual(row))
 
     def pieces(self, messages: Messages) -> int:
         """News items."""

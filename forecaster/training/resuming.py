@@ -23,7 +23,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     | {"plan", "fit", "batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
     | {"dataset", "test_dataset", "from_remote", "trust_remote_code", "ds_config", "max_new_tokens"}
     | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval", "save_total_limit"}
-    | {"grace_seconds", "max_skipped_steps", "keep_best"}
+    | {"grace_seconds", "max_skipped_steps", "keep_best", "allow_told_outcome"}
 )
 
 

@@ -76,6 +76,9 @@ class TrainConfig:
     )
     from_remote: bool = flag(False, "take hub ids and short names from the hub", ROWS)
     task: str = flag(DEFAULT_TASK, "what the rows are", ROWS, choices=TASKS)
+    allow_told_outcome: bool = flag(
+        False, "train on rows whose prompt says how its week ends, as a teacher's does", ROWS
+    )
     max_length: int = flag(
         4096, "tokens of prompt and answer; longer rows lose their oldest news items", ROWS
     )

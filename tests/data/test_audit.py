@@ -347,6 +347,11 @@ def _old_market_cap(case: Case) -> None:
     case.spoil("Acme (ACME) is", "Acme, with a market capitalization of 5.00 in USD, (ACME) is")
 
 
+def _teachers_prompt(case: Case) -> None:
+    label = case.rows["test"][0]["label"]
+    case.spoil("Using only what", f"Let's assume your prediction for next week is {label}. Using only what")
+
+
 def _late_as_of(case: Case) -> None:
     case.rows["test"][0]["as_of"] = "2025-12-05T22:00:00+00:00"
 
@@ -366,6 +371,7 @@ def _training_week_among_the_test_weeks(case: Case) -> None:
         (_quarter_that_ends_with_the_as_of_day, "future quarter", ("test", 0)),
         (_future_week, "future week", ("test", 0)),
         (_old_market_cap, "market capitalisation", ("test", 0)),
+        (_teachers_prompt, "told outcome", ("test", 0)),
         (_late_as_of, "wrong as-of", ("test", 0)),
         (_training_week_among_the_test_weeks, "straddled split", ("train", 4)),
     ],

@@ -219,7 +219,7 @@ def _yaml_problem(content: str | bytes | None, tmp_path: Path) -> str:
 
 def test_unknown_keys_of_a_yaml_file_are_all_named_with_the_known_ones(tmp_path: Path) -> None:
     problem = _yaml_problem("base_model: m\nlora_rank: 4\n1: x\nepochs: 3\n", tmp_path)
-    assert " sets 1, epochs, lora_rank. Known names: base_model, batch_size, " in problem
+    assert " sets 1, epochs, lora_rank. Known names: allow_told_outcome, base_model, batch_size, " in problem
 
 
 @pytest.mark.parametrize("content", ["", "- base_model\n", "just text\n", "5\n"])
