@@ -22,10 +22,11 @@ from forecaster.jobs.forecast_config import ForecastConfig
 from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
-from forecaster.records import Answer, Unreadable
+from forecaster.records import Answer, Label, Unreadable
 from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
+from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.weekly import WEEKLY
 from prompts import CONCERNS, POSITIVE, render_published
 
@@ -256,7 +257,11 @@ def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: L
     if isinstance(read, Unreadable):
         detail = f": {read.detail}" if read.detail else ""
         listener.say(f"\n{answered.text or '(an empty answer)'}")
-        listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
+        label = read_forecast(answered.text)
+        if isinstance(label, Label):
+            listener.say(f"\nIt forecasts {label.text}, and does not follow the form: {read.reason}{detail}.")
+        else:
+            listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
         return
     listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
     listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
