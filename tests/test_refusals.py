@@ -239,7 +239,7 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
                 "--dataset: is missing. Name the rows to answer",
             ],
         ),
-        (["--adapter", "a", "--base_model", "b"], ["--adapter, --base_model: both are given."]),
+        (["--dataset", "a.jsonl"], ["--adapter, --base_model: neither is given."]),
         (
             ["--base_model", "b", "--dataset", "d", "--checkpoints", "all"],
             ["--checkpoints: goes with --adapter only. Name the run's output folder."],

@@ -65,7 +65,7 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         ConfigurationError: flags, adapter, symbol, day or data of which no forecast can be made.
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
-    run = read_finished(config.adapter)
+    run = read_finished(config.adapter, config.base_model)
     max_new_tokens = longest_answer(config, run)
     if config.prompt:
         return answer_file(config.prompt, run, max_new_tokens, now, listener)
