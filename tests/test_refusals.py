@@ -137,7 +137,7 @@ def test_a_precision_that_the_gpu_lacks_and_a_torch_that_cannot_see_it_are_refus
         tmp_path,
         done,
         "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16",
-        "cannot use Tesla T4 with driver 550.54.15. Run `pip install",
+        "cannot use Tesla T4 (compute capability 7.5) with driver 550.54.15. Run `pip install",
     )
 
 

@@ -699,11 +699,14 @@ def test_a_driver_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pyt
     assert gpus_module.NVML_TIMEOUT_S == 10.0
     monkeypatch.setattr(gpus_module, "NVML_TIMEOUT_S", 0.2)
     monkeypatch.setattr(gpus_module, "_HANGS", threading.Event())
-    nvml_edge.show(monkeypatch, tmp_path, nvml_edge.T4, "hang|2")
+    nvml_edge.show(monkeypatch, tmp_path, nvml_edge.T4, "hang|1")
     begun = time.monotonic()
     assert detect_gpus() == ()
     assert no_gpu_reason() == " (NVML: it gave no answer in 0 s; `nvidia-smi` tells more)"
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 0.9
+    for thread in threading.enumerate():  # while the library that hangs is still the one of this test
+        if thread.daemon and thread.name.endswith("(<lambda>)"):
+            thread.join(5)
 
 
 def test_a_slice_has_its_share_of_the_chips_speed() -> None:
