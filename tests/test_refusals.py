@@ -264,7 +264,7 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
             ["--adapter", "a", "--batch_sise", "2"],
             ["--batch_sise: is no flag. Did you mean --batch_size?"],
         ),
-        (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet file."]),
+        (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet, .json file."]),
         (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
         (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),
         (["--base_model", SAMPLE[1], "--dataset", "nowhere.jsonl"], ["'nowhere.jsonl' does not exist"]),

@@ -153,7 +153,7 @@ def read_forecast(text: str, answer: Answer | Unreadable | None = None) -> Label
         return answer.label
     if answer.reason in (CUT_OFF, CONTRADICTORY):
         return answer
-    spoken = without_think_block(text)
+    spoken = without_think_block(text).replace("\r\n", "\n").replace("\r", "\n").replace("\\n", "\n")
     if echo := _ECHO.search(spoken):
         spoken = spoken[: echo.start()]
     line = only_prediction(spoken)
