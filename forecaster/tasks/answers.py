@@ -53,12 +53,12 @@ _DENIED = re.compile(
 )
 _DENIAL_CHARS = 25
 
-# Full-width forms, dashes and percent signs become the ASCII ones; emphasis and escapes become spaces.
+# Full-width forms, dashes and percent signs become the ASCII ones; emphasis, escapes and wide or unbreakable spaces become spaces.
 _TYPED = str.maketrans(
     {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63", "-")
     | dict.fromkeys("\u066a\ufe6a", "%")
-    | dict.fromkeys("*_`\\", " ")
+    | dict.fromkeys("*_`\\\u00a0\u2007\u2009\u202f\u3000", " ")
 )
 _NUMBER = r"(?:\d{1,3}(?>(?:,\d{3})+)(?!\d)(?>(?:\.\d++)?)|\d++(?>(?:[.,]\d++)?)|\.\d++)"
 _SIZE = re.compile(

@@ -30,6 +30,7 @@ READ = {
     "Given strong earnings, revenue growth and demand, I predict the stock to rise by 2-3%.": "up by 2-3%",
     "The stock is expected to rise by 2-3% on strong earnings.": "up by 2-3%",
     "The stock may rise by 2-3% next week.": "up by 2-3%",
+    "Prediction:\u00a0Down\u00a0by\u00a0more\u00a0than\u00a05%": "down by more than 5%",
     "Final answer: down by more than 5%": "down by more than 5%",
     "Predicted weekly return: -1.8%": "down by 1-2%",
     "I predict a rise by 2-3% over the next week, with a potential upside of up to 5%.": "up by 2-3%",
