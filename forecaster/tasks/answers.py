@@ -53,7 +53,8 @@ _DENIED = re.compile(
 )
 _DENIAL_CHARS = 25
 
-# Full-width forms, dashes and percent signs become the ASCII ones; emphasis, escapes and wide or unbreakable spaces become spaces.
+# Full-width forms, dashes and percent signs become the ASCII ones; emphasis, escapes and other spaces become
+# spaces.
 _TYPED = str.maketrans(
     {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63", "-")
