@@ -72,7 +72,7 @@ def load_settings() -> Settings:
     return Settings(
         hf_token=get_token(),
         wandb_api_key=os.environ.get("WANDB_API_KEY"),
-        wandb_mode=os.environ.get("WANDB_MODE", "").strip().lower() or None,
+        wandb_mode=_wandb_mode(),
         wandb_project=os.environ.get("WANDB_PROJECT") or Settings.wandb_project,
         finnhub_api_key=_stripped("FINNHUB_API_KEY") or _stripped("FINNHUB_KEY"),
         openai_api_key=_stripped("OPENAI_API_KEY"),
@@ -90,6 +90,14 @@ def _drop_empty_keys() -> None:
     for name in _SECRET_NAMES:
         if os.environ.get(name, "").strip() == "":
             os.environ.pop(name, None)
+
+
+def _wandb_mode() -> str | None:
+    """WANDB_MODE, in W&B's newer words; WANDB_DISABLED, its older switch, stands above it."""
+    if (_stripped("WANDB_DISABLED") or "").lower() in ("true", "1", "yes", "on", "t", "y"):
+        return "disabled"
+    mode = (_stripped("WANDB_MODE") or "").lower()
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode) or None
 
 
 def _whole_number(name: str, default: int) -> int:

@@ -32,13 +32,24 @@ _MODES = ("online", "offline", "disabled")
 def resolve_mode(settings: Settings) -> tuple[str, str]:
     """W&B mode for a run, and the line that says why."""
     if settings.wandb_mode in ("offline", "disabled"):
-        return settings.wandb_mode, f"W&B: {settings.wandb_mode}, as WANDB_MODE says."
+        return settings.wandb_mode, f"W&B: {settings.wandb_mode}, as the environment says."
     if settings.wandb_api_key:
         return "online", f"W&B: online, project {settings.wandb_project}."
     return "offline", "W&B: offline, there is no WANDB_API_KEY; `wandb sync` uploads the run later."
 
 
+_LONGEST_PROJECT = 128
+_NOT_IN_PROJECT = "/\\#?%:"
+
+
 def find_problems(settings: Settings) -> list[Problem]:
+    """What W&B would refuse, before anything is done for it."""
+    project = settings.wandb_project
+    if settings.wandb_mode != "disabled" and (
+        len(project) > _LONGEST_PROJECT or set(project) & set(_NOT_IN_PROJECT)
+    ):
+        allowed = f"Use at most {_LONGEST_PROJECT} characters, and none of {' '.join(_NOT_IN_PROJECT)}."
+        return [Problem("WANDB_PROJECT", f"is {project!r}, which W&B does not take.", allowed)]
     if settings.wandb_mode not in (None, *_MODES):
         return [Problem("WANDB_MODE", f"is {settings.wandb_mode!r}.", f"Use one of {', '.join(_MODES)}.")]
     if settings.wandb_mode == "online" and not settings.wandb_api_key:

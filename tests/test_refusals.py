@@ -137,7 +137,7 @@ def test_a_precision_that_the_gpu_lacks_and_a_torch_that_cannot_see_it_are_refus
         tmp_path,
         done,
         "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16",
-        "cannot use Tesla T4 with driver 550.54.15. Run `pip install",
+        "cannot use Tesla T4 (compute capability 7.5) with driver 550.54.15. Run `pip install",
     )
 
 
@@ -239,7 +239,7 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
                 "--dataset: is missing. Name the rows to answer",
             ],
         ),
-        (["--adapter", "a", "--base_model", "b"], ["--adapter, --base_model: both are given."]),
+        (["--dataset", "a.jsonl"], ["--adapter, --base_model: neither is given."]),
         (
             ["--base_model", "b", "--dataset", "d", "--checkpoints", "all"],
             ["--checkpoints: goes with --adapter only. Name the run's output folder."],
@@ -264,7 +264,7 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
             ["--adapter", "a", "--batch_sise", "2"],
             ["--batch_sise: is no flag. Did you mean --batch_size?"],
         ),
-        (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet file."]),
+        (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet, .json file."]),
         (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
         (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),
         (["--base_model", SAMPLE[1], "--dataset", "nowhere.jsonl"], ["'nowhere.jsonl' does not exist"]),

@@ -71,3 +71,31 @@ def test_wandb_is_online_with_a_key_and_offline_without(settings: Settings, mode
 def test_a_wandb_mode_that_cannot_be_is_a_problem(mode: str) -> None:
     (problem,) = tracking.find_problems(Settings(wandb_mode=mode))
     assert problem.where == "WANDB_MODE"
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({"WANDB_DISABLED": "true"}, "disabled"),
+        ({"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, "disabled"),
+        ({"WANDB_DISABLED": "false"}, None),
+        ({"WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "run"}, "online"),
+    ],
+)
+def test_switches_of_wandb_are_honoured(
+    variables: dict[str, str], mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_DISABLED", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().wandb_mode == mode
+
+
+@pytest.mark.parametrize("project", ["a/b", "a#b", "x" * 129])
+def test_a_project_that_wandb_does_not_take_is_named(project: str) -> None:
+    (problem,) = tracking.find_problems(Settings(wandb_project=project))
+    assert (problem.where, problem.found) == ("WANDB_PROJECT", f"is {project!r}, which W&B does not take.")
+    assert not tracking.find_problems(Settings(wandb_project=project, wandb_mode="disabled"))

@@ -87,7 +87,7 @@ def choose(
     reasons: list[str] = []
     problems: list[Problem] = []
     named = _named(asked, under_deepspeed)
-    smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
+    smallest = min(gpus, key=lambda gpu: gpu.free_bytes, default=None)
     precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
     plan: FitPlan | None = None
@@ -175,7 +175,7 @@ def _request(
             bucket_elements=bucket_elements,
         ),
         rows=asked.batch_size * asked.gradient_accumulation_steps,
-        gpu_bytes=gpu.memory_bytes,
+        gpu_bytes=gpu.free_bytes,
         speed=speed_of(gpu.name),
         four_bit=None if asked.quantization == "auto" else asked.quantization == "4bit",
         checkpointing=checkpointing
@@ -218,7 +218,7 @@ def _plan_reasons(plan: FitPlan, asked: Asked, gpu: Gpu) -> list[str]:
         )
         reasons.append(
             f"4-bit base weights, because {planner.whole_bits(layout)} ones need about "
-            f"{whole / 2**30:.0f} GiB of {gpu.memory_bytes / 2**30:.0f} (this changes the numerics)"
+            f"{whole / 2**30:.0f} GiB of {gpu.free_bytes / 2**30:.0f} (this changes the numerics)"
         )
     rows = (layout.micro_batch_size, chosen.gradient_accumulation_steps)
     if rows != (asked.batch_size, asked.gradient_accumulation_steps):
@@ -320,6 +320,7 @@ def _does_not_fit(plan: FitPlan, gpu: Gpu, loosened: dict[str, FitRequest]) -> P
     return Problem(
         "--base_model",
         f"needs about {smallest.bytes.total / 2**30:.1f} GiB ({weights:.1f} of them weights) on each GPU, "
-        f"even with {smallest.describe()}, and {gpu.name} has {gpu.memory_bytes / 2**30:.1f}.",
+        f"even with {smallest.describe()}, and {gpu.name} has {gpu.free_bytes / 2**30:.1f}"
+        f"{' that others leave free' if gpu.taken_bytes else ''}.",
         way_out,
     )

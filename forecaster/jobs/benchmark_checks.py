@@ -68,11 +68,11 @@ class Benchmark:
 
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
-    run = read_finished(config.adapter) if config.adapter else None
+    run = read_finished(config.adapter, config.base_model) if config.adapter else None
     if run and config.engine != "api":
         check_weights(run)
     base = run.base if run else None
-    if config.base_model:
+    if config.base_model and not run:
         found = registry.resolve(config.base_model)
         if isinstance(found, Problem):
             raise ConfigurationError([found])

@@ -25,10 +25,11 @@ from forecaster.network_settings import network_problems
 from forecaster.plain_text import read_text
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
-from forecaster.records import Answer, Unreadable
+from forecaster.records import Answer, Label, Unreadable
 from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
+from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.train_config import find_access_problems
 from prompts import CONCERNS, POSITIVE, render_published
@@ -72,7 +73,7 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         ConfigurationError: flags, adapter, symbol, day or data of which no forecast can be made.
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
-    run = read_finished(config.adapter)
+    run = read_finished(config.adapter, config.base_model)
     check_weights(run)
     if problems := find_access_problems(run.base, settings):
         raise ConfigurationError(problems)
@@ -289,7 +290,11 @@ def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: L
     if isinstance(read, Unreadable):
         detail = f": {read.detail}" if read.detail else ""
         listener.say(f"\n{answered.text or '(an empty answer)'}")
-        listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
+        label = read_forecast(answered.text)
+        if isinstance(label, Label):
+            listener.say(f"\nIt forecasts {label.text}, and does not follow the form: {read.reason}{detail}.")
+        else:
+            listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
         return
     listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
     listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,15 @@ def weights_sha256(folder: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def read_finished(folder: Path) -> FinishedRun:
-    """Raises ConfigurationError when the folder is not a finished run with its chat template."""
+def read_finished(folder: Path, base_model: str | None = None) -> FinishedRun:
+    """A run that has ended, with its chat template.
+
+    Args:
+        base_model: where the base model lies now, if it was moved; None: where the run found it.
+
+    Raises:
+        ConfigurationError: the folder is none, or its base model is not there.
+    """
     names = (RUN_CONFIG, DATASET_FILE, LOG_HISTORY)
     missing = [name for name in names if not (folder / name).is_file()]
     missing += _missing_weights(folder)
@@ -117,9 +124,10 @@ def read_finished(folder: Path) -> FinishedRun:
     config = check(record, RunConfigFile, folder / RUN_CONFIG, WAY_OUT)
     check(data, DatasetFile, folder / DATASET_FILE, WAY_OUT)
     check(history, list[dict[str, Any]], folder / LOG_HISTORY, WAY_OUT)
-    base = registry.resolve(config.resolved.base_model)
+    base = registry.resolve(base_model or config.resolved.base_model)
     if isinstance(base, Problem):
-        raise ConfigurationError([base])
+        way_out = f"{base.way_out} If it was moved, name where it lies now with --base_model."
+        raise ConfigurationError([base if base_model else replace(base, way_out=way_out)])
     return FinishedRun(folder, base, record, data)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from forecaster.records import Answer, Label, Messages, Row, Unreadable
-from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.records import Label, Messages, Row, Unreadable
+from forecaster.tasks.answers import parse_prediction
 from forecaster.tasks.base import DatasetRow, RowKey, Task
+from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly_rows import make_row, parse_period
 from prompts import news_item_spans, split_published, without_oldest_news
@@ -47,8 +48,7 @@ class WeeklyForecast(Task):
         return str(row["answer"])
 
     def read(self, answer: str) -> Label | Unreadable:
-        found = parse_answer(answer)
-        return found.label if isinstance(found, Answer) else found
+        return read_forecast(answer)
 
     def actual(self, row: DatasetRow) -> Label | None:
         found = parse_prediction(str(row["label"]))

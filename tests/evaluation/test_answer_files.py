@@ -239,9 +239,13 @@ def test_a_folder_a_missing_file_and_another_kind_of_file_are_told(tmp_path: Pat
     (tmp_path / "answers.csv").mkdir()
     (tmp_path / "answers.txt").write_text("a")
     for name in ("answers.csv", "missing.csv"):
-        with pytest.raises(ConfigurationError, match=r"is no file\. Give a \.csv, \.jsonl, \.parquet file"):
+        with pytest.raises(
+            ConfigurationError, match=r"is no file\. Give a \.csv, \.jsonl, \.parquet, \.json file"
+        ):
             read(tmp_path / name)
-    with pytest.raises(ConfigurationError, match=r"answers\.txt: is no \.csv, \.jsonl, \.parquet file"):
+    with pytest.raises(
+        ConfigurationError, match=r"answers\.txt: is no \.csv, \.jsonl, \.parquet, \.json file"
+    ):
         read(tmp_path / "answers.txt")
 
 

@@ -208,3 +208,10 @@ def test_a_base_model_that_is_no_longer_there_is_told(
     assert found.startswith("--base_model: ")
     assert str(base) in found
     assert message in found
+
+
+def test_a_base_model_that_was_moved_is_found_where_it_is_named(folder: Path) -> None:
+    record = {"flags": FLAGS, "resolved": RECORD["resolved"] | {"base_model": "/gone/base"}}
+    write(folder / "run_config.json", record)
+    assert refusal(folder).endswith("If it was moved, name where it lies now with --base_model.")
+    assert read_finished(folder, "sample/base").base.location == "sample/base"

@@ -176,6 +176,14 @@ def test_all_values_that_cannot_be_read_are_told_at_once(yaml_file: Path) -> Non
     ("words", "messages"),
     [
         (["--lora", "4"], ["--lora: is no flag. Did you mean --lora_r?"]),
+        (["--lora_rank", "4"], ["--lora_rank: is no flag. Did you mean --lora_r?"]),
+        (["--deepspeed", "a.json"], ["--deepspeed: is no flag. Did you mean --ds_config?"]),
+        (["--model_name_or_path", "a"], ["--model_name_or_path: is no flag. Did you mean --base_model?"]),
+        (
+            ["--per-device-train-batch-size=4"],
+            ["--per-device-train-batch-size=4: is no flag. Did you mean --batch_size?"],
+        ),
+        (["--max_seq_length", "9"], ["--max_seq_length: is no flag. Did you mean --max_length?"]),
         (["--zzz=1"], ["--zzz=1: is no flag. See --help."]),
         (
             ["--learning_rat", "1", "--epochs", "3", "--num_epoch=2"],
