@@ -44,8 +44,8 @@ def check_same_run(run: Run, fingerprint: str, ranks: int) -> None:
     """
     record = json.loads((run.output_dir / RUN_CONFIG).read_text())
     known = json.loads((run.output_dir / DATASET_FILE).read_text())
-    # Runs older than these flags held nothing out, and had LoRA.
-    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "test_from": None}
+    # Runs older than these flags held nothing out, and had LoRA, and torch's own kernels.
+    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "test_from": None, "liger": False}
     before, now = older | record["flags"], train_config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")
