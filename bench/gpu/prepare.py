@@ -29,8 +29,14 @@ ROWS = Path(__file__).with_name("published_rows.jsonl")
 ROWS_COUNT = 40
 PINNED = (
     *("transformers", "trl", "peft", "datasets", "bitsandbytes", "liger-kernel", "tenacity", "python-dotenv"),
-    *("nltk", "wandb", "openai", "exchange_calendars", "TA-Lib", "pytest-socket", "finnhub-python"),
-    *("nvidia-ml-py", "pyrate-limiter", "yfinance"),
+    *(
+        "nltk",
+        "wandb",
+        "openai",
+        "exchange_calendars",
+        "TA-Lib",
+    ),
+    "nvidia-ml-py",
 )
 """Of the requirements: what such a machine lacks, or has in another version."""
 NEEDED_BY_THOSE = (
