@@ -157,6 +157,17 @@ def calm_openmp() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def let_segments_grow() -> None:
+    """Let torch extend blocks of GPU memory in place of asking for new ones, unless the user chose otherwise;
+    call it before torch is imported.
+
+    Batches differ in length: blocks of fixed sizes are left over between them. The name is the old one, which
+    torch 2.6 to 2.13 all read.
+    """
+    if not {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+
+
 def inherited_environment() -> dict[str, str]:
     """What a child process gets where nothing else is said, keys included: for its `env` alone."""
     return dict(os.environ)

@@ -49,7 +49,8 @@ FIRST_TIER_OF_FOLDERS = TIER_OF["forecaster.tasks"]
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
 WITH_TORCH = {
-    *("forecaster.models.loading", "forecaster.models.templates", "forecaster.models.weights"),
+    *("forecaster.models.loading", "forecaster.models.lora_products"),
+    *("forecaster.models.templates", "forecaster.models.weights"),
     *("forecaster.answering.engines", "forecaster.answering.hf_engine", "forecaster.answering.vllm_engine"),
     *("forecaster.training.callbacks", "forecaster.training.fine_tuning", "forecaster.training.loss"),
     *("forecaster.training.tokenising", "forecaster.training.trainer"),

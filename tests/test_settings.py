@@ -10,7 +10,7 @@ import pytest
 from forecaster import tracking
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.exits import report_problems
-from forecaster.settings import Settings, load_settings, redact
+from forecaster.settings import Settings, let_segments_grow, load_settings, redact
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
@@ -99,3 +99,19 @@ def test_a_project_that_wandb_does_not_take_is_named(project: str) -> None:
     (problem,) = tracking.find_problems(Settings(wandb_project=project))
     assert (problem.where, problem.found) == ("WANDB_PROJECT", f"is {project!r}, which W&B does not take.")
     assert not tracking.find_problems(Settings(wandb_project=project, wandb_mode="disabled"))
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_blocks_of_gpu_memory_may_grow_unless_the_user_said_otherwise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.setenv(one, "")  # so that it is put back afterwards
+        monkeypatch.delenv(one)
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    let_segments_grow()
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+    assert {one: os.environ[one] for one in names if one in os.environ} == {name: "max_split_size_mb:64"}
+    monkeypatch.delenv(name)
+    let_segments_grow()
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"

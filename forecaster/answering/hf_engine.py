@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.fit.attention import sdpa_for
@@ -20,6 +21,10 @@ from forecaster.models.templates import end_token_ids, prompt_ids
 from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import fit
 from prompts import split_published
+
+WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""cuDNN's attention builds a plan for each new shape, and every step of decoding is one: 42 to 67 ms on an
+H100 (docs/gpus.md)."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def _answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt], ends: set[int]
 ) -> tuple[Generated, ...]:
     padded = tokenizer.pad({"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt")
-    with torch.inference_mode():
+    with torch.inference_mode(), sdpa_kernel(WITHOUT_CUDNN):
         output = model.generate(**padded.to(model.device))
     answers = output[:, padded["input_ids"].shape[1] :].tolist()
     return tuple(_decode(tokenizer, prompt, ids, ends) for prompt, ids in zip(batch, answers, strict=True))

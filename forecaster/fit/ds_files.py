@@ -36,6 +36,8 @@ class DsConfig:
     """None: left open. A file that mentions neither 16-bit format makes DeepSpeed compute in fp32."""
     optimizer: str
     """Empty: the Trainer's own."""
+    sums_in_fp32: bool
+    """Whether the gradients of micro steps are added up in fp32, and not in the precision of the run."""
 
     def bucket_elements(self, shape: ModelShape) -> int | None:
         """Elements of its buckets of gradients together; None where their size cannot be read.
@@ -52,6 +54,7 @@ def read_ds_config(path: Path) -> DsConfig | Problem:
         section = content.get("zero_optimization", {})
         stage = int(section.get("stage", 0))
         optimizer = str(content.get("optimizer", {}).get("type", ""))
+        sums_in = content.get("data_types", {}).get("grad_accum_dtype")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return Problem(
             "--ds_config",
@@ -68,6 +71,7 @@ def read_ds_config(path: Path) -> DsConfig | Problem:
         overlap_comm=bool(section.get("overlap_comm", stage == 3)),  # stage 3's default
         precision=_precision(content),
         optimizer=optimizer,
+        sums_in_fp32=sums_in == "fp32",
     )
 
 

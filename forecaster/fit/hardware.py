@@ -10,6 +10,7 @@ from typing import Literal
 
 from forecaster.errors import Problem
 from forecaster.fit import planner
+from forecaster.fit.attention import length_multiple
 from forecaster.fit.ds_files import (
     FIELD_NAMES_FOR_AUTO,
     DsConfig,
@@ -67,6 +68,7 @@ class Asked:
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     ds_config: str = "auto"
     """A path, a name in ds_configs/, or `auto`."""
+    liger: bool = False
 
 
 def choose(
@@ -87,7 +89,7 @@ def choose(
     reasons: list[str] = []
     problems: list[Problem] = []
     named = _named(asked, under_deepspeed)
-    smallest = min(gpus, key=lambda gpu: gpu.free_bytes, default=None)
+    smallest = _smallest(gpus) if gpus else None
     precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
     plan: FitPlan | None = None
@@ -96,7 +98,7 @@ def choose(
     automatic = f"{precision}_zero{planner.fewest_divided(precision, ranks, under_deepspeed)}"
     four_bit = asked.quantization == "4bit"
     if shape and smallest:
-        plan = planner.plan(_request(shape, ranks, asked, precision, named, smallest, under_deepspeed))
+        plan = planner.plan(_request(shape, ranks, asked, precision, named, gpus, under_deepspeed))
         if plan.chosen:
             layout = plan.chosen.layout
             four_bit, checkpointing = layout.four_bit, layout.checkpointing
@@ -123,7 +125,7 @@ def choose(
         problems += _check_plain_python(asked.ds_config, precision, quantization)
     # Settings that contradict each other fit nothing.
     if shape and smallest and plan and not plan.chosen and not problems:
-        loosened = _loosened(shape, ranks, asked, gpus, smallest, under_deepspeed)
+        loosened = _loosened(shape, ranks, asked, gpus, under_deepspeed)
         problems.append(_does_not_fit(plan, smallest, loosened))
     if problems:
         return problems
@@ -136,6 +138,10 @@ def choose(
         micro_batch_size=plan.chosen.layout.micro_batch_size,
         gradient_accumulation_steps=accumulation,
     )
+
+
+def _smallest(gpus: Sequence[Gpu]) -> Gpu:
+    return min(gpus, key=lambda gpu: gpu.free_bytes)
 
 
 def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:
@@ -151,15 +157,16 @@ def _request(
     asked: Asked,
     precision: Precision,
     ds_config: DsConfig | None,
-    gpu: Gpu,
+    gpus: Sequence[Gpu],
     under_deepspeed: bool,
 ) -> FitRequest:
     """What the planner is asked: with `--fit off` as given, checkpointing on, ZeRO by the number of ranks."""
-    is_off = asked.fit == "off"
-    zero, bucket_elements = None, None
+    is_off, gpu = asked.fit == "off", _smallest(gpus)
+    zero, bucket_elements, sums_in_fp32 = None, None, None
     if ds_config:
         zero = (ds_config.zero_stage, ds_config.offloads)
         bucket_elements = ds_config.bucket_elements(shape)
+        sums_in_fp32 = ds_config.sums_in_fp32
     elif is_off:
         zero = (planner.fewest_divided(precision, ranks, under_deepspeed), False)
     checkpointing = True if is_off else None
@@ -171,8 +178,11 @@ def _request(
             tuner_settings=asked.tuner_settings,
             ranks=ranks,
             length=asked.length,
+            length_multiple=length_multiple(gpus, precision),
             under_deepspeed=under_deepspeed,
+            liger=asked.liger,
             bucket_elements=bucket_elements,
+            sums_in_fp32=sums_in_fp32,
         ),
         rows=asked.batch_size * asked.gradient_accumulation_steps,
         gpu_bytes=gpu.free_bytes,
@@ -188,7 +198,7 @@ def _request(
 
 
 def _loosened(
-    shape: ModelShape, ranks: int, asked: Asked, gpus: Sequence[Gpu], gpu: Gpu, under_deepspeed: bool
+    shape: ModelShape, ranks: int, asked: Asked, gpus: Sequence[Gpu], under_deepspeed: bool
 ) -> dict[str, FitRequest]:
     """Requests that leave open what the user fixed as a whole, by the flag that makes each."""
     looser = {}
@@ -200,7 +210,7 @@ def _loosened(
     for flag, one in looser.items():
         named = _named(one, under_deepspeed)
         precision = _choose_precision(one.precision, gpus, named, [], [])
-        requests[flag] = _request(shape, ranks, one, precision, named, gpu, under_deepspeed)
+        requests[flag] = _request(shape, ranks, one, precision, named, gpus, under_deepspeed)
     return requests
 
 

@@ -30,7 +30,7 @@ from forecaster.jobs.train_checks import (
 from forecaster.progress import Listener, at_terminal
 from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
-from forecaster.settings import Settings, calm_openmp, load_settings
+from forecaster.settings import Settings, calm_openmp, let_segments_grow, load_settings
 from forecaster.training import resuming
 from forecaster.training.run import PART_NAMES, Run
 from forecaster.training.survival import checkpoints
@@ -231,6 +231,7 @@ def _train_and_send(sending: Connection, config: TrainConfig, given: tuple[str, 
     try:
         settings = load_settings()
         calm_openmp()
+        let_segments_grow()
         checked = check(config, settings, given)
         for line in run_lines(checked.run, settings):
             heard(line)

@@ -25,7 +25,7 @@ from forecaster.fit.gpus import (
     select_gpus,
     torch_mismatch,
 )
-from forecaster.models import registry
+from forecaster.models import liger, registry
 from forecaster.settings import Settings, use_gpu
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import TASKS
@@ -147,6 +147,7 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         problems += choice
     elif not flags.gpu:
         problems += train_config.find_quantization_problems(choice.quantization)
+        problems += liger.find_problems(model, has_gpu=bool(gpus)) if flags.liger else []
 
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):

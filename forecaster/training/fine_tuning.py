@@ -15,20 +15,23 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 from trl import SFTConfig
 
 from forecaster.errors import ConfigurationError, Problem, RunOutOfMemoryError
 from forecaster.files import write_json
-from forecaster.fit.attention import Attention, choose_attention
+from forecaster.fit.attention import Attention, choose_attention, length_multiple
 from forecaster.fit.planner import out_of_memory_message
-from forecaster.models import loading
+from forecaster.models import liger, loading
+from forecaster.models.lora_products import join_products
 from forecaster.models.weights import sort_adapter_config
 from forecaster.processes import unlink_shared_buffers
 from forecaster.run_folder import (
@@ -160,8 +163,12 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
     config, choice = run.config, run.choice
     # LoRA's factors start at random: the same on every rank and in every run of this seed.
     set_seed(config.seed)
-    # A quantised model cannot be moved later: it is put on its GPU while it loads.
-    device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.gpus else None
+    # Straight onto the GPU, without a whole copy in CPU memory first; a quantised model could not be moved.
+    # ZeRO-3 divides a model while it loads.
+    on_gpu = bool(run.gpus) and not is_deepspeed_zero3_enabled()
+    device_map = {"": torch.cuda.current_device()} if on_gpu else None
+    if config.liger:
+        liger.check_type(run.model.location, config.trust_remote_code)
     # DeepSpeed keeps fp32 copies of weights that train in 16 bit. Without it nobody does, and most updates
     # are smaller than 16 bit can add to a weight: the weights are fp32 then, and computing is autocast.
     in_fp32 = run.tuner.trains_base and choice.ds_config is None
@@ -174,7 +181,24 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
         device_map,
         attention_of(run).implementation,
     )
-    return run.tuner.attach(base, config.tuner_settings, gradient_checkpointing=choice.gradient_checkpointing)
+    if config.liger:
+        liger.use_kernels(base)
+    model = run.tuner.attach(
+        base, config.tuner_settings, gradient_checkpointing=choice.gradient_checkpointing
+    )
+    if choice.ds_config is None:
+        leave_inputs_as_they_are(model)
+    if on_gpu:
+        join_products(model)
+    return model
+
+
+def leave_inputs_as_they_are(model: torch.nn.Module) -> None:
+    """PEFT would copy the 16-bit input of each adapted layer to the fp32 of its factors, and autocast the
+    copy back. Call it where autocast is on: without DeepSpeed."""
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def make_trainer(
@@ -195,7 +219,11 @@ def make_trainer(
         train_dataset=train_rows,
         eval_dataset=evaluated_rows,
         processing_class=tokenizer,
-        data_collator=RowCollator(tokenizer.pad_token_id, attention_of(run).padding_free),
+        data_collator=RowCollator(
+            tokenizer.pad_token_id,
+            padding_free=attention_of(run).padding_free,
+            multiple=length_multiple(run.gpus, run.choice.precision),
+        ),
         callbacks=[ProgressLines(evaluated)],
         rows_per_group=rows_per_group,
         row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",

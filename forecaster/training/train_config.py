@@ -110,6 +110,11 @@ class TrainConfig:
         HARDWARE,
         metavar="FILE",
     )
+    liger: bool = flag(
+        False,
+        "take Liger's fused kernels for norms, MLP and rotary positions (liger-kernel, a GPU)",
+        HARDWARE,
+    )
     local_rank: int = flag(-1, "set by the launcher", HARDWARE)
     tuner: str = flag(DEFAULT_TUNER, "how weights are tuned", MODEL, choices=TUNERS)
 
@@ -445,6 +450,7 @@ def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
         quantization=asked_quantization(config),
         gradient_checkpointing="auto" if checkpointing == "auto" else checkpointing == "true",
         ds_config=config.ds_config,
+        liger=config.liger,
     )
 
 

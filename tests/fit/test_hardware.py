@@ -476,7 +476,7 @@ def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
 
 def test_weights_that_are_larger_than_the_gpu_are_refused_with_what_would_fit() -> None:
     assert refused([T4], alias="llama2-13b", quantization="none", ds_config="fp16_zero2") == [
-        "--base_model: needs about 27.4 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
+        "--base_model: needs about 27.5 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
         "rows, checkpointing on, ZeRO-2, and Tesla T4 has 15.0. What would fit: --ds_config auto, or "
         "--quantization 4bit, or --base_model qwen2.5-1.5b, or a 40 GB card."
     ]
