@@ -17,7 +17,7 @@ from forecaster.errors import (
     VendorError,
 )
 from forecaster.progress import say
-from forecaster.settings import Settings, calm_openmp, load_settings, redact
+from forecaster.settings import Settings, calm_openmp, draw_without_screen, load_settings, redact
 
 INTERRUPTED = 130
 """Exit status of what Ctrl-C ended: 128 and the signal's number."""
@@ -47,6 +47,7 @@ def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) ->
     try:
         settings = load_settings()
         calm_openmp()
+        draw_without_screen()
         is_main = settings.rank == 0
         return work(settings)
     except ConfigurationError as error:

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, text: str, errors: str = "strict", writer: str = "") -> None:
+def write_whole(path: Path, text: str, errors: str = "strict") -> None:
     """Write a file so that it is either the former or the new one at any moment.
 
     What a kill leaves is called `.NAME`, and the next write takes its place.
 
     Args:
         errors: as for `str.encode`; `surrogatepass` for what a user may have given.
-        writer: tells processes apart that may write the same file at the same time.
     """
-    temporary = path.with_name(f".{path.name}{writer}")
+    temporary = path.with_name(f".{path.name}")
     temporary.write_text(text, encoding="utf-8", errors=errors)
     to_disk(temporary)  # without this, a loss of power may leave the new name with nothing in it
     temporary.replace(path)

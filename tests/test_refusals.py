@@ -52,6 +52,18 @@ def assert_refused(cwd: Path, done: subprocess.CompletedProcess[str], *messages:
             id="gated without token",
         ),
         pytest.param(
+            [*SAMPLE, "--dry_run"],
+            {"WORLD_SIZE": "1"},
+            ["1 to mend", "WORLD_SIZE=1 without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"],
+            id="a launch in part",
+        ),
+        pytest.param(
+            [*SAMPLE, "--dry_run"],
+            {"RANK": "1"},
+            ["RANK=1 without WORLD_SIZE"],
+            id="a rank that is not the first, alone",
+        ),
+        pytest.param(
             SAMPLE,
             {"WANDB_MODE": "online"},
             ["WANDB_MODE: is online, but there is no WANDB_API_KEY", "leave WANDB_MODE out to log offline"],

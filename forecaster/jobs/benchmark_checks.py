@@ -66,6 +66,8 @@ class Benchmark:
 
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
+    if settings.launch_problem:
+        raise ConfigurationError([settings.launch_problem])
     run = read_finished(config.adapter) if config.adapter else None
     base = run.base if run else None
     if config.base_model:

@@ -103,6 +103,8 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
     problems = train_config.find_value_problems(flags) + (
         tracking.find_problems(settings) if flags.report_to == "wandb" else []
     )
+    if settings.launch_problem:
+        problems.append(settings.launch_problem)
 
     def located(specs: str | None, flag: str) -> list[sources.Source]:
         try:
