@@ -49,8 +49,7 @@ def run(argv: Sequence[str], settings: Settings) -> int:
         for line in train_checks.run_lines(checked.run, settings):
             print(line, flush=True)
     if config.dry_run:
-        for line in train_checks.count_lines(checked.read_rows()) if checked.is_offline else ():
-            print(line, flush=True)
+        train.rehearse(checked, at_terminal())
         return 0
     watch = StopWatch(config.grace_seconds, settings.launched, settings.supervisor_pid, is_main=is_main)
     watch.start()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ class DsConfig:
     """None: left open. A file that mentions neither 16-bit format makes DeepSpeed compute in fp32."""
     optimizer: str
     """Empty: the Trainer's own."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """All that it says."""
 
     def bucket_elements(self, shape: ModelShape) -> int | None:
         """Elements of its buckets of gradients together; None where their size cannot be read.
@@ -47,7 +50,9 @@ class DsConfig:
 
 def read_ds_config(path: Path) -> DsConfig | Problem:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats
+        )
         section = content.get("zero_optimization", {})
         stage = int(section.get("stage", 0))
         optimizer = str(content.get("optimizer", {}).get("type", ""))
@@ -67,7 +72,16 @@ def read_ds_config(path: Path) -> DsConfig | Problem:
         overlap_comm=bool(section.get("overlap_comm", stage == 3)),  # stage 3's default
         precision=_precision(content),
         optimizer=optimizer,
+        content=content,
     )
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; DeepSpeed refuses one that names a key twice, and others take the last."""
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it names {', '.join(repeated)} twice")
+    return dict(pairs)
 
 
 def _device(part: Any) -> str:

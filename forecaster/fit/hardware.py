@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from forecaster.errors import Problem
-from forecaster.fit import planner
+from forecaster.fit import ds_values, planner
 from forecaster.fit.ds_files import (
     FIELD_NAMES_FOR_AUTO,
     DsConfig,
@@ -87,6 +87,7 @@ def choose(
     reasons: list[str] = []
     problems: list[Problem] = []
     named = _named(asked, under_deepspeed)
+    asked = _divided(asked, named, ranks, problems)
     smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
     precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
@@ -129,6 +130,9 @@ def choose(
         return problems
     choice = HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), plan=plan)
     if not plan or not plan.chosen:
+        if named and asked.division_is_fixed:  # by the file
+            sizes = asked.batch_size, asked.gradient_accumulation_steps
+            return replace(choice, micro_batch_size=sizes[0], gradient_accumulation_steps=sizes[1])
         return choice
     accumulation = plan.chosen.gradient_accumulation_steps
     return replace(
@@ -143,6 +147,27 @@ def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:
     path = named_ds_config(asked.ds_config) if under_deepspeed else None
     config = read_ds_config(path) if path else None
     return None if isinstance(config, Problem) else config
+
+
+def _divided(asked: Asked, named: DsConfig | None, ranks: int, problems: list[Problem]) -> Asked:
+    """What the flags say, with micro batch and accumulation as the user's own file fixes them."""
+    if named is None:
+        return asked
+    sizes = asked.batch_size, asked.gradient_accumulation_steps
+    is_given = asked.division_is_fixed or asked.fit == "off"
+    fixed = ds_values.division(
+        named.content, named.path.name, sizes[0] * sizes[1], ranks, sizes if is_given else None
+    )
+    if isinstance(fixed, Problem):
+        problems.append(fixed)
+    elif fixed:
+        return replace(
+            asked,
+            batch_size=fixed[0],
+            gradient_accumulation_steps=fixed[1],
+            division_is_fixed=True,
+        )
+    return asked
 
 
 def _request(

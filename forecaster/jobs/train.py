@@ -87,6 +87,24 @@ def train(
         return _train_in_folder(replace(checked, run=run), corpus, rows, args, grouped, settings, watch, told)
 
 
+def rehearse(checked: CheckedTraining, listener: Listener) -> None:
+    """For a dry run: read what can be read without asking a hub, and refuse what `train` would refuse before
+    it loads the model."""
+    if not checked.is_offline:
+        return
+    run, corpus = checked.run, checked.read_rows()
+    if run.resume_from:
+        resuming.check_same_run(run, corpus.fingerprint, checked.ranks)
+    for line in count_lines(corpus):
+        listener.say(line)
+    if run.model.is_local:
+        from forecaster.models import templates  # seconds to import
+        from forecaster.training import tokenising
+
+        tokenizer, _ = templates.load_tokenizer(run.model, run.config.trust_remote_code)
+        tokenising.rehearse(corpus.parts, tokenizer, run.config.max_length, checked.task)
+
+
 def _train_in_folder(
     checked: CheckedTraining,
     corpus: sources.Corpus,

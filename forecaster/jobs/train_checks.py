@@ -39,6 +39,7 @@ class CheckedTraining:
     train_sources: Sequence[sources.Source]
     test_sources: Sequence[sources.Source] | None
     """None: the test split of the training sources."""
+    ranks: int = 1
 
     @property
     def is_offline(self) -> bool:
@@ -136,8 +137,11 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         )
     if isinstance(choice, list):
         problems += choice
-    elif not flags.gpu:
-        problems += train_config.find_quantization_problems(choice.quantization)
+    else:
+        if choice.ds_config:
+            problems += train_config.find_ds_config_problems(flags, choice.ds_config)
+        if not flags.gpu:
+            problems += train_config.find_quantization_problems(choice.quantization)
 
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):
@@ -149,7 +153,7 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         raise ConfigurationError(problems)
 
     run = Run(flags, model, choice, gpus, folder.path, folder.resume_from)
-    return CheckedTraining(run, train_sources, test_sources)
+    return CheckedTraining(run, train_sources, test_sources, ranks)
 
 
 def find_gpus(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from forecaster.errors import Problem
+from forecaster.files import is_lfs_pointer
+from forecaster.models.weight_files import find_file_problems
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -218,6 +220,8 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
     path = Path(base_model)
     if path.is_dir():
         try:
+            if is_lfs_pointer(path / "config.json"):
+                return find_file_problems(path)[0]
             config = json.loads((path / "config.json").read_text())
             if not isinstance(config, dict):
                 raise ValueError("no JSON object")
@@ -242,6 +246,8 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
                 f"the folder {base_model} has no weights.",
                 "Copy its *.safetensors files there.",
             )
+        if problems := find_file_problems(path):
+            return problems[0]
         return BaseModel(base_model, True, shape, config.get("max_position_embeddings"), None)
     if spec := _ALIASES.get(base_model.lower()) or _BY_HUB_ID.get(base_model.lower()):
         return BaseModel(spec.hub_id, False, spec.shape, spec.context_length, spec)

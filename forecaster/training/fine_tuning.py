@@ -56,12 +56,19 @@ FEWEST_MEASURED_ROWS = 4
 row does in training with checkpointing."""
 
 
+class TrainingArguments(SFTConfig):
+    """TRL's, whose warm-up never takes the only step of a run."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        return 0 if num_training_steps == 1 else super().get_warmup_steps(num_training_steps)
+
+
 def sft_config(run: Run) -> SFTConfig:
     """Our flags as TRL's; creating it joins the process group when a launcher started us."""
     config, choice = run.config, run.choice
     save_strategy = "epoch" if config.evaluation_strategy == "no" else config.evaluation_strategy
     every = int(config.eval_steps) if config.eval_steps >= 1 else config.eval_steps
-    args = SFTConfig(
+    args = TrainingArguments(
         output_dir=str(run.output_dir),
         run_name=config.run_name,
         seed=config.seed,
