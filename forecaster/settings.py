@@ -57,7 +57,7 @@ class Settings:
     """Whether a distributed launcher (deepspeed, torchrun) started this process."""
     launch_problem: Problem | None = None
     """Where a launcher's variables are there in part only: a process that would wait for others that there
-    are not, or train beside them. It then speaks for itself, as rank 0 does."""
+    are not, or train beside them."""
     supervisor_pid: int | None = None
     """The process behind train.sh that looks after this one, on this machine."""
 
@@ -85,7 +85,7 @@ def load_settings() -> Settings:
         openai_base_url=_stripped("OPENAI_BASE_URL"),
         openai_model=_stripped("OPENAI_MODEL"),
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        rank=_whole_number("RANK", 0) if launch_problem is None else 0,
+        rank=_whole_number("RANK", 0),
         world_size=_whole_number("WORLD_SIZE", 1),
         launched="WORLD_SIZE" in os.environ,
         launch_problem=launch_problem,
@@ -193,6 +193,11 @@ def draw_without_screen() -> None:
 def inherited_environment() -> dict[str, str]:
     """What a child process gets where nothing else is said, keys included: for its `env` alone."""
     return dict(os.environ)
+
+
+def cpp_compiler() -> str:
+    """The C++ compiler that torch calls."""
+    return _stripped("CXX") or "c++"
 
 
 def torch_extensions_folder() -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.fit import hardware, plan_tables
+from forecaster.fit import cpu_launch, hardware, plan_tables
 from forecaster.fit.gpus import (
     GPU_SYNTAX,
     Gpu,
@@ -23,7 +23,7 @@ from forecaster.fit.gpus import (
     torch_mismatch,
 )
 from forecaster.models import registry
-from forecaster.settings import Settings, use_gpu
+from forecaster.settings import Settings, cpp_compiler, named_variables, torch_extensions_folder, use_gpu
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import TASKS
 from forecaster.training import train_config
@@ -143,6 +143,8 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         if not flags.gpu:
             problems += train_config.find_quantization_problems(choice.quantization)
 
+    if gpus is not None and not flags.gpu:
+        problems += find_machine_problems(flags, settings, on_cpu=not gpus)
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):
         problems.append(folder)
@@ -154,6 +156,17 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
 
     run = Run(flags, model, choice, gpus, folder.path, folder.resume_from)
     return CheckedTraining(run, train_sources, test_sources, ranks)
+
+
+def find_machine_problems(flags: train_config.TrainConfig, settings: Settings, on_cpu: bool) -> list[Problem]:
+    """What ranks need of this machine beside GPUs and disk: a build of DeepSpeed's, and shared memory."""
+    under_deepspeed = on_cpu and settings.launched and settings.launch_problem is None
+    local = named_variables(["LOCAL_SIZE", "LOCAL_WORLD_SIZE"]).values()
+    ranks = min([settings.world_size, *(int(count) for count in local if count.isdecimal())])
+    problems = cpu_launch.find_memory_problems(ranks, flags.num_workers, under_deepspeed, flags.dry_run)
+    if under_deepspeed:
+        problems += cpu_launch.find_build_problems(torch_extensions_folder(), cpp_compiler())
+    return problems
 
 
 def find_gpus(
