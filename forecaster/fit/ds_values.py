@@ -52,11 +52,8 @@ def division(
         None where the file leaves them open; a Problem where it contradicts the flags.
     """
     fixed = {key: content.get(key) for key in (MICRO, ACCUMULATION, TOTAL)}
-    if fixed[MICRO] is None and fixed[TOTAL] is None:
-        found = f'{name} names neither "{MICRO}" nor "{TOTAL}".'
-        return Problem("--ds_config", found, f'Add "{MICRO}": "auto" and "{ACCUMULATION}": "auto" to it.')
-    if fixed[ACCUMULATION] is None:
-        fixed[ACCUMULATION] = "auto" if fixed[MICRO] is None else 1  # DeepSpeed's default
+    if fixed[ACCUMULATION] is None and fixed[MICRO] is not None:
+        fixed[ACCUMULATION] = 1  # DeepSpeed's default
     numbers = {key: value for key, value in fixed.items() if value not in (None, "auto")}
     if not numbers:
         return None
@@ -85,7 +82,7 @@ def division(
 
 
 def find_value_problems(content: Mapping[str, Any], name: str, flags: FlagValues) -> Iterator[Problem]:
-    """Clipping, rate, decay and schedule of a file that are not those of the flags."""
+    """Clipping, rate, decay and schedule of a file that are not those of the flags; no size of a batch."""
     optimizer, scheduler = _section(content, "optimizer"), _section(content, "scheduler")
     schedule = content.get("scheduler")
     kind = schedule.get("type") if isinstance(schedule, Mapping) else None
@@ -119,6 +116,10 @@ def find_value_problems(content: Mapping[str, Any], name: str, flags: FlagValues
             flags.warmup_steps,
         ),
     ]
+    if content.get(MICRO) is None and content.get(TOTAL) is None:
+        found = f'{name} names neither "{MICRO}" nor "{TOTAL}".'
+        way_out = f'Add "{MICRO}": "auto" and "{ACCUMULATION}": "auto" to it.'
+        yield Problem("--ds_config", found, way_out)
     for key, written, what, said in compared:
         if written not in (None, "auto", said):
             shown = "not known before the rows are read" if said is None else said

@@ -128,18 +128,12 @@ def choose(
         problems.append(_does_not_fit(plan, smallest, loosened))
     if problems:
         return problems
-    choice = HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), plan=plan)
-    if not plan or not plan.chosen:
-        if named and asked.division_is_fixed:  # by the file
-            sizes = asked.batch_size, asked.gradient_accumulation_steps
-            return replace(choice, micro_batch_size=sizes[0], gradient_accumulation_steps=sizes[1])
-        return choice
-    accumulation = plan.chosen.gradient_accumulation_steps
-    return replace(
-        choice,
-        micro_batch_size=plan.chosen.layout.micro_batch_size,
-        gradient_accumulation_steps=accumulation,
-    )
+    sizes: tuple[int | None, int | None] = (None, None)
+    if plan and plan.chosen:
+        sizes = plan.chosen.layout.micro_batch_size, plan.chosen.gradient_accumulation_steps
+    elif named and asked.division_is_fixed:
+        sizes = asked.batch_size, asked.gradient_accumulation_steps
+    return HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), *sizes, plan)
 
 
 def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:

@@ -26,6 +26,7 @@ FLAGS = FlagValues(5e-5, 0.01, "linear", steps=100, warmup_steps=3)
     ("content", "given", "found"),
     [
         ({MICRO: "auto", ACCUMULATION: "auto"}, None, None),
+        ({}, None, None),
         ({MICRO: 4, ACCUMULATION: "auto"}, None, (4, 4)),
         ({MICRO: "auto", ACCUMULATION: 8, TOTAL: 32}, None, (2, 8)),
         ({MICRO: 16}, None, (16, 1)),
@@ -42,7 +43,6 @@ def test_a_division_that_agrees_with_sixteen_rows_on_two_ranks_is_taken(
 @pytest.mark.parametrize(
     ("content", "given", "told"),
     [
-        ({}, None, f'own.json names neither "{MICRO}" nor "{TOTAL}".'),
         ({MICRO: 3, ACCUMULATION: "auto"}, None, f"says {MICRO} 3; the flags"),
         ({MICRO: "auto", ACCUMULATION: "auto", TOTAL: 16}, None, f"{TOTAL} 16; the flags"),
         ({MICRO: 4, ACCUMULATION: 4}, (16, 1), "say 16 x 1 on 2 rank(s)"),
@@ -92,12 +92,22 @@ def test_the_planner_divides_as_the_file_does(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_that_differs_from_the_flags_is_told(content: dict[str, Any], told: str) -> None:
-    (problem,) = find_value_problems(content, "own.json", FLAGS)
+    (problem,) = find_value_problems({MICRO: "auto", **content}, "own.json", FLAGS)
     assert told in str(problem)
+
+
+def test_a_file_that_says_nothing_of_the_batch_is_told() -> None:
+    (problem,) = find_value_problems({}, "own.json", FLAGS)
+    assert f'own.json names neither "{MICRO}" nor "{TOTAL}".' in str(problem)
 
 
 def test_values_that_agree_or_are_left_open_are_no_problem() -> None:
     params = {"lr": 5e-5, "betas": "auto", "weight_decay": 0.01}
     schedule = {"type": "WarmupDecayLR", "params": {"total_num_steps": "auto", "warmup_num_steps": 3}}
-    content = {"gradient_clipping": 1.0, "optimizer": {"params": params}, "scheduler": schedule}
+    content = {
+        TOTAL: "auto",
+        "gradient_clipping": 1.0,
+        "optimizer": {"params": params},
+        "scheduler": schedule,
+    }
     assert list(find_value_problems(content, "own.json", FLAGS)) == []
