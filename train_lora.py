@@ -50,11 +50,7 @@ def run(argv: Sequence[str], settings: Settings) -> int:
         for line in train_checks.run_lines(checked.run, settings):
             print(line, flush=True)
     if config.dry_run:
-        if checked.is_offline:
-            corpus = checked.read_rows()
-            for line in train_checks.count_lines(corpus):
-                print(line, flush=True)
-            train_checks.check_rendering(checked, corpus)
+        train.rehearse(checked, at_terminal())
         return 0
     watch = StopWatch(config.grace_seconds, settings.launched, settings.supervisor_pid, is_main=is_main)
     watch.start()

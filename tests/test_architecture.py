@@ -18,6 +18,7 @@ TIERS = (
     {
         *(
             "forecaster.chat",
+            "forecaster.claims",
             "forecaster.exits",
             "forecaster.files",
             "forecaster.flags",

@@ -32,6 +32,7 @@ import forecast
 import launch
 import train_lora
 from forecaster.calls import Request
+from forecaster.cluster.launch_command import first_rank_environment
 from forecaster.evaluation.figures import Case, figures_of
 from forecaster.evaluation.metrics import Skill
 from forecaster.models import registry
@@ -236,7 +237,8 @@ def test_a_command_that_trains(
     words = shlex.split(command)
     if words[0] == "deepspeed":
         words = words[words.index("train_lora.py") :]
-        monkeypatch.setenv("WORLD_SIZE", "1")
+        for name, value in first_rank_environment(1).items():
+            monkeypatch.setenv(name, value)
     for name, value in NODES.items() if "--no_ssh" in words else ():
         monkeypatch.setenv(name, value)
     status = ENTRIES[words[0]](as_dry_run(words[1:]))

@@ -52,6 +52,18 @@ def assert_refused(cwd: Path, done: subprocess.CompletedProcess[str], *messages:
             id="gated without token",
         ),
         pytest.param(
+            [*SAMPLE, "--dry_run"],
+            {"WORLD_SIZE": "1"},
+            ["1 to mend", "WORLD_SIZE=1 without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"],
+            id="a launch in part",
+        ),
+        pytest.param(
+            [*SAMPLE, "--dry_run"],
+            {"RANK": "1"},
+            ["RANK=1 without WORLD_SIZE"],
+            id="a rank that is not the first, alone",
+        ),
+        pytest.param(
             SAMPLE,
             {"WANDB_MODE": "online"},
             ["WANDB_MODE: is online, but there is no WANDB_API_KEY", "leave WANDB_MODE out to log offline"],
@@ -182,6 +194,38 @@ def test_rows_that_cannot_fit_are_refused_before_the_model_loads(tmp_path: Path)
         tmp_path, done, "--max_length: is 40, which leaves 0 training and 0 test rows", "would keep all"
     )
     assert "Loading weights" not in done.stderr
+    rehearsed = train(tmp_path, *SAMPLE, "--max_length", "40", "--max_new_tokens", "8", "--dry_run")
+    told = "--max_length: is 40, which leaves 0 training and 0 test rows. --max_length 418 would keep all."
+    assert_refused(tmp_path, rehearsed, told)
+
+
+def test_an_own_ds_config_that_differs_from_the_flags_is_refused_in_a_dry_run(tmp_path: Path) -> None:
+    config = {
+        "zero_optimization": {"stage": 0},
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_accumulation_steps": 8,
+        "gradient_clipping": 0.5,
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(config))
+    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    done = train(tmp_path, *SAMPLE, "--ds_config", "mine.json", "--dry_run", **rank)
+    rows = "gradient_accumulation_steps 8; the flags (--batch_size x --gradient_accumulation_steps) say 16"
+    assert_refused(tmp_path, done, rows)
+    config["gradient_accumulation_steps"] = 4
+    (tmp_path / "mine.json").write_text(json.dumps(config))
+    done = train(tmp_path, *SAMPLE, "--ds_config", "mine.json", "--dry_run", **rank)
+    assert_refused(
+        tmp_path, done, "1 to mend", "mine.json says gradient_clipping 0.5, and the clipping is 1.0."
+    )
+
+
+def test_rows_that_are_a_pointer_are_refused_in_a_dry_run(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    )
+    done = train(tmp_path, *SAMPLE[:2], "--dataset", "rows.jsonl", "--dry_run", "--report_to", "none")
+    assert_refused(tmp_path, done, "holds a pointer of Git LFS in place of rows.jsonl. Run `git lfs pull`")
 
 
 def test_a_full_disk_is_refused(tmp_path: Path) -> None:

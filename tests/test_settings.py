@@ -115,3 +115,53 @@ def test_blocks_of_gpu_memory_may_grow_unless_the_user_said_otherwise(
     monkeypatch.delenv(name)
     let_segments_grow()
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+
+
+WHOLE = {
+    "WORLD_SIZE": "2",
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        (WHOLE, None),
+        ({}, None),
+        ({"MASTER_ADDR": "10.0.0.1"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, None),
+        (
+            {"WORLD_SIZE": "1"},
+            "WORLD_SIZE: WORLD_SIZE=1 without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. Start it with "
+            "`./train.sh`, `deepspeed` or `torchrun`, which set all of them, or unset WORLD_SIZE.",
+        ),
+        ({"RANK": "1"}, "RANK: RANK=1 without WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT."),
+        ({**WHOLE, "MASTER_PORT": " "}, "without MASTER_PORT."),
+        (
+            {"WORLD_SIZE": "2", "SLURM_PROCID": "1"},
+            "SLURM and MPI do not set these: give each task its own.",
+        ),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+            "OMPI_COMM_WORLD_SIZE: is 2, and RANK and WORLD_SIZE are not set: each would train alone. Start "
+            "one `./train.sh`, `deepspeed` or `torchrun` instead, or unset it.",
+        ),
+        ({"PMI_SIZE": "4"}, "PMI_SIZE: is 4"),
+        ({**WHOLE, "RANK": "2"}, "RANK: is 2, and WORLD_SIZE is 2. Ranks count from 0"),
+    ],
+)
+def test_a_launch_that_is_there_in_part_is_told(
+    variables: dict[str, str], told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    if told is None:
+        assert settings.launch_problem is None
+        assert settings.rank == int(variables.get("RANK", 0))
+    else:
+        assert told in str(settings.launch_problem)

@@ -34,6 +34,7 @@ from forecaster.data.splits import (
     out_of_order,
 )
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import cache_problem, is_lfs_pointer
 from forecaster.network_settings import hub_problems
 from forecaster.plain_text import in_one_form
 from forecaster.tables import has_other_line_ends, json_lines
@@ -383,12 +384,13 @@ def _read(
 
 def _load(source: Source) -> datasets.DatasetDict:
     """All splits of a source as they are; one without named splits becomes `train`."""
+    if problems := _storage_problems(source):
+        raise ConfigurationError(problems)
     try:
         if source.kind == "hub":
             loaded = datasets.load_dataset(source.location)
         elif source.kind == "folder":
-            saved_folders.check(Path(source.location))
-            loaded = datasets.load_from_disk(source.location)
+            loaded = _load_folder(Path(source.location))
         else:
             loaded = _load_file(Path(source.location))
     except (DatasetNotFoundError, HfHubHTTPError, ConnectionError) as error:
@@ -477,6 +479,40 @@ def _not_served(source: Source, error: Exception) -> Problem:
         return Problem(source.spec, found, "Put a valid one into .env; what is public needs none: unset it.")
     found = f"the hub did not serve it ({f'HTTP {status}' if status else type(error).__name__})."
     return Problem(source.spec, found, "Check the name, the network, and HF_TOKEN if it is private.")
+
+
+def _storage_problems(source: Source) -> list[Problem]:
+    """Pointers in place of rows, and a cache that cannot be written."""
+    path = Path(source.location)
+    if source.kind != "hub":
+        files = sorted(path.rglob("*")) if source.kind == "folder" else [path]
+        if pointers := [str(file) for file in files if file.is_file() and is_lfs_pointer(file)]:
+            shown = ", ".join(pointers[:3]) + (" and others" if len(pointers) > 3 else "")
+            way_out = "Run `git lfs pull` there, or download the files themselves."
+            return [Problem(source.spec, f"holds a pointer of Git LFS in place of {shown}.", way_out)]
+        if source.kind == "folder" and _is_writable(path):
+            return []  # what is derived from its rows lies beside them
+    unwritable = cache_problem(Path(datasets.config.HF_DATASETS_CACHE), "HF_HOME")
+    return [unwritable] if unwritable else []
+
+
+def _is_writable(folder: Path) -> bool:
+    return all(os.access(path, os.W_OK) for path in (folder, *folder.iterdir()) if path.is_dir())
+
+
+def _load_folder(folder: Path) -> datasets.Dataset | datasets.DatasetDict:
+    """What `save_to_disk` wrote; of a folder that cannot be written, a copy in the cache of datasets, where
+    what is derived from its rows can lie."""
+    saved_folders.check(folder)
+    loaded = datasets.load_from_disk(str(folder))
+    if _is_writable(folder):
+        return loaded
+    parts = loaded if isinstance(loaded, datasets.DatasetDict) else {TRAIN: loaded}
+    files = {
+        str(name): [glob.escape(file["filename"]) for file in part.cache_files]
+        for name, part in parts.items()
+    }
+    return datasets.load_dataset("arrow", data_files=files)
 
 
 def _column_problems(rows: datasets.Dataset, where: str, task: Task) -> list[Problem]:

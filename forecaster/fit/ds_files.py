@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,8 @@ class DsConfig:
     """Empty: the Trainer's own."""
     sums_in_fp32: bool
     """Whether the gradients of micro steps are added up in fp32, and not in the precision of the run."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """All that it says."""
 
     def bucket_elements(self, shape: ModelShape) -> int | None:
         """Elements of its buckets of gradients together; None where their size cannot be read.
@@ -50,7 +53,7 @@ class DsConfig:
 
 def read_ds_config(path: Path) -> DsConfig | Problem:
     try:
-        content: dict[str, Any] = json.loads(read_text(path))
+        content: dict[str, Any] = json.loads(read_text(path), object_pairs_hook=_without_repeats)
         section = content.get("zero_optimization", {})
         stage = int(section.get("stage", 0))
         optimizer = str(content.get("optimizer", {}).get("type", ""))
@@ -72,7 +75,16 @@ def read_ds_config(path: Path) -> DsConfig | Problem:
         precision=_precision(content),
         optimizer=optimizer,
         sums_in_fp32=sums_in == "fp32",
+        content=content,
     )
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; DeepSpeed refuses one that names a key twice, and others take the last."""
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it names {', '.join(repeated)} twice")
+    return dict(pairs)
 
 
 def _device(part: Any) -> str:

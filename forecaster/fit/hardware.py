@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from forecaster.errors import Problem
-from forecaster.fit import planner
+from forecaster.fit import ds_values, planner
 from forecaster.fit.attention import length_multiple
 from forecaster.fit.ds_files import (
     FIELD_NAMES_FOR_AUTO,
@@ -89,6 +89,7 @@ def choose(
     reasons: list[str] = []
     problems: list[Problem] = []
     named = _named(asked, under_deepspeed)
+    asked = _divided(asked, named, ranks, problems)
     smallest = _smallest(gpus) if gpus else None
     precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
@@ -129,15 +130,12 @@ def choose(
         problems.append(_does_not_fit(plan, smallest, loosened))
     if problems:
         return problems
-    choice = HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), plan=plan)
-    if not plan or not plan.chosen:
-        return choice
-    accumulation = plan.chosen.gradient_accumulation_steps
-    return replace(
-        choice,
-        micro_batch_size=plan.chosen.layout.micro_batch_size,
-        gradient_accumulation_steps=accumulation,
-    )
+    sizes: tuple[int | None, int | None] = (None, None)
+    if plan and plan.chosen:
+        sizes = plan.chosen.layout.micro_batch_size, plan.chosen.gradient_accumulation_steps
+    elif named and asked.division_is_fixed:
+        sizes = asked.batch_size, asked.gradient_accumulation_steps
+    return HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), *sizes, plan)
 
 
 def _smallest(gpus: Sequence[Gpu]) -> Gpu:
@@ -149,6 +147,27 @@ def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:
     path = named_ds_config(asked.ds_config) if under_deepspeed else None
     config = read_ds_config(path) if path else None
     return None if isinstance(config, Problem) else config
+
+
+def _divided(asked: Asked, named: DsConfig | None, ranks: int, problems: list[Problem]) -> Asked:
+    """What the flags say, with micro batch and accumulation as the user's own file fixes them."""
+    if named is None:
+        return asked
+    sizes = asked.batch_size, asked.gradient_accumulation_steps
+    is_given = asked.division_is_fixed or asked.fit == "off"
+    fixed = ds_values.division(
+        named.content, named.path.name, sizes[0] * sizes[1], ranks, sizes if is_given else None
+    )
+    if isinstance(fixed, Problem):
+        problems.append(fixed)
+    elif fixed:
+        return replace(
+            asked,
+            batch_size=fixed[0],
+            gradient_accumulation_steps=fixed[1],
+            division_is_fixed=True,
+        )
+    return asked
 
 
 def _request(

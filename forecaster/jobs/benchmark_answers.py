@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
-
+from forecaster.claims import held
 from forecaster.data.training_rows import rows_of_training
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.evaluation import predictions
@@ -43,18 +42,9 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
     if settings.rank:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    refuse_links(folder)
-    lock = filelock.FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        found = f"{folder} is in use by another benchmark."
-        raise ConfigurationError([Problem("--output_dir", found, "Wait for it, or stop it.")]) from None
-    try:
+    with held(folder, LOCK_FILE, "--output_dir", other="another benchmark"):
+        refuse_links(folder)
         yield
-    finally:
-        lock.release()
 
 
 def refuse_links(folder: Path) -> None:

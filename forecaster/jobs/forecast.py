@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forecaster.claims import LOCK_FILE, WRITING_S, held
 from forecaster.data import intake, outlook
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Outlook, Shown, View
@@ -324,22 +324,27 @@ def record_of(
 
 
 def keep(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> None:
-    """Write a record; one that says the same stays as it is, one that says something else is set aside."""
-    made_at = now.isoformat(timespec="seconds")
+    """Write a record; one that says the same stays as it is, one that says something else is set aside.
+
+    Forecasts that end in the same moment wait for one another, so that each finds the other's.
+    """
+    with held(path.parent, LOCK_FILE, str(path.parent), wait_s=WRITING_S):
+        listener.say(f"\nRecord: {_kept(record, path, now, listener)}")
+
+
+def _kept(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> str:
+    """Write a record; returns where it is, and of when if it was there."""
     former = _read(path)
     if former is not None:
-        made_at = str(former.get("made_at") or made_at)
+        made_at = str(former.get("made_at") or now.isoformat(timespec="seconds"))
         if former == {**record, "made_at": made_at}:
-            listener.say(f"\nRecord: {path}, the same as of {made_at}")
-            return
+            return f"{path}, the same as of {made_at}"
         aside = path.with_name(f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.json")
         path.replace(aside)
         listener.say(f"\n{path} held another forecast: it is now {aside.name}.")
-        made_at = now.isoformat(timespec="seconds")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**record, "made_at": made_at}, indent=1, ensure_ascii=False)
-    write_whole(path, text + "\n", errors="surrogatepass", writer=f".{os.getpid()}")
-    listener.say(f"\nRecord: {path}")
+    whole = {**record, "made_at": now.isoformat(timespec="seconds")}
+    write_whole(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n", errors="surrogatepass")
+    return str(path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

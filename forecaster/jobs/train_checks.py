@@ -12,7 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.fit import hardware, plan_tables
+from forecaster.fit import cpu_launch, hardware, plan_tables
 from forecaster.fit.gpus import (
     GPU_SYNTAX,
     Gpu,
@@ -26,7 +26,7 @@ from forecaster.fit.gpus import (
     torch_mismatch,
 )
 from forecaster.models import liger, registry
-from forecaster.settings import Settings, use_gpu
+from forecaster.settings import Settings, cpp_compiler, named_variables, torch_extensions_folder, use_gpu
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import TASKS
 from forecaster.training import resuming, train_config
@@ -45,6 +45,7 @@ class CheckedTraining:
     train_sources: Sequence[sources.Source]
     test_sources: Sequence[sources.Source] | None
     """None: the test split of the training sources."""
+    ranks: int = 1
 
     @property
     def is_offline(self) -> bool:
@@ -114,6 +115,8 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
     problems = train_config.find_value_problems(flags) + (
         tracking.find_problems(settings) if flags.report_to == "wandb" else []
     )
+    if settings.launch_problem:
+        problems.append(settings.launch_problem)
 
     def located(specs: str | None, flag: str) -> list[sources.Source]:
         try:
@@ -145,10 +148,15 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         )
     if isinstance(choice, list):
         problems += choice
-    elif not flags.gpu:
-        problems += train_config.find_quantization_problems(choice.quantization)
-        problems += liger.find_problems(model, has_gpu=bool(gpus)) if flags.liger else []
+    else:
+        if choice.ds_config:
+            problems += train_config.find_ds_config_problems(flags, choice.ds_config)
+        if not flags.gpu:
+            problems += train_config.find_quantization_problems(choice.quantization)
+            problems += liger.find_problems(model, has_gpu=bool(gpus)) if flags.liger else []
 
+    if gpus is not None and not flags.gpu:
+        problems += find_machine_problems(flags, settings, on_cpu=not gpus)
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):
         problems.append(folder)
@@ -160,7 +168,18 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
 
     run = Run(flags, model, choice, gpus, folder.path, folder.resume_from)
     resuming.check_files(run)
-    return CheckedTraining(run, train_sources, test_sources)
+    return CheckedTraining(run, train_sources, test_sources, ranks)
+
+
+def find_machine_problems(flags: train_config.TrainConfig, settings: Settings, on_cpu: bool) -> list[Problem]:
+    """What ranks need of this machine beside GPUs and disk: a build of DeepSpeed's, and shared memory."""
+    under_deepspeed = on_cpu and settings.launched and settings.launch_problem is None
+    local = named_variables(["LOCAL_SIZE", "LOCAL_WORLD_SIZE"]).values()
+    ranks = min([settings.world_size, *(int(count) for count in local if count.isdecimal())])
+    problems = cpu_launch.find_memory_problems(ranks, flags.num_workers, under_deepspeed, flags.dry_run)
+    if under_deepspeed:
+        problems += cpu_launch.find_build_problems(torch_extensions_folder(), cpp_compiler())
+    return problems
 
 
 def find_gpus(
@@ -235,15 +254,9 @@ def run_lines(run: Run, settings: Settings) -> Iterator[str]:
     yield json.dumps(train_config.as_flags(flags), indent=1)
 
 
-def check_rendering(checked: CheckedTraining, corpus: sources.Corpus) -> None:
-    """Have the chat template render a row, where the tokenizer is on this machine.
-
-    Raises:
-        ConfigurationError: as `load_checked_tokenizer`.
-    """
-    model = checked.run.model
-    if model.is_local or try_to_load_from_cache(model.location, "tokenizer_config.json"):
-        load_checked_tokenizer(checked, corpus)
+def has_tokenizer_here(model: registry.BaseModel) -> bool:
+    """Whether the tokenizer can be loaded without asking a hub."""
+    return model.is_local or isinstance(try_to_load_from_cache(model.location, "tokenizer_config.json"), str)
 
 
 def load_checked_tokenizer(

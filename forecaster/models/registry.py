@@ -12,6 +12,8 @@ import pydantic
 from pydantic import Field
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import is_lfs_pointer
+from forecaster.models.base_files import find_file_problems
 from forecaster.schemas import Count, check, read_json
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -238,6 +240,8 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
     path = Path(base_model)
     if path.is_dir():
         try:
+            if is_lfs_pointer(path / "config.json"):
+                return find_file_problems(path)[0]
             config = read_json(path / "config.json", "")
             check(config, ModelConfigFile, path / "config.json", "")
             shape = ModelShape.from_config(config)
@@ -261,6 +265,8 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
                 f"the folder {base_model} has no weights.",
                 "Copy its *.safetensors files there.",
             )
+        if problems := find_file_problems(path):
+            return problems[0]
         return BaseModel(base_model, True, shape, config.get("max_position_embeddings"), None)
     if spec := _ALIASES.get(base_model.lower()) or _BY_HUB_ID.get(base_model.lower()):
         return BaseModel(spec.hub_id, False, spec.shape, spec.context_length, spec)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ from forecaster.run_folder import (
 )
 from forecaster.tasks.base import Task
 from forecaster.training.callbacks import EvaluatedPart, ProgressLines
-from forecaster.training.run import Run
+from forecaster.training.run import PART_NAMES, Run, RunFolder, claimed
 from forecaster.training.survival.checkpoints import newest_complete
 from forecaster.training.survival.durable import DurableTrainer
 from forecaster.training.survival.stopping import StopWatch
@@ -58,12 +59,19 @@ FEWEST_MEASURED_ROWS = 4
 row does in training with checkpointing."""
 
 
+class TrainingArguments(SFTConfig):
+    """TRL's, whose warm-up never takes the only step of a run."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        return 0 if num_training_steps == 1 else super().get_warmup_steps(num_training_steps)
+
+
 def sft_config(run: Run) -> SFTConfig:
     """Our flags as TRL's; creating it joins the process group when a launcher started us."""
     config, choice = run.config, run.choice
     save_strategy = "epoch" if config.evaluation_strategy == "no" else config.evaluation_strategy
     every = int(config.eval_steps) if config.eval_steps >= 1 else config.eval_steps
-    args = SFTConfig(
+    args = TrainingArguments(
         output_dir=str(run.output_dir),
         run_name=config.run_name,
         seed=config.seed,
@@ -105,50 +113,87 @@ def sft_config(run: Run) -> SFTConfig:
     return args
 
 
-def agree_on_output_dir(args: SFTConfig, output_dir: Path, resume_from: Path | None) -> Path:
-    """Rank 0's folder for all: the default name holds the time, which ranks read a moment apart.
+@contextmanager
+def claim_output_dir(args: SFTConfig, run: Run) -> Iterator[Path]:
+    """Hold the run's folder while it trains: rank 0's for all, as the default name holds the time, which
+    ranks read a moment apart.
 
     Raises:
-        ConfigurationError: on all ranks, where one would start from another checkpoint than the others.
+        ConfigurationError: on all ranks, where another run has the folder, or where one would start from
+            another checkpoint than the others.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        return output_dir
-    shared = [str(output_dir)]
-    dist.broadcast_object_list(shared, src=0)
+    with ExitStack() as claim:
+        outcome: list[Any] = [None]
+        if args.process_index == 0:
+            try:
+                outcome = [
+                    claim.enter_context(claimed(run.config, RunFolder(run.output_dir, run.resume_from)))
+                ]
+            except ConfigurationError as error:
+                outcome = [error]
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast_object_list(outcome, src=0)
+            _check_same_start(run.resume_from)
+        if isinstance(outcome[0], ConfigurationError):
+            raise outcome[0]
+        args.output_dir = str(outcome[0])
+        yield outcome[0]
+
+
+def _check_same_start(resume_from: Path | None) -> None:
     starts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(starts, resume_from.name if resume_from else "no checkpoint")
     if len(set(starts)) > 1:
         found = f"machines see different things to go on from: {', '.join(sorted(set(starts)))}."
         way_out = "--output_dir has to be on a disk that all of them share."
         raise ConfigurationError([Problem("--resume", found, way_out)])
-    args.output_dir = shared[0]
-    return Path(shared[0])
+
+
+@dataclass(frozen=True)
+class TokenisedParts:
+    """Rows as token ids, by part, and what made them so."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    """Name of its chat template."""
+    parts: Mapping[str, datasets.Dataset]
+    reports: Mapping[str, RowReport]
+
+    def summaries(self) -> Iterator[str]:
+        for name, report in self.reports.items():
+            yield report.summary(PART_NAMES[name].capitalize())
 
 
 def tokenise_parts(
     args: SFTConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    checked_tokenizer: tuple[PreTrainedTokenizerBase, str],
     max_length: int,
     task: Task,
     **parts: datasets.Dataset,
-) -> dict[str, tuple[datasets.Dataset, RowReport]]:
+) -> TokenisedParts:
     """Tokenise each part on the first rank of each machine; the others then read its cache.
 
     The others wait in a group of their own: a million rows take longer than `ddp_timeout`, after which a wait
     in the default group ends the run.
+
+    Args:
+        checked_tokenizer: the tokenizer, and the name of its template.
     """
+    tokenizer, template = checked_tokenizer
 
     def tokenised() -> dict[str, tuple[datasets.Dataset, RowReport]]:
         return {name: tokenise(rows, tokenizer, max_length, task) for name, rows in parts.items()}
 
     if not dist.is_initialized():
-        return tokenised()
-    patient = dist.new_group(timeout=LONGEST_TOKENISING)
-    done = tokenised() if args.local_process_index == 0 else None
-    dist.barrier(patient)
-    done = done or tokenised()
-    dist.destroy_process_group(patient)
-    return done
+        done = tokenised()
+    else:
+        patient = dist.new_group(timeout=LONGEST_TOKENISING)
+        first = tokenised() if args.local_process_index == 0 else None
+        dist.barrier(patient)
+        done = first or tokenised()
+        dist.destroy_process_group(patient)
+    rows = {name: part for name, (part, _) in done.items()}
+    return TokenisedParts(tokenizer, template, rows, {name: report for name, (_, report) in done.items()})
 
 
 def attention_of(run: Run) -> Attention:
@@ -205,22 +250,20 @@ def make_trainer(
     run: Run,
     args: SFTConfig,
     model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_rows: datasets.Dataset,
-    evaluated_rows: datasets.Dataset,
+    rows: TokenisedParts,
     evaluated: EvaluatedPart,
     watch: StopWatch,
     rows_per_group: int,
 ) -> DurableTrainer:
-    """The trainer of a run; `evaluated` says which part the `evaluated_rows` are."""
+    """The trainer of a run; `evaluated` says which part is measured while it trains."""
     trainer = DurableTrainer(
         model=model,
         args=args,
-        train_dataset=train_rows,
-        eval_dataset=evaluated_rows,
-        processing_class=tokenizer,
+        train_dataset=rows.parts["train"],
+        eval_dataset=rows.parts[evaluated],
+        processing_class=rows.tokenizer,
         data_collator=RowCollator(
-            tokenizer.pad_token_id,
+            rows.tokenizer.pad_token_id,
             padding_free=attention_of(run).padding_free,
             multiple=length_multiple(run.gpus, run.choice.precision),
         ),

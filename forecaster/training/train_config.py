@@ -16,6 +16,9 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.fit import ds_values
+from forecaster.fit.ds_files import read_ds_config
+from forecaster.fit.ds_values import FlagValues
 from forecaster.fit.gpus import GPU_SYNTAX, parse_gpus
 from forecaster.fit.hardware import Asked
 from forecaster.fit.memory import weight_bytes
@@ -419,12 +422,38 @@ class SchedulerChoice:
 
 
 def resolve_scheduler(config: TrainConfig) -> SchedulerChoice:
+    if config.warmup_ratio > 0 and config.max_steps == 1:
+        return SchedulerChoice(
+            config.scheduler, "Scheduler: no warm-up, which would leave the one step none."
+        )
     if config.scheduler == "constant" and config.warmup_ratio > 0:
         return SchedulerChoice(
             "constant_with_warmup",
             f"Scheduler: constant after a linear warm-up over {config.warmup_ratio:g} of the steps.",
         )
     return SchedulerChoice(config.scheduler)
+
+
+def find_ds_config_problems(config: TrainConfig, path: Path) -> list[Problem]:
+    """Values of a DeepSpeed file that are not those of the flags."""
+    read = read_ds_config(path)
+    if isinstance(read, Problem):
+        return [read]
+    steps = config.max_steps if config.max_steps > 0 else None
+    values = FlagValues(
+        config.learning_rate,
+        config.weight_decay,
+        resolve_scheduler(config).name,
+        steps,
+        max(1, warmup_steps(config.warmup_ratio, steps)) if steps else None,
+    )
+    return list(ds_values.find_value_problems(read.content, path.name, values))
+
+
+def warmup_steps(ratio: float, steps: int) -> int:
+    """Steps with a rising rate. The first of them has rate 0: a run of one step has none, or it would learn
+    nothing."""
+    return 0 if steps == 1 else math.ceil(ratio * steps)
 
 
 def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:

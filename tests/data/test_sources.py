@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
@@ -13,6 +14,7 @@ import datasets
 import pytest
 from small_runs import JsonlWriter
 
+from forecaster.data import sources
 from forecaster.data.build import changed_files, write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
 from forecaster.errors import ConfigurationError
@@ -790,3 +792,24 @@ def test_one_file_under_two_paths_is_named_twice(jsonl: JsonlWriter) -> None:
     path = Path(jsonl("rows.jsonl", [a_row("A", week) for week in range(3)]))
     with pytest.raises(ConfigurationError, match="more than once"):
         read(f"{path},{path.parent}/./../{path.parent.name}/rows.jsonl")
+
+
+def test_rows_in_a_folder_that_cannot_be_written_are_cached_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"prompt": ["a", "b"], "symbol": ["X", "Y"]}
+    parts = datasets.DatasetDict(
+        train=datasets.Dataset.from_dict(rows), test=datasets.Dataset.from_dict(rows)
+    )
+    parts.save_to_disk(tmp_path / "saved")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    allowed = os.access
+    closed = str(tmp_path / "saved")
+    monkeypatch.setattr(os, "access", lambda p, mode: not str(p).startswith(closed) and allowed(p, mode))
+    loaded = sources._load(sources.Source("saved", "folder", closed))
+    assert {name: part.to_dict() for name, part in loaded.items()} == {"train": rows, "test": rows}
+    places = [Path(file["filename"]) for part in loaded.values() for file in part.cache_files]
+    assert all(tmp_path / "cache" in place.parents for place in places)
+    monkeypatch.setattr(os, "access", lambda p, mode: False)
+    with pytest.raises(ConfigurationError, match=r"HF_HOME: .* cannot be written. Set HF_HOME to a folder"):
+        sources._load(sources.Source("saved", "folder", closed))

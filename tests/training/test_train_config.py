@@ -25,6 +25,7 @@ from forecaster.training.train_config import (
     find_value_problems,
     parse_flags,
     resolve_scheduler,
+    warmup_steps,
 )
 
 NEEDED = ["--base_model", "qwen2.5-1.5b", "--dataset", "rows.jsonl"]
@@ -637,3 +638,8 @@ def test_of_two_configuration_files_the_last_is_read_and_recorded(yaml_file: Pat
 def test_infinite_values_are_refused(flag: str) -> None:
     flags = parse_flags(["--base_model", "m", "--dataset", "d", f"--{flag}", "inf"])
     assert [problem.where for problem in find_value_problems(flags)] == [f"--{flag}"]
+
+
+@pytest.mark.parametrize(("ratio", "steps", "warm"), [(0.03, 1, 0), (0.03, 2, 1), (0.03, 100, 3), (0, 1, 0)])
+def test_the_only_step_of_a_run_is_no_warm_up(ratio: float, steps: int, warm: int) -> None:
+    assert warmup_steps(ratio, steps) == warm

@@ -128,7 +128,7 @@ class Tuner(ABC):
         Raises:
             ConfigurationError: with file and field or tensor.
         """
-        from forecaster.models.weight_files import check_model
+        from forecaster.models.tensor_files import check_model
 
         check_model(weights)
 
