@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 TRAINING_SPLIT, GAP_SPLIT = "train", "gap"
 """Every other split is held out; the gap's weeks lie between training and these, and are in neither."""
 ROWS_AT_ONCE = 64
-_OPTIONAL_TEXTS = ("as_of", "target_start", "target_end", "prompt_sha256", "teacher")
+_OPTIONAL_TEXTS = ("prompt_sha256", "teacher")
+_OPTIONAL_MOMENTS = ("as_of", "target_start", "target_end")
 _OPTIONAL_NUMBERS = ("weekly_return_pct", "start_price", "end_price")
 _OPTIONAL_LISTS = ("news_ids", "flags")
 """Columns that are read where a dataset has them."""
@@ -330,7 +331,12 @@ def _require_columns(splits: Mapping[str, Dataset]) -> None:
         problem
         for name, rows in splits.items()
         for problem in row_types.problems(
-            rows, f"split {name}", (*COLUMNS, *_OPTIONAL_TEXTS), _OPTIONAL_NUMBERS, _OPTIONAL_LISTS
+            rows,
+            f"split {name}",
+            (*COLUMNS, *_OPTIONAL_TEXTS),
+            _OPTIONAL_NUMBERS,
+            _OPTIONAL_LISTS,
+            _OPTIONAL_MOMENTS,
         )
     ]
     if problems:

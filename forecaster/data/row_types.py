@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,12 @@ def problems(
     texts: Iterable[str],
     numbers: Iterable[str] = (),
     lists: Iterable[str] = (),
+    moments: Iterable[str] = (),
 ) -> list[Problem]:
-    """The first value of each of these columns, where there is such a column, that is no text, no number, or
-    no list of texts, with its row; empty values are right."""
+    """The first value of each of these columns, where there is such a column, that is no text, no number, no
+    list of texts, or neither a text nor a date, with its row; empty values are right."""
     kinds = [*((name, _no_text) for name in texts), *((name, _no_number) for name in numbers)]
-    kinds += [(name, _no_list) for name in lists]
+    kinds += [*((name, _no_list) for name in lists), *((name, _no_moment) for name in moments)]
     return [
         Problem(where, f"row {fault[0]}: the {column} is {fault[1]}.", WAY_OUT)
         for column, describe in kinds
@@ -118,6 +120,11 @@ def _no_text(value: Any) -> str | None:
     if isinstance(value, bytes):
         return "no UTF-8 text"
     return None if value is None or isinstance(value, str) else _shown(value)
+
+
+def _no_moment(value: Any) -> str | None:
+    # The reader of JSON makes dates of texts that look like some.
+    return None if isinstance(value, date) else _no_text(value)
 
 
 def _no_number(value: Any) -> str | None:
