@@ -99,9 +99,9 @@ def test_columns_that_only_an_audit_reads_are_looked_at_by_it(jsonl: JsonlWriter
     with pytest.raises(ConfigurationError) as caught:
         audit_rows(read_parts(str(jsonl("rows.jsonl", rows)), False, WEEKLY))
     assert [str(problem) for problem in caught.value.problems] == [
-        f"split train: row 0: the as_of is 5, a number. {WAY_OUT}",
         f"split train: row 0: the end_price is 'n/a', a text. {WAY_OUT}",
         f"split train: row 0: the flags is 1, a number. {WAY_OUT}",
+        f"split train: row 0: the as_of is 5, a number. {WAY_OUT}",
     ]
 
 
