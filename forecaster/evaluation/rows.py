@@ -46,6 +46,8 @@ class ModelAnswers:
     rows: tuple[Row, ...]
     answers: tuple[str | None, ...]
     """None: there is no answer, as where the prompt did not fit."""
+    label_log_likelihoods: tuple[Mapping[str, float] | None, ...] = ()
+    """By row, of each label; empty where no answer has any."""
     speed: AnswerSpeed | None = None
     knowledge_cutoff: date | None = None
     """Last day of whose news the model may have read."""
@@ -54,12 +56,15 @@ class ModelAnswers:
 
     def only(self, row_ids: Iterable[str]) -> ModelAnswers:
         """The answers to these rows, in their order; every id has to be there."""
-        at = {row.row_id: place for place, row in enumerate(self.rows)}
-        places = [at[row_id] for row_id in row_ids]
+        place_of = {row.row_id: place for place, row in enumerate(self.rows)}
+        places = [place_of[row_id] for row_id in row_ids]
         return replace(
             self,
             rows=tuple(self.rows[place] for place in places),
             answers=tuple(self.answers[place] for place in places),
+            label_log_likelihoods=tuple(self.label_log_likelihoods[at] for at in places)
+            if self.label_log_likelihoods
+            else (),
         )
 
 
