@@ -183,7 +183,7 @@ def _weigher(tokenizer: PreTrainedTokenizerBase, choices: Choices | None) -> Wei
         found = choice_log_likelihoods(
             model, tree, output.past_key_values, padded["attention_mask"], output.sequences, places
         )
-        return [of and dict(zip(choices.labels, of, strict=True)) for of in found]
+        return [None if of is None else dict(zip(choices.labels, of, strict=True)) for of in found]
 
     return weigh
 
