@@ -186,9 +186,10 @@ def test_answers_bring_the_likelihoods_of_their_choices(
     (batch,) = hf_engine.generate(
         model, embedded, [prompts], max_new_tokens=6, warn=pytest.fail, choices=choices
     )
-    by_id = {answer.row_id: answer.choice_log_likelihoods for answer in batch.answers}
+    by_id = {answer.row_id: answer.label_log_likelihoods for answer in batch.answers}
     at = written[0].tolist().index(lead, 2)
-    assert by_id["b"] == pytest.approx(one_by_one(model, tree, written[0, : at + 1].tolist()), abs=1e-4)
+    expected = one_by_one(model, tree, written[0, : at + 1].tolist())
+    assert by_id["b"] == pytest.approx(dict(zip("abc", expected, strict=True)), abs=1e-4)
 
 
 def test_a_static_cache_serves_as_well(model: Any, embedded: Any) -> None:
