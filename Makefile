@@ -17,7 +17,7 @@ style: .venv/.dev  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/.dev  ## measurements; not part of the tests
+bench: .venv/.dev  ## measurements on any machine; not part of the tests; bench/gpu/run.sh is for a GPU
 	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 .venv/bin/python:

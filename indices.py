@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from zoneinfo import ZoneInfo
 
 KNOWN_FROM = date(2022, 1, 1)
 """First day for which members are known, where an index has a history."""
@@ -209,12 +210,31 @@ def has_history(index: str) -> bool:
     return index in _WITH_HISTORY
 
 
-_CLASS_SHARE = re.compile(r"[A-Z]+-[ABC]")
+_CLASS_SHARE = re.compile(r"([A-Z]+)[-/]([ABC])")
 
 
 def dotted(symbol: str) -> str:
-    """An American share class with a dot, BRK.B for Yahoo's BRK-B; other symbols as they are."""
-    return symbol.replace("-", ".") if _CLASS_SHARE.fullmatch(symbol) else symbol
+    """An American share class with a dot, BRK.B for BRK-B (Yahoo) and BRK/B; other symbols as they are."""
+    return _CLASS_SHARE.sub(r"\1.\2", symbol) if _CLASS_SHARE.fullmatch(symbol) else symbol
+
+
+_COIN = re.compile(r".+-[A-Z]{3,4}")
+_EUROPEAN = re.compile(r".+\.(?:AS|BR|DE|HE|MC|MI|PA)")
+
+
+def calendar_of(symbol: str) -> str:
+    """The exchange whose sessions a symbol's closes are of, as exchange_calendars names it, by Yahoo's
+    endings; New York's where none is named."""
+    if _COIN.fullmatch(symbol):
+        return "24/7"
+    return "XETR" if _EUROPEAN.fullmatch(symbol) else "XNYS"
+
+
+def zone_of(symbol: str) -> ZoneInfo:
+    """Where a moment of a symbol's closes becomes a day."""
+    if symbol.endswith(".HE"):  # an hour ahead of the others: its midnights are the evenings before elsewhere
+        return ZoneInfo("Europe/Helsinki")
+    return ZoneInfo({"24/7": "UTC", "XETR": "Europe/Berlin"}.get(calendar_of(symbol), "America/New_York"))
 
 
 def vendor_symbol(symbol: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -73,6 +74,14 @@ _LAYOUT_TAG = re.compile(
 _MARKER = re.compile(r"(?<!<)<++(\s*[A-Za-z/|!?_][^<>]*|[^<>\s]+)>+")
 _ROUND = str.maketrans("[]", "()")
 
+_MOST_CLEANING_ROUNDS = 10
+"""What is written within markup or escapes of its own takes a round for each level; honest text has two or
+three. A limit keeps the time in proportion to the length."""
+_WITHOUT_LEVELS = str.maketrans({"<": "(", ">": ")", "&": " and "})
+_MOST_MARKS_IN_A_ROW = 30
+"""On one letter, as in Unicode's Stream-Safe Text Format: real text needs fewer than ten, and NFKC sorts them
+in time that grows with the square of their number."""
+
 
 def clean_text(text: str) -> str:
     """A text from outside as it may enter a prompt: one line that cannot pass for the prompt's own structure.
@@ -80,16 +89,22 @@ def clean_text(text: str) -> str:
     HTML entities are resolved (also doubly escaped ones) and layout tags dropped; the text is put into NFKC;
     control, zero-width and bidirectional characters and lone surrogates go; white space of any kind becomes
     single spaces. Square brackets become round ones, and so do angle brackets around anything like a control
-    token of a chat model, so that no section header or instruction marker is left in any spelling. Cleaning
-    twice changes nothing more. Never raises.
+    token of a chat model, so that no section header or instruction marker is left in any spelling. Markup and
+    escapes within one another more than `_MOST_CLEANING_ROUNDS` deep are written out as what they are not.
+    Cleaning twice changes nothing more. Takes time in proportion to the length, and never raises.
     """
-    while (cleaned := _cleaned_once(text)) != text:
+    for _ in range(_MOST_CLEANING_ROUNDS):
+        if (cleaned := _cleaned_once(text)) == text:
+            return text
         text = cleaned
-    return text
+    # Nothing is left of what a further round could resolve.
+    return _cleaned_once(text.translate(_WITHOUT_LEVELS))
 
 
 def _cleaned_once(text: str) -> str:
-    text = unicodedata.normalize("NFKC", _ENTITY.sub(_resolved, text))
+    """Every pattern here begins with a sign that its own repeats cannot pass, so that no stretch is read more
+    than a few times."""
+    text = unicodedata.normalize("NFKC", _with_few_marks(_ENTITY.sub(_resolved, text)))
     if not text.isascii() or not text.isprintable():
         text = _BLANK.sub("", text)
         text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
@@ -97,10 +112,56 @@ def _cleaned_once(text: str) -> str:
     return " ".join(text.split())
 
 
+def _with_few_marks(text: str) -> str:
+    """Without the combining marks of a row that goes on and on."""
+    if text.isascii():
+        return text
+    kept, in_a_row = [], 0
+    for character in text:
+        in_a_row = in_a_row + 1 if unicodedata.combining(character) else 0
+        if in_a_row <= _MOST_MARKS_IN_A_ROW:
+            kept.append(character)
+    return "".join(kept)
+
+
 def _resolved(entity: re.Match[str]) -> str:
     if name := entity["name"]:
         return html5.get(f"{name};", entity[0])
     return unescape(entity[0])
+
+
+def marker_pattern(tokens: Iterable[str], more: str = r"(?!)") -> re.Pattern[str]:
+    """The first character of every one of these tokens in a text, for `break_markers`.
+
+    Args:
+        more: a pattern for others.
+    """
+    rests: dict[str, list[str]] = {}
+    for token in sorted(tokens):
+        if len(token) > 1:
+            rests.setdefault(token[0], []).append(re.escape(token[1:]))
+    # By first character: a tokenizer may have thousands, and most characters begin none.
+    known = "|".join(f"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
+    return re.compile(rf"(?=(?:{known or '(?!)'}|{more}))(.)", re.DOTALL)
+
+
+CHAT_MARKERS = marker_pattern(
+    (
+        *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>"),
+        *("<think>", "</think>", "<tool_call>", "</tool_call>", "<start_of_turn>", "<end_of_turn>"),
+        *("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]"),
+        *("[THINK]", "[/THINK]", "[gMASK]", "<sop>", "<|turn>", "<turn|>", "<|channel>", "<channel|>"),
+    ),
+    r"<[|｜][^<>|｜\s]{1,60}[|｜]>",
+)
+"""Signs of the chat models that are known, for a model that is behind an endpoint."""
+
+
+def break_markers(text: str, markers: re.Pattern[str]) -> str:
+    """The text with a space in every marker, behind its first character: it stays to be read, and no
+    tokenizer takes it for a control token. A text without markers stays as it is; doing it twice changes
+    nothing more."""
+    return markers.sub(r"\1 ", text)
 
 
 # --- prompts ------------------------------------------------------------------------------------------------
@@ -113,7 +174,8 @@ def render_published(messages: Messages) -> str:
 
 
 _PUBLISHED = re.compile(
-    r"\s*(?:<s>\s*)?\[INST\]\s*<<SYS>>\n?(?P<system>.*?)\n?<</SYS>>(?:\n\n)?(?P<user>.*)\[/INST\]\s*",
+    # Atomic up to the first end of the system part: another one is never the better end.
+    r"\s*(?:<s>\s*)?\[INST\]\s*(?><<SYS>>\n?(?P<system>.*?)\n?<</SYS>>)(?:\n\n)?(?P<user>.*)\[/INST\]\s*",
     re.DOTALL,
 )
 
@@ -261,19 +323,30 @@ def news_item_spans(user_text: str) -> list[tuple[int, int]]:
 
     A span takes the blank line behind its item along, so that cutting spans out leaves an evenly spaced text.
     """
-    weeks = [(match.start(), match.group(1)) for match in _WEEK_START.finditer(user_text)]
+    weeks = list(_WEEK_START.finditer(user_text))
+    starts = [week.start() for week in weeks]
 
     def age(span: tuple[int, int]) -> tuple[str, int]:
-        return max((w for w in weeks if w[0] < span[0]), default=(0, ""))[1], span[0]
+        before = bisect_left(starts, span[0])
+        return weeks[before - 1][1] if before else "", span[0]
 
     return sorted((match.span() for match in _NEWS_ITEM.finditer(user_text)), key=age)
 
 
+def without_news(user_text: str) -> str:
+    """The prompt without its news items: what its builder wrote."""
+    return _without(user_text, sorted(news_item_spans(user_text)))
+
+
 def without_oldest_news(user_text: str, count: int) -> str:
     """The prompt without its `count` oldest news items; every other character stays."""
-    for start, end in sorted(news_item_spans(user_text)[:count], reverse=True):
-        user_text = user_text[:start] + user_text[end:]
-    return user_text
+    return _without(user_text, sorted(news_item_spans(user_text)[:count]))
+
+
+def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """`text` without spans that are sorted and apart."""
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    return "".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 # --- reading a prompt back ----------------------------------------------------------------------------------
@@ -336,14 +409,14 @@ def read_prompt(user_text: str) -> PromptFacts:
     Never raises.
     """
     spans = sorted(news_item_spans(user_text))
+    starts, ends = [start for start, _ in spans], [end for _, end in spans]
     headers = [
         match
         for match in _PAST_WEEK.finditer(user_text)
-        if not any(start <= match.start() < end for start, end in spans)
+        if bisect_right(starts, match.start()) == bisect_right(ends, match.start())  # in none of them
     ]
     # What is left without the news was written by the prompt's builder.
-    edges = [0, *(edge for span in spans for edge in span), len(user_text)]
-    frame = "".join(user_text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+    frame = _without(user_text, spans)
     introduction = user_text[: headers[0].start()] if headers else frame
     asked, period_end = _ASKED_SYMBOL.search(frame), _PERIOD_END.search(frame)
     targets = _TARGET.findall(frame)
@@ -369,6 +442,7 @@ def _past_weeks(
 ) -> tuple[PastWeek, ...]:
     """Weeks with their news; one whose dates no calendar has is left out."""
     weeks = []
+    starts = [start for start, _ in spans]
     limits = [*(header.start() for header in headers), len(user_text)][1:]
     for header, limit in zip(headers, limits, strict=True):
         start, end = _day(header["start"]), _day(header["end"])
@@ -376,7 +450,8 @@ def _past_weeks(
             continue
         prices = [header["unmoved"] or header["first"], header["unmoved"] or header["last"]]
         first, last = (Decimal(price) if price else None for price in prices)
-        news = [_news_item(user_text[a:b]) for a, b in spans if header.start() < a < limit]
+        inside = spans[bisect_right(starts, header.start()) : bisect_left(starts, limit)]
+        news = [_news_item(user_text[a:b]) for a, b in inside]
         weeks.append(PastWeek(start, end, first, last, tuple(news)))
     return tuple(weeks)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from forecaster import exits
 from forecaster.errors import SAVED_UNFINISHED
 from forecaster.flags import flag_names
-from forecaster.settings import Settings
+from forecaster.settings import Settings, let_segments_grow
 from forecaster.training import train_config
 
 
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(argv: Sequence[str], settings: Settings) -> int:
     config, given = train_config.parse_flags(argv), flag_names(argv)
+    let_segments_grow()
     # Only now: what a help or a misspelt flag needs is light.
     from forecaster.jobs import train, train_checks
     from forecaster.progress import at_terminal
@@ -49,8 +50,7 @@ def run(argv: Sequence[str], settings: Settings) -> int:
         for line in train_checks.run_lines(checked.run, settings):
             print(line, flush=True)
     if config.dry_run:
-        for line in train_checks.count_lines(checked.read_rows()) if checked.is_offline else ():
-            print(line, flush=True)
+        train.rehearse(checked, at_terminal())
         return 0
     watch = StopWatch(config.grace_seconds, settings.launched, settings.supervisor_pid, is_main=is_main)
     watch.start()

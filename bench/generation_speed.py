@@ -29,6 +29,7 @@ from tabulate import tabulate
 from forecaster.answering import hf_engine
 from forecaster.data import sources
 from forecaster.models.finished import FinishedRun, read_finished
+from forecaster.models.templates import load_saved_tokenizer
 
 ROUNDS = 5
 BATCHED_ROWS, MERGED_ROWS = 64, 8
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     run = read_finished(args.adapter or found[-1].parent)
     max_new_tokens = args.max_new_tokens or run.flags["max_new_tokens"]
-    tokenizer = hf_engine.load_saved_tokenizer(run.folder)
+    tokenizer = load_saved_tokenizer(run.folder)
     limit = run.flags["max_length"] - max_new_tokens
     rows = sources.read_parts(run.flags["test_dataset"], from_remote=False, task=run.task)
     part = next(iter(rows.values()))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-Status = Literal["answered", "unknown symbol", "no access", "failed"]
+Status = Literal["answered", "unknown symbol", "no access", "failed", "unusable"]
+"""`unusable`: it was one of the others once, and what was kept of it cannot be used."""
 
 
 @dataclass(frozen=True, order=True)

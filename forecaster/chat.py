@@ -17,12 +17,14 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_after_delay,
     wait_exponential_jitter,
 )
 
 from forecaster.errors import ConfigurationError, KeyRefusedError, Problem, UnreachableError
+from forecaster.http_limits import CALL_TIME_LIMIT_S, LimitedAsyncClient, ServerFaultError
 from forecaster.records import Messages
-from forecaster.retry_after import retry_after_s
+from forecaster.retry_after import Waits, retry_after_s
 
 DEFAULT_URL = "https://api.openai.com/v1"
 
@@ -34,6 +36,13 @@ LONGEST_PAUSE_S = 120.0
 
 ANSWER_TIME_LIMIT_S = 300.0
 """Small servers take minutes for one answer, and the client's own ten are long when a connection hangs."""
+
+LONGEST_TRYING_S = 900.0
+"""From when on nothing is tried again, however few the tries were: three that each took the whole time."""
+
+CHECK_TRIES = 3
+MOST_TOKENS = 10**9
+"""Of one answer; more is no count."""
 
 Turn = dict[str, str]
 """Role and content, as endpoints take them."""
@@ -143,10 +152,19 @@ def _refusal(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
     return RequestRefused(f"refused (HTTP {status})")
 
 
-def _broken(error: openai.APIConnectionError) -> str:
+def _broken(error: openai.APIConnectionError) -> PassingFault:
+    """What a call without a status means."""
+    cause = type(error.__cause__).__name__
+    was_sent = cause not in _NOT_SENT
     if isinstance(error, openai.APITimeoutError):
-        return "no answer in time"
-    return f"a broken connection ({type(error.__cause__).__name__})"
+        return PassingFault("no answer in time", is_lost=was_sent)
+    return PassingFault(f"a broken connection ({cause})", is_lost=was_sent)
+
+
+def _beyond(error: ServerFaultError, endpoint: Endpoint) -> Exception:
+    if error.is_final:
+        return UnreachableError(endpoint.vendor, f"{error.found}.")
+    return PassingFault(f"the endpoint {error.found}", is_lost=True)
 
 
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
@@ -178,37 +196,55 @@ def _unknown_model(endpoint: Endpoint, served: Sequence[str]) -> ConfigurationEr
 # --- before anything expensive ------------------------------------------------------------------------------
 
 
-def check_model(endpoint: Endpoint, api_key: str) -> None:
+def check_model(endpoint: Endpoint, api_key: str, tell: Callable[[str], None] = lambda line: None) -> None:
     """Ask the endpoint for the model, without spending a token; what it does not say is no objection.
+
+    Args:
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
         KeyRefusedError: the key is missing, not accepted, or out of credit.
         UnreachableError: nobody answers.
     """
-    asyncio.run(_probe(endpoint, api_key))
+    asyncio.run(_check(endpoint, api_key, Waits(tell)))
 
 
-async def _probe(endpoint: Endpoint, api_key: str) -> None:
+async def _check(endpoint: Endpoint, api_key: str, waits: Waits) -> None:
     fault: Exception | None = None
-    async with _client(endpoint, api_key, max_retries=2) as client:
+    async with _client(endpoint, api_key, CALL_TIME_LIMIT_S) as client:
         try:
-            await client.models.with_raw_response.retrieve(endpoint.model)
-        except openai.APIStatusError as error:
-            # A key may be good for chats only.
-            if "missing scopes" not in error.message.lower():
-                fault = _refusal(error, endpoint)
-        except openai.APIConnectionError as error:
-            fault = UnreachableError(endpoint.vendor, f"{_broken(error)}.")
-        if isinstance(fault, RequestRefused | ModelUnknown):
+            await _retrying(CHECK_TRIES, endpoint, waits)(_probe, client, endpoint)
+        except PassingFault as passing:
+            fault = UnreachableError(endpoint.vendor, f"{passing.found}.")
+        except (RequestRefused, ModelUnknown):
             # Not every endpoint knows this call, but most can list what they serve.
             served = await _served(client)
             fault = _unknown_model(endpoint, served) if served and endpoint.model not in served else None
-    if isinstance(fault, KeyRefusedError | UnreachableError | ConfigurationError):
+    if fault is not None:
         raise fault
 
 
-def _client(endpoint: Endpoint, api_key: str, max_retries: int) -> openai.AsyncOpenAI:
+async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
+    fault: Exception
+    try:
+        await client.models.with_raw_response.retrieve(endpoint.model)
+        return
+    except openai.APIStatusError as error:
+        # A key may be good for chats only.
+        if "missing scopes" in error.message.lower():
+            return
+        fault = _refusal(error, endpoint)
+        if isinstance(fault, PassingFault):
+            return  # somebody is there, and a chat is tried more often
+    except openai.APIConnectionError as error:
+        fault = _broken(error)
+    except ServerFaultError as error:
+        fault = _beyond(error, endpoint)
+    raise fault
+
+
+def _client(endpoint: Endpoint, api_key: str, time_limit_s: float) -> openai.AsyncOpenAI:
     """Raises KeyRefusedError for what cannot be a key."""
     # An HTTP header cannot carry other characters, and the client would quote them.
     if not (api_key.strip() and api_key.isascii() and api_key.isprintable()):
@@ -216,8 +252,8 @@ def _client(endpoint: Endpoint, api_key: str, max_retries: int) -> openai.AsyncO
     return openai.AsyncOpenAI(
         api_key=api_key.strip(),
         base_url=endpoint.base_url or DEFAULT_URL,
-        max_retries=max_retries,
-        timeout=openai.Timeout(ANSWER_TIME_LIMIT_S, connect=10.0),
+        max_retries=0,  # its waits are not told
+        http_client=LimitedAsyncClient(openai.Timeout(time_limit_s, connect=10.0), time_limit_s),
     )
 
 
@@ -225,7 +261,7 @@ async def _served(client: openai.AsyncOpenAI) -> list[str]:
     """Ids of the endpoint's models; empty where it does not say."""
     try:
         listed = (await client.models.with_raw_response.list()).http_response.json()
-    except (openai.OpenAIError, ValueError):
+    except (openai.OpenAIError, ServerFaultError, ValueError, RecursionError):
         return []
     models = listed.get("data") if isinstance(listed, dict) else None
     return [
@@ -243,11 +279,25 @@ class Chat:
     `async with`."""
 
     def __init__(
-        self, endpoint: Endpoint, api_key: str, *, max_output_tokens: int, temperature: float, seed: int
+        self,
+        endpoint: Endpoint,
+        api_key: str,
+        *,
+        max_output_tokens: int,
+        temperature: float,
+        seed: int,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Raises KeyRefusedError for what cannot be a key."""
+        """
+        Args:
+            tell: hears of waits.
+
+        Raises:
+            KeyRefusedError: what cannot be a key.
+        """
         self.endpoint = endpoint
-        self._client = _client(endpoint, api_key, max_retries=0)
+        self._client = _client(endpoint, api_key, ANSWER_TIME_LIMIT_S)
+        self._waits = Waits(tell)
         self._replies = 0
         """Requests that brought an answer, usable or not."""
         self._options: dict[str, Any] = {
@@ -274,16 +324,12 @@ class Chat:
             RequestRefused, ModelUnknown, KeyRefusedError.
         """
         replies_before = self._replies
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(PassingFault),
-            stop=stop_after_attempt(HTTP_TRIES),
-            wait=_wait_s,
-            reraise=True,
-        )
+        retrying = _retrying(HTTP_TRIES, self.endpoint, self._waits)
         try:
             return await retrying(attempt, *args, **kwargs)
         except PassingFault as fault:
-            found = f"after {HTTP_TRIES} tries: {fault.found}"
+            tries = retrying.statistics["attempt_number"]
+            found = f"after {tries} tries: {fault.found}"
             is_down = self._replies == replies_before
         except UnreachableError as error:
             found = f"as the endpoint {error.found.rstrip('.')}"
@@ -314,8 +360,11 @@ class Chat:
             else:
                 fault = _refusal(error, self.endpoint)
         except openai.APIConnectionError as error:
-            was_sent = type(error.__cause__).__name__ not in _NOT_SENT
-            fault = PassingFault(_broken(error), is_lost=was_sent)
+            fault = _broken(error)
+        except ServerFaultError as error:
+            fault = _beyond(error, self.endpoint)
+        except RecursionError:
+            fault = PassingFault("an answer that is nested too deeply", is_lost=True)
         except ValueError:
             fault = PassingFault("an answer that is not JSON", is_lost=True)
         else:
@@ -336,10 +385,31 @@ class Chat:
             self._options["max_completion_tokens"] = value
 
 
+def _retrying(most_tries: int, endpoint: Endpoint, waits: Waits) -> AsyncRetrying:
+    """Tries again after passing faults, and tells the waits."""
+
+    def tell(state: RetryCallState) -> None:
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        waits.begin(endpoint.vendor, _fault_of(state).found, wait_s, state.attempt_number, most_tries)
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(PassingFault),
+        stop=stop_after_attempt(most_tries) | stop_after_delay(LONGEST_TRYING_S),
+        wait=_wait_s,
+        before_sleep=tell,
+        reraise=True,
+    )
+
+
 def _wait_s(state: RetryCallState) -> float:
+    asked_s = _fault_of(state).retry_after_s
+    return _BACKOFF(state) if asked_s is None else asked_s
+
+
+def _fault_of(state: RetryCallState) -> PassingFault:
     fault = state.outcome.exception() if state.outcome else None
     assert isinstance(fault, PassingFault)  # nothing else is tried again
-    return _BACKOFF(state) if fault.retry_after_s is None else fault.retry_after_s
+    return fault
 
 
 # --- requests and replies -----------------------------------------------------------------------------------
@@ -404,6 +474,7 @@ def _usage(usage: Any) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if isinstance(read, int) and isinstance(written, int) and min(read, written) >= 0:
-        return read, written
+    counts = [count for count in (read, written) if type(count) is int and 0 <= count <= MOST_TOKENS]
+    if len(counts) == 2:
+        return counts[0], counts[1]
     return None

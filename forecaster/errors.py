@@ -31,8 +31,8 @@ class ConfigurationError(Exception):
     exit_status = 2
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = list(dict.fromkeys(problems))  # two checks may come upon the same
+        super().__init__("\n".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[type[ConfigurationError], tuple[list[Problem]]]:
         """So that it crosses from one process to another with its fields."""

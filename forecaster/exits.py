@@ -17,7 +17,7 @@ from forecaster.errors import (
     VendorError,
 )
 from forecaster.progress import say
-from forecaster.settings import Settings, calm_openmp, load_settings, redact
+from forecaster.settings import Settings, calm_openmp, draw_without_screen, load_settings, redact
 
 INTERRUPTED = 130
 """Exit status of what Ctrl-C ended: 128 and the signal's number."""
@@ -43,14 +43,17 @@ def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) ->
         0 done; 1 a vendor or the disk failed; 2 something has to be mended first; 70 it would fail again as
         it is; 75 stopped, and can go on; 130 interrupted.
     """
-    is_main = True
+    is_main, launch_problem = True, None
     try:
         settings = load_settings()
+        launch_problem = settings.launch_problem
         calm_openmp()
+        draw_without_screen()
         is_main = settings.rank == 0
         return work(settings)
     except ConfigurationError as error:
-        return report_problems(program, error) if is_main else error.exit_status
+        speaks = is_main or launch_problem in error.problems  # then nobody else does
+        return report_problems(program, error) if speaks else error.exit_status
     except TrainingStoppedError as error:
         if is_main:
             say(f"\n{error} --resume goes on.")

@@ -9,17 +9,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from forecaster.errors import Problem
 
-def write_whole(path: Path, text: str, errors: str = "strict", writer: str = "") -> None:
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def write_whole(path: Path, text: str, errors: str = "strict") -> None:
     """Write a file so that it is either the former or the new one at any moment.
 
     What a kill leaves is called `.NAME`, and the next write takes its place.
 
     Args:
         errors: as for `str.encode`; `surrogatepass` for what a user may have given.
-        writer: tells processes apart that may write the same file at the same time.
     """
-    temporary = path.with_name(f".{path.name}{writer}")
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)  # a link of that name would lead the text elsewhere
     temporary.write_text(text, encoding="utf-8", errors=errors)
     to_disk(temporary)  # without this, a loss of power may leave the new name with nothing in it
     temporary.replace(path)
@@ -28,6 +32,15 @@ def write_whole(path: Path, text: str, errors: str = "strict", writer: str = "")
 def write_json(path: Path, content: Any) -> None:
     """`write_whole` of JSON in sorted order; what JSON does not know is written as its text."""
     write_whole(path, json.dumps(content, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def links_in(folder: Path) -> list[Path]:
+    """Links below a folder: who writes there would write elsewhere. W&B's folder keeps its own."""
+    links: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        links += [path for name in (*folders, *names) if (path := Path(parent, name)).is_symlink()]
+        folders[:] = [name for name in folders if name != "wandb"]
+    return sorted(links)
 
 
 def to_disk(path: Path) -> None:
@@ -43,6 +56,23 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file, read in pieces; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is only a pointer of Git LFS to its content, as a clone without `git lfs` leaves it."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def cache_problem(folder: Path, variable: str) -> Problem | None:
+    """A cache that cannot be written, and the variable that puts it elsewhere."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        return None
+    found = f"{folder} cannot be written."
+    return Problem(variable, found, f"Set {variable} to a folder on a disk that can be written.")
 
 
 def differences(folder: Path, digests: Mapping[str, str]) -> Iterator[tuple[str, str]]:

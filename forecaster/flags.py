@@ -31,12 +31,49 @@ from typing import (
 import yaml
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import read_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 REQUIRED: Any = MISSING
 """The default of a flag that has to be given."""
+ELSEWHERE = {
+    **dict.fromkeys(("model", "model_name", "model_name_or_path", "model_path", "model_id"), "base_model"),
+    **dict.fromkeys(("data", "data_path", "dataset_name", "dataset_path", "train_file"), "dataset"),
+    **dict.fromkeys(("eval_dataset", "validation_file", "eval_file", "test_file"), "test_dataset"),
+    **dict.fromkeys(("val_size", "eval_ratio", "val_set_size", "test_size"), "validation_share"),
+    **dict.fromkeys(("deepspeed", "deepspeed_config", "ds_config_file", "zero_stage"), "ds_config"),
+    **dict.fromkeys(("lora_rank", "rank", "r", "lora_dim"), "lora_r"),
+    **dict.fromkeys(("alpha", "lora_scaling"), "lora_alpha"),
+    **dict.fromkeys(("lora_target", "lora_target_modules", "lora_modules"), "target_modules"),
+    **dict.fromkeys(("micro_batch_size", "train_batch_size", "per_device_train_batch_size"), "batch_size"),
+    **dict.fromkeys(("grad_accum", "accumulation_steps"), "gradient_accumulation_steps"),
+    **dict.fromkeys(("lr", "rate"), "learning_rate"),
+    **dict.fromkeys(("num_train_epochs", "epochs", "n_epochs"), "num_epochs"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "warmup_ratio"),
+    **dict.fromkeys(("lr_scheduler", "lr_scheduler_type"), "scheduler"),
+    **dict.fromkeys(
+        ("max_seq_length", "max_seq_len", "cutoff_len", "model_max_length", "seq_length"), "max_length"
+    ),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_bit", "bits"), "quantization"),
+    **dict.fromkeys(("bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"), "precision"),
+    **dict.fromkeys(("finetuning_type", "peft", "peft_type", "use_lora", "use_dora", "use_rslora"), "tuner"),
+    **dict.fromkeys(("eval_strategy", "do_eval"), "evaluation_strategy"),
+    **dict.fromkeys(("save_strategy", "save_steps", "save_limit"), "save_total_limit"),
+    **dict.fromkeys(("logging_steps", "log_steps"), "log_interval"),
+    **dict.fromkeys(("resume_from_checkpoint", "resume_from"), "resume"),
+    **dict.fromkeys(("wandb", "use_wandb", "logger"), "report_to"),
+    **dict.fromkeys(("wandb_run_name", "experiment_name"), "run_name"),
+    **dict.fromkeys(("dataloader_num_workers", "workers"), "num_workers"),
+    **dict.fromkeys(("num_gpus", "n_gpus", "gpu_ids", "devices", "include", "nproc_per_node"), "gpus"),
+    **dict.fromkeys(("lora", "lora_path", "adapter_name_or_path", "peft_model", "checkpoint"), "adapter"),
+    **dict.fromkeys(("ticker", "symbols"), "symbol"),
+    **dict.fromkeys(("output", "out_dir", "save_dir"), "output_dir"),
+    **dict.fromkeys(("max_tokens", "max_output_tokens"), "max_new_tokens"),
+}
+"""What other frameworks (Trainer, TRL, LLaMA-Factory, Axolotl, FinGPT) call what is a flag here."""
+PROJECT = Path(__file__).resolve().parents[1]
 Texts = Mapping[str, Any]
 """What was written for each flag that was given: a text, or a list of them for a flag that takes several."""
 _TRUTH = {
@@ -65,6 +102,7 @@ def flag(
     shown: str | None = None,
     positional: bool = False,
     choices: Collection[str] = (),
+    by_hand: bool = False,
 ) -> Any:
     """A field that is a flag.
 
@@ -77,9 +115,10 @@ def flag(
         positional: whether it is known by its place, and not by its name.
         choices: a registry whose names are its values; the type of a flag with values of its own is a
             Literal.
+        by_hand: whether a file may not set it: it is the consent of who types the command.
     """
     about = {"text": text, "group": group, "metavar": metavar, "shown": shown, "positional": positional}
-    return field(default=default, metadata={**about, "choices": choices})
+    return field(default=default, metadata={**about, "choices": choices, "by_hand": by_hand})
 
 
 # --- fields -> flags ----------------------------------------------------------------------------------------
@@ -107,6 +146,7 @@ class _Flag:
     metavar: str
     shown: str | None
     positional: bool
+    by_hand: bool
 
     @property
     def is_needed(self) -> bool:
@@ -248,8 +288,10 @@ def read_words(program: Program[Any], argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _unknown_flag(record: type[DataclassInstance], word: str) -> Problem:
-    name = word.lstrip("-").split("=")[0].replace("-", "_")
-    close = difflib.get_close_matches(name, _named(record), n=1)
+    name = word.lstrip("-").split("=")[0].replace("-", "_").lower()
+    known = _named(record)
+    elsewhere = [ours for ours in (ELSEWHERE.get(name), name.removeprefix("per_device_")) if ours in known]
+    close = elsewhere or difflib.get_close_matches(name, known, n=1)
     return Problem(word, "is no flag.", f"Did you mean --{close[0]}?" if close else "See --help.")
 
 
@@ -266,14 +308,19 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
     def refused(found: str, allowed: str = "See configs/ for working files.") -> ConfigurationError:
         return ConfigurationError([Problem("--config", f"{path} {found}", allowed)])
 
+    path = in_project(path)
     try:
         # The base loader leaves scalars as written: `no` is a strategy then, and 1e-5 a number.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(read_text(Path(path)), Loader=yaml.BaseLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise refused(f"cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise refused("is not a list of `name: value` lines.")
-    names = _named(program.record).keys()
+    flags = _named(program.record)
+    names = {name for name, one in flags.items() if not one.by_hand}
+    if by_hand := sorted(set(map(str, content)) & (flags.keys() - names)):
+        way_out = "It counts on the command line only: a file is no consent."
+        raise refused(f"sets {', '.join(by_hand)}.", way_out)
     if unknown := sorted(set(map(str, content)) - names):
         raise refused(f"sets {', '.join(unknown)}.", f"Known names: {', '.join(sorted(names))}.")
     texts = {}
@@ -282,8 +329,14 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
         if not all(isinstance(item, str) for item in flat):
             raise refused(f"nests values under {name}.", "A value is one word or a flat list.")
         if value not in ("", "null", "~"):
-            texts[name] = ",".join(flat)
+            texts[name] = ",".join(in_project(item) if "/" in item else item for item in flat)
     return texts
+
+
+def in_project(path: str) -> str:
+    """A path that is not there from the working folder, and is from the project's own: as a whole path."""
+    whole = PROJECT / path
+    return str(whole) if whole.exists() and not Path(path).exists() else path
 
 
 # --- texts -> record ----------------------------------------------------------------------------------------

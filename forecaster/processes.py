@@ -6,9 +6,15 @@ Any of them may end at any moment: one that is gone, or that another user hides,
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import re
+import resource
 import signal
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -44,6 +50,52 @@ def kill_all(job: str) -> None:
         for process in left:
             send_signal(process, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def fault_apart(work: Callable[[], None], cpu_s: int = 5, more_bytes: int = 2 * 2**30) -> str | None:
+    """Do something in a forked process that ends with it: what hangs, eats memory or dies there costs nobody.
+
+    Not a thread or an alarm: they stop no computation inside one operation, such as `9 ** 9 ** 9`.
+
+    Args:
+        cpu_s: seconds of computing after which it is ended; of waiting, six times as many.
+        more_bytes: memory that it may take beside what this process has.
+
+    Returns:
+        What went wrong, in a line; None: nothing.
+    """
+    with tempfile.TemporaryFile() as said:
+        child = multiprocessing.get_context("fork").Process(
+            target=_within_limits, args=(work, cpu_s, more_bytes, said.fileno())
+        )
+        child.start()
+        child.join(6 * cpu_s)
+        is_late = child.is_alive()
+        child.kill()
+        child.join()
+        said.seek(0)
+        text = said.read(2**20).decode("utf-8", "replace")
+    if is_late or child.exitcode == -signal.SIGXCPU or child.exitcode == -signal.SIGKILL:
+        return f"it takes more than {cpu_s} s"
+    if not child.exitcode:
+        return None
+    # What stands behind the last line of a traceback that is neither its head nor indented.
+    *_, fault = re.split(r"^(?=[\w.]+(?:: |$))", text, flags=re.MULTILINE)
+    if fault.startswith("MemoryError"):
+        return f"it takes more than {more_bytes / 2**30:.0f} GiB of memory"
+    return " ".join(fault.split())[:300] or f"it ended with status {child.exitcode}"
+
+
+def _within_limits(work: Callable[[], None], cpu_s: int, more_bytes: int, said: int) -> None:
+    """The child's part; a fault's last line is what its traceback ends with."""
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.stdout = sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace")
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = psutil.Process().memory_info().vms + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    work()
 
 
 def send_signal(process: psutil.Process, number: signal.Signals) -> None:

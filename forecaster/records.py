@@ -225,7 +225,7 @@ class Example:
     flags: tuple[str, ...] = field(default=())
     """Sorted words on what is less than certain or left out: `fundamentals_estimated`,
     `indicators_incomplete` (too few closes, or holes in them, so that the prompt has no indicators),
-    `news_incomplete`, `prices_adjusted_only`."""
+    `news_incomplete`, `prices_adjusted_only`, `prices_doubtful` (a move over its weeks may be a split)."""
     weeks: tuple[Week, ...] = field(default=(), repr=False)
     """Past weeks that the prompt shows, oldest first."""
     figures: Mapping[str, float] = field(default_factory=dict, repr=False)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -14,6 +15,7 @@ from dotenv import find_dotenv, load_dotenv
 from huggingface_hub import get_token
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import read_text
 
 JOB = "FORECASTER_JOB"
 """Marks every process of a job; its value begins with the process id of the supervisor, which the ranks
@@ -29,6 +31,11 @@ _SECRET_NAMES = (
 
 
 _SHORTEST_SECRET = 6
+_RANK_NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+_LAUNCH_NAMES = (*_RANK_NAMES, "MASTER_ADDR", "MASTER_PORT")
+"""What deepspeed and torchrun set for each rank. A cluster sets the last two alone."""
+_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Numbers of processes that mpirun started, which accelerate would take for ranks."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,9 @@ class Settings:
     world_size: int = 1
     launched: bool = False
     """Whether a distributed launcher (deepspeed, torchrun) started this process."""
+    launch_problem: Problem | None = None
+    """Where a launcher's variables are there in part only: a process that would wait for others that there
+    are not, or train beside them."""
     supervisor_pid: int | None = None
     """The process behind train.sh that looks after this one, on this machine."""
 
@@ -62,14 +72,16 @@ def load_settings() -> Settings:
     """
     _drop_empty_keys()  # one that is set but empty would hide the one in `.env`
     try:
-        load_dotenv(find_dotenv(usecwd=True), override=False)
+        if path := find_dotenv(usecwd=True):
+            load_dotenv(stream=StringIO(read_text(Path(path))), override=False)
     except UnicodeDecodeError:  # not its cause: that one quotes the file
         raise ConfigurationError([Problem(".env", "is no UTF-8 text.", "Save it as UTF-8.")]) from None
     _drop_empty_keys()  # one that is empty would make the clients ask for another
+    launch_problem = _find_launch_problem()
     return Settings(
         hf_token=get_token(),
         wandb_api_key=os.environ.get("WANDB_API_KEY"),
-        wandb_mode=os.environ.get("WANDB_MODE", "").strip().lower() or None,
+        wandb_mode=_wandb_mode(),
         wandb_project=os.environ.get("WANDB_PROJECT") or Settings.wandb_project,
         finnhub_api_key=_stripped("FINNHUB_API_KEY") or _stripped("FINNHUB_KEY"),
         openai_api_key=_stripped("OPENAI_API_KEY"),
@@ -79,6 +91,7 @@ def load_settings() -> Settings:
         rank=_whole_number("RANK", 0),
         world_size=_whole_number("WORLD_SIZE", 1),
         launched="WORLD_SIZE" in os.environ,
+        launch_problem=launch_problem,
         supervisor_pid=int(job) if (job := os.environ.get(JOB, "").partition("-")[0]).isdecimal() else None,
     )
 
@@ -89,12 +102,45 @@ def _drop_empty_keys() -> None:
             os.environ.pop(name, None)
 
 
+def _wandb_mode() -> str | None:
+    """WANDB_MODE, in W&B's newer words; WANDB_DISABLED, its older switch, stands above it."""
+    if (_stripped("WANDB_DISABLED") or "").lower() in ("true", "1", "yes", "on", "t", "y"):
+        return "disabled"
+    mode = (_stripped("WANDB_MODE") or "").lower()
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode) or None
+
+
 def _whole_number(name: str, default: int) -> int:
     text = _stripped(name)
     if text is not None and not text.isdecimal():
         found, way_out = f"is {text!r}.", "A launcher sets it to a whole number; unset it otherwise."
         raise ConfigurationError([Problem(name, found, way_out)])
     return default if text is None else int(text)
+
+
+def _find_launch_problem() -> Problem | None:
+    """Why the processes of a launch would not find each other; None: it is whole, or there is none."""
+    launcher = "`./train.sh`, `deepspeed` or `torchrun`"
+    found = {name: value for name in _LAUNCH_NAMES if (value := _stripped(name))}
+    if found.keys().isdisjoint(_RANK_NAMES):
+        for size in _MPI_SIZES:
+            if (_stripped(size) or "1") != "1":
+                said = f"is {_stripped(size)}, and RANK and WORLD_SIZE are not set: each would train alone."
+                return Problem(size, said, f"Start one {launcher} instead, or unset it.")
+        return None
+    missing = [name for name in _LAUNCH_NAMES if name not in found]
+    if missing:
+        said = ", ".join(f"{name}={value}" for name, value in found.items())
+        way_out = f"Start it with {launcher}, which set all of them, or unset {', '.join(found)}."
+        if not _stripped("SLURM_PROCID") and not any(map(_stripped, _MPI_SIZES)):
+            return Problem(next(iter(found)), f"{said} without {', '.join(missing)}.", way_out)
+        way_out = f"SLURM and MPI do not set these: give each task its own. {way_out}"
+        return Problem(next(iter(found)), f"{said} without {', '.join(missing)}.", way_out)
+    rank, ranks = _whole_number("RANK", 0), _whole_number("WORLD_SIZE", 1)
+    if rank >= ranks:
+        way_out = f"Ranks count from 0: start it with {launcher}."
+        return Problem("RANK", f"is {rank}, and WORLD_SIZE is {ranks}.", way_out)
+    return None
 
 
 def _stripped(name: str) -> str | None:
@@ -146,9 +192,34 @@ def calm_openmp() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def let_segments_grow() -> None:
+    """Let torch extend blocks of GPU memory in place of asking for new ones, unless the user chose otherwise;
+    call it before torch is imported.
+
+    Batches differ in length: blocks of fixed sizes are left over between them. The name is the old one, which
+    torch 2.6 to 2.13 all read.
+    """
+    if not {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+
+
+def draw_without_screen() -> None:
+    """Have matplotlib draw into files; call it before it is imported.
+
+    A notebook hands its own backend to what it starts, and matplotlib refuses to be imported where that one
+    is not installed.
+    """
+    os.environ["MPLBACKEND"] = "Agg"
+
+
 def inherited_environment() -> dict[str, str]:
     """What a child process gets where nothing else is said, keys included: for its `env` alone."""
     return dict(os.environ)
+
+
+def cpp_compiler() -> str:
+    """The C++ compiler that torch calls."""
+    return _stripped("CXX") or "c++"
 
 
 def torch_extensions_folder() -> Path:

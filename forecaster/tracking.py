@@ -5,28 +5,51 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import wandb
+from pydantic import BaseModel, StringConstraints
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import write_whole
+from forecaster.network_settings import network_problems
+from forecaster.schemas import read_checked
 from forecaster.settings import Settings, redact
 
 RUN_FILE = "wandb_run.json"
+
+
+class WandbRunFile(BaseModel):
+    """wandb_run.json. The id becomes part of a folder's name."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[\w-]{1,128}$")] | None = None
+    project: Annotated[str, StringConstraints(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+
+
 _MODES = ("online", "offline", "disabled")
 
 
 def resolve_mode(settings: Settings) -> tuple[str, str]:
     """W&B mode for a run, and the line that says why."""
     if settings.wandb_mode in ("offline", "disabled"):
-        return settings.wandb_mode, f"W&B: {settings.wandb_mode}, as WANDB_MODE says."
+        return settings.wandb_mode, f"W&B: {settings.wandb_mode}, as the environment says."
     if settings.wandb_api_key:
         return "online", f"W&B: online, project {settings.wandb_project}."
     return "offline", "W&B: offline, there is no WANDB_API_KEY; `wandb sync` uploads the run later."
 
 
+_LONGEST_PROJECT = 128
+_NOT_IN_PROJECT = "/\\#?%:"
+
+
 def find_problems(settings: Settings) -> list[Problem]:
+    """What W&B would refuse, before anything is done for it."""
+    project = settings.wandb_project
+    if settings.wandb_mode != "disabled" and (
+        len(project) > _LONGEST_PROJECT or set(project) & set(_NOT_IN_PROJECT)
+    ):
+        allowed = f"Use at most {_LONGEST_PROJECT} characters, and none of {' '.join(_NOT_IN_PROJECT)}."
+        return [Problem("WANDB_PROJECT", f"is {project!r}, which W&B does not take.", allowed)]
     if settings.wandb_mode not in (None, *_MODES):
         return [Problem("WANDB_MODE", f"is {settings.wandb_mode!r}.", f"Use one of {', '.join(_MODES)}.")]
     if settings.wandb_mode == "online" and not settings.wandb_api_key:
@@ -37,15 +60,17 @@ def find_problems(settings: Settings) -> list[Problem]:
                 "Put the key into .env, or leave WANDB_MODE out to log offline.",
             )
         ]
-    return []
+    return network_problems() if resolve_mode(settings)[0] == "online" else []
 
 
 def start(output_dir: Path, run_name: str, config: Mapping[str, Any], settings: Settings) -> None:
     """Open the W&B run of `output_dir`: a new one, or the one that training opened there."""
     mode, _ = resolve_mode(settings)
     run_file = output_dir / RUN_FILE
-    known = json.loads(run_file.read_text()) if run_file.exists() else {}
-    run_id, project = known.get("id"), known.get("project", settings.wandb_project)
+    known = WandbRunFile()
+    if run_file.exists():
+        known = read_checked(run_file, WandbRunFile, "Delete it: another W&B run is then opened.")
+    run_id, project = known.id, known.project or settings.wandb_project
     try:
         run = _init(output_dir, run_name, config, project, run_id, mode)
     except wandb.errors.Error as error:

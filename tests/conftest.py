@@ -45,6 +45,11 @@ _CLEARED = (
     "WORLD_SIZE",
     "RANK",
     "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",
 )
 
 

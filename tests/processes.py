@@ -52,6 +52,8 @@ def call_entry(entry: str, cwd: Path, *flags: str, **env: str) -> subprocess.Com
     with (
         contextlib.chdir(cwd),
         patch.dict(os.environ, env),
+        # A training's watch would own the signals of the tests' process, and end it.
+        patch("forecaster.training.survival.stopping.StopWatch.start"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -13,7 +13,7 @@ from typing import Any
 
 from processes import ROOT
 
-STEPS, MOST_TRIES = 3, 20
+STEPS, MOST_TRIES, MICRO_STEPS = 3, 20, 16
 SIZES = {
     "reduce_bucket_size": 500_000,
     "stage3_prefetch_bucket_size": 400_000,
@@ -108,7 +108,34 @@ def under_deepspeed(name: str) -> dict[str, Any]:
     unset_hf_deepspeed_config()
     del known
     factor = next(p for parameter, p in model.named_parameters() if "lora_B" in parameter)
-    return {"losses": losses, "dtype": str(factor.dtype), "scaler": type(optimizer.loss_scaler).__name__}
+    found = {"losses": losses, "dtype": str(factor.dtype), "scaler": type(optimizer.loss_scaler).__name__}
+    return found | (accumulation_errors(config) if name == "bf16_zero2" else {})
+
+
+def accumulation_errors(config: dict[str, Any]) -> dict[str, float]:
+    """Relative error of the sum of equal micro steps, as the file adds them up and in 16 bit."""
+    in_16_bit = {key: value for key, value in config.items() if key != "data_types"}
+    one, as_filed, rounded = (
+        accumulated(settings | {"gradient_accumulation_steps": steps, "train_batch_size": steps})
+        for settings, steps in ((config, 1), (config, MICRO_STEPS), (in_16_bit, MICRO_STEPS))
+    )
+    errors = {"accumulation_error": as_filed, "error_in_16_bit": rounded}
+    return {name: float((of - one).norm() / one.norm()) for name, of in errors.items()}
+
+
+def accumulated(config: dict[str, Any]) -> Any:
+    """The gradient that the optimizer would step with, after the micro steps of `config`."""
+    import deepspeed
+    import torch
+
+    model = make_model("bf16")
+    engine, optimizer, *_ = deepspeed.initialize(model=model, optimizer=optimizer_of(model), config=config)
+    for _ in range(config["gradient_accumulation_steps"]):
+        engine.backward(loss_of(engine))
+        if not engine.is_gradient_accumulation_boundary():
+            engine.step()
+    (gradients,) = optimizer.averaged_gradients.values()
+    return torch.cat([gradient.flatten().float() for gradient in gradients])
 
 
 if __name__ == "__main__":

@@ -18,12 +18,22 @@ TIERS = (
     {
         *(
             "forecaster.chat",
+            "forecaster.claims",
             "forecaster.exits",
             "forecaster.files",
             "forecaster.flags",
+            "forecaster.http_limits",
+            "forecaster.network_settings",
             "forecaster.processes",
         ),
-        *("forecaster.progress", "forecaster.provenance", "forecaster.retry_after", "forecaster.run_folder"),
+        *(
+            "forecaster.plain_text",
+            "forecaster.progress",
+            "forecaster.provenance",
+            "forecaster.retry_after",
+            "forecaster.run_folder",
+            "forecaster.schemas",
+        ),
         *("forecaster.settings", "forecaster.tables", "forecaster.tracking"),
     },
     {"prompts"},
@@ -40,7 +50,8 @@ FIRST_TIER_OF_FOLDERS = TIER_OF["forecaster.tasks"]
 LONGEST_FUNCTION_LINES = 70
 HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
 WITH_TORCH = {
-    *("forecaster.models.loading", "forecaster.models.templates", "forecaster.models.weights"),
+    *("forecaster.models.loading", "forecaster.models.lora_products"),
+    *("forecaster.models.templates", "forecaster.models.weights"),
     *("forecaster.answering.engines", "forecaster.answering.hf_engine", "forecaster.answering.vllm_engine"),
     *("forecaster.training.callbacks", "forecaster.training.fine_tuning", "forecaster.training.loss"),
     *("forecaster.training.tokenising", "forecaster.training.trainer"),

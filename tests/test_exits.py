@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -82,3 +83,9 @@ def test_no_key_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setenv("FINNHUB_API_KEY", "canary-canary")
     assert status_of(VendorError("Finnhub", "answered token=canary-canary.")) == 1
     assert capsys.readouterr().err == "\nFinnhub: answered token=<FINNHUB_API_KEY>.\nIt goes on later.\n"
+
+
+def test_a_notebooks_backend_does_not_reach_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed.backend_inline")
+    assert run_entry("program.py", WAYS_ON, lambda settings: 0) == 0
+    assert os.environ["MPLBACKEND"] == "Agg"

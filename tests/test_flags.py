@@ -18,7 +18,7 @@ from forecaster.cluster import launch_config
 from forecaster.data import pipeline_config
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation import benchmark_config
-from forecaster.flags import REQUIRED, Program, flag, read_words, split_words, typed
+from forecaster.flags import PROJECT, REQUIRED, Program, flag, in_project, read_words, split_words, typed
 from forecaster.jobs import forecast_config
 from forecaster.training import train_config
 
@@ -250,3 +250,19 @@ def test_a_help_imports_nothing_heavy(words: list[str]) -> None:
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "argparse" in imported
     assert imported & HEAVY == set()
+
+
+def test_a_file_of_the_project_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_project("configs/embedded.yaml") == str(PROJECT / "configs" / "embedded.yaml")
+    assert in_project("no/such.yaml") == "no/such.yaml"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "embedded.yaml").write_text("")
+    assert in_project("configs/embedded.yaml") == "configs/embedded.yaml"
+
+
+def test_scripts_keep_their_line_ends_in_every_checkout() -> None:
+    lines = (PROJECT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert "*.sh text eol=lf" in lines

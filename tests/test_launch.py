@@ -6,12 +6,15 @@ import importlib
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 
 from forecaster.cluster import launch_command
 from forecaster.cluster.launch_config import LaunchConfig, split_flags
 from forecaster.errors import ConfigurationError
 from forecaster.fit import gpus
+from forecaster.jobs.launch import benchmark_command
 from forecaster.settings import Settings
+from forecaster.training import train_config
 
 launch = importlib.import_module("launch")
 A100S = tuple(
@@ -139,3 +142,11 @@ def test_cpu_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     env = launch_command.rank_environment([0, 1])
     assert (env["LOCAL_SIZE"], env["OMP_NUM_THREADS"]) == ("2", "4")
+
+
+def test_the_benchmark_trusts_code_of_the_base_model_where_the_training_was_told_to() -> None:
+    needed = ["--base_model", "a", "--dataset", "b"]
+    plain = benchmark_command("run", train_config.parse_flags(needed))
+    assert plain[1:] == [str(ROOT / "benchmark.py"), "--adapter", "run"]
+    trusting = benchmark_command("run", train_config.parse_flags([*needed, "--trust_remote_code"]))
+    assert trusting == [*plain, "--trust_remote_code"]

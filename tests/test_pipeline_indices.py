@@ -268,7 +268,8 @@ def test_euro_weeks_follow_the_german_exchange(pipeline: Pipeline) -> None:
 def test_coins_are_called_so_and_have_weeks_that_end_on_sundays(pipeline: Pipeline) -> None:
     sundays = [str(date(2026, 1, 4) + timedelta(weeks=n)) for n in range(7)]
     news = news_file(indices.CRYPTO, sundays)
-    small = {"DOGE-USD": {date.fromisoformat(day): 0.125 + n / 1024 for n, day in enumerate(sundays)}}
+    days = {date(2026, 1, 4) + timedelta(days=n): 0.125 + n // 7 / 1024 for n in range(43)}
+    small = {"DOGE-USD": {date(2026, 1, n): 0.125 for n in (1, 2, 3)} | days}
     world = World(indices.CRYPTO, date(2026, 1, 1), date(2026, 2, 15), closes=small)
     with Market(world) as market, redirected(market):
         pipeline(

@@ -40,6 +40,10 @@ DATASET_HELP = (
     "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
     "dow30-202305-202405, or a hub id together with --from_remote."
 )
+TIME_HELP = (
+    "Times are unix seconds or milliseconds, ISO 8601 (in UTC where no offset is given), YYYYMMDDHHMMSS (New "
+    "York time), or as in e-mails; a headline is needed too."
+)
 PRICE_HELP = "Each day has one positive price in digits, its date as 2026-01-30; mend the file."
 LEDGER_HELP = "Move it away, or use another --data_folder."
 TOLERATED = {"data", "data/ledger.sqlite", "data/pipeline.lock"}
@@ -363,8 +367,7 @@ HEADER = "datetime,headline,symbol\n"
         (
             "bare.csv",
             HEADER.encode(),
-            "it has no rows. Times are unix seconds or ISO 8601, in UTC where no offset is given; a headline "
-            "is needed too.",
+            f"it has no rows. {TIME_HELP}",
         ),
     ],
 )
@@ -384,6 +387,18 @@ def test_news_of_other_symbols_only_is_counted(pipeline: Pipeline, market: Marke
     assert (status, err, market.log) == (0, "", [])
     assert out.startswith("news files: 1 read, 1 rows, 1 left out: symbol not asked for\n")
     assert "No FINNHUB_API_KEY: news from the files only" in out
+
+
+def test_a_symbol_none_of_whose_rows_can_be_used_is_refused_with_a_value(
+    pipeline: Pipeline, market: Market, tmp_path: Path
+) -> None:
+    rows = (
+        "01/06/2026 3 PM,A thing happened,AAPL\n01/07/2026 3 PM,Another,AAPL\n2026-01-06T12:00:00,Well,MSFT\n"
+    )
+    (tmp_path / "news.csv").write_text(HEADER + rows)
+    found = "none of AAPL's 2 rows is a usable article (2 with no time, such as '01/06/2026 3 PM')."
+    problem = f"--news_file news.csv: {found} {TIME_HELP}"
+    assert_refused(pipeline, market, [*flags(news_file="news.csv"), *TEMPLATE], problem)
 
 
 @pytest.mark.parametrize(

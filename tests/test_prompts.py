@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import unicodedata
+from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forecaster.evaluation.published import parse_as_published
+from forecaster.plain_text import in_one_form
 from forecaster.records import (
     ALL_LABELS,
     Answer,
@@ -263,6 +268,11 @@ def test_what_the_published_parser_does_not_read_is_read(text: str) -> None:
     assert parse_answer(text) == GOOD
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x85", "\u2028"], ids=["CRLF", "CR", "NEL", "LS"])
+def test_an_answer_is_read_alike_with_every_line_end(end: str) -> None:
+    assert parse_answer(PLAIN.replace("\n", end)) == GOOD
+
+
 def test_a_closing_think_tag_alone_ends_a_block_that_the_prompt_began() -> None:
     assert without_think_block("a\n</think>\n\nb") == "b"
     assert without_think_block("<think>a<think>b</think>c</think>d") == "d"
@@ -278,7 +288,7 @@ def _can_be_a_section(text: str) -> bool:
     return bool(text) and not _LIKE_A_MARKER.search(text) and bool(last_line.strip("#*_> \t"))
 
 
-SECTIONS = st.text(max_size=80).map(str.strip).filter(_can_be_a_section)
+SECTIONS = st.text(max_size=80).map(in_one_form).map(str.strip).filter(_can_be_a_section)
 ANSWERS = st.builds(Answer, SECTIONS, SECTIONS, st.sampled_from(ALL_LABELS), SECTIONS)
 CALM = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
@@ -513,6 +523,84 @@ def test_a_cleaned_text_is_one_line_without_marks_and_stays_as_it_is(text: str) 
     assert not set(cleaned) & set("[]\n\r\t")
     assert not {unicodedata.category(character) for character in cleaned} & {"Cc", "Cf", "Cs"}
     assert not re.search(r"<\W*(?:SYS|think|s|im_end|end▁of▁sentence)\W*>", cleaned)
+
+
+# --- hostile lengths ----------------------------------------------------------------------------------------
+
+# Regular expressions are bounded by how they are written, which each says; what is counted here is how often
+# they run, over how many characters, and the lines of Python in between.
+
+
+def steps(work: Callable[[str], object], text: str) -> int:
+    """Lines of prompts.py that a call runs, each a step, and every character that a cleaning round reads."""
+    counted = 0
+    characters = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        nonlocal counted, characters
+        if Path(frame.f_code.co_filename).name != "prompts.py":
+            return None
+        if event == "call" and frame.f_code.co_name == "_cleaned_once":
+            characters += len(frame.f_locals["text"])
+        counted += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        work(text)
+    finally:
+        sys.settrace(before)
+    return counted + characters
+
+
+TraceFunction = Callable[[FrameType, str, object], Any]
+WEEK_WITH_NEWS = (
+    "From 2024-02-04 to 2024-02-11, ACME's stock price increased from 1.00 to 2.00. News during this period:"
+    "\n\n[Headline]: a\n[Summary]: b\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "make"),
+    [
+        pytest.param(clean_text, lambda n: "<a" * n + "b" + ">c" * n, id="tags in tags"),
+        pytest.param(clean_text, lambda n: "&" + "amp;" * n, id="escapes of escapes"),
+        pytest.param(clean_text, lambda n: "&" + "amp;" * n + "lt;think>", id="an escaped tag"),
+        pytest.param(clean_text, lambda n: "&" + "#38;" * n, id="numbered escapes"),
+        pytest.param(clean_text, lambda n: "<" * n + "a" + ">" * n, id="many brackets"),
+        pytest.param(clean_text, lambda n: "a" + "\u0301\u0327\u200d" * n, id="accents"),
+        pytest.param(read_prompt, lambda n: WEEK_WITH_NEWS * n, id="many weeks"),
+        pytest.param(
+            lambda text: without_oldest_news(text, len(text)), lambda n: WEEK_WITH_NEWS * n, id="many cuts"
+        ),
+    ],
+)
+def test_twice_the_length_takes_twice_the_steps(
+    work: Callable[[str], object], make: Callable[[int], str]
+) -> None:
+    once, twice = steps(work, make(200)), steps(work, make(400))
+    assert twice < 2.2 * once
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("&" + "amp;" * 9 + "lt;think>", "(think)"),
+        # Eleven levels: what is below them is no markup any more, and nothing else is lost.
+        ("S&amp;P: &" + "amp;" * 11 + "lt;think>", "S and P: and amp;lt;think)"),
+        ("<a" * 12 + "b" + ">c" * 12, "(a(a" + "(a" * 10 + "b" + ")c" * 12),
+        ("e" + "\u0301\u0327" * 100, "\u0229" + "\u0327" * 14 + "\u0301" * 15),
+    ],
+)
+def test_what_lies_deeper_than_any_text_goes_is_no_markup(text: str, cleaned: str) -> None:
+    assert clean_text(text) == cleaned == clean_text(cleaned)
+
+
+def test_a_published_prompt_is_split_at_the_first_end_of_its_system_part() -> None:
+    assert split_published("[INST]<<SYS>>\na\n<</SYS>>\n\nb<</SYS>>c[/INST]") == Messages("a", "b<</SYS>>c")
+    without_end = "[INST]<<SYS>>" + "<</SYS>>" * 20_000 + "x"  # minutes, when each end is tried with each
+    assert split_published(without_end) == Messages("", without_end)
 
 
 # --- our own prompts ----------------------------------------------------------------------------------------

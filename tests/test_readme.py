@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ import forecast
 import launch
 import train_lora
 from forecaster.calls import Request
+from forecaster.cluster.launch_command import first_rank_environment
 from forecaster.evaluation.figures import Case, figures_of
 from forecaster.evaluation.metrics import Skill
 from forecaster.models import registry
@@ -235,7 +237,8 @@ def test_a_command_that_trains(
     words = shlex.split(command)
     if words[0] == "deepspeed":
         words = words[words.index("train_lora.py") :]
-        monkeypatch.setenv("WORLD_SIZE", "1")
+        for name, value in first_rank_environment(1).items():
+            monkeypatch.setenv(name, value)
     for name, value in NODES.items() if "--no_ssh" in words else ():
         monkeypatch.setenv(name, value)
     status = ENTRIES[words[0]](as_dry_run(words[1:]))
@@ -277,13 +280,21 @@ def test_a_make_command_has_its_target(command: str) -> None:
     assert SAYS[command] in started("make", "--dry-run", *command.split()[1:])
 
 
-def test_the_files_that_pip_installs_from_can_be_read() -> None:
+def test_the_files_that_pip_installs_from_can_be_read(tmp_path: Path) -> None:
     (command,) = (command for command in ALL_COMMANDS if command.startswith("pip install"))
     lines = [line for word in command.split() if word.endswith(".txt") for line in (ROOT / word).open()]
     assert any(line.startswith("torch") for line in lines)
     assert any(line.startswith("bitsandbytes") for line in lines)
-    # Resolved against what is installed: nothing is fetched, and each file has to read.
-    offline = ("--dry-run", "--no-deps", "--no-index", "--quiet")
+    # Resolved against what is installed, and an empty wheel of what is for GPUs alone: nothing is fetched,
+    # and each file has to read.
+    pin = next(line.strip() for line in lines if line.startswith("liger-kernel=="))
+    name, version = pin.replace("-", "_").split("==")
+    with zipfile.ZipFile(tmp_path / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        info = f"{name}-{version}.dist-info"
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    offline = ("--dry-run", "--no-deps", "--no-index", "--quiet", "--find-links", str(tmp_path))
     started(sys.executable, "-m", "pip", "install", *offline, *command.split()[2:])
 
 

@@ -52,6 +52,18 @@ def assert_refused(cwd: Path, done: subprocess.CompletedProcess[str], *messages:
             id="gated without token",
         ),
         pytest.param(
+            [*SAMPLE, "--dry_run"],
+            {"WORLD_SIZE": "1"},
+            ["1 to mend", "WORLD_SIZE=1 without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"],
+            id="a launch in part",
+        ),
+        pytest.param(
+            [*SAMPLE, "--dry_run"],
+            {"RANK": "1"},
+            ["RANK=1 without WORLD_SIZE"],
+            id="a rank that is not the first, alone",
+        ),
+        pytest.param(
             SAMPLE,
             {"WANDB_MODE": "online"},
             ["WANDB_MODE: is online, but there is no WANDB_API_KEY", "leave WANDB_MODE out to log offline"],
@@ -137,7 +149,7 @@ def test_a_precision_that_the_gpu_lacks_and_a_torch_that_cannot_see_it_are_refus
         tmp_path,
         done,
         "--precision: is bf16, which Tesla T4 (compute capability 7.5) does not have. Use --precision fp16",
-        "cannot use Tesla T4 with driver 550.54.15. Run `pip install",
+        "cannot use Tesla T4 (compute capability 7.5) with driver 550.54.15. Run `pip install",
     )
 
 
@@ -182,6 +194,38 @@ def test_rows_that_cannot_fit_are_refused_before_the_model_loads(tmp_path: Path)
         tmp_path, done, "--max_length: is 40, which leaves 0 training and 0 test rows", "would keep all"
     )
     assert "Loading weights" not in done.stderr
+    rehearsed = train(tmp_path, *SAMPLE, "--max_length", "40", "--max_new_tokens", "8", "--dry_run")
+    told = "--max_length: is 40, which leaves 0 training and 0 test rows. --max_length 418 would keep all."
+    assert_refused(tmp_path, rehearsed, told)
+
+
+def test_an_own_ds_config_that_differs_from_the_flags_is_refused_in_a_dry_run(tmp_path: Path) -> None:
+    config = {
+        "zero_optimization": {"stage": 0},
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_accumulation_steps": 8,
+        "gradient_clipping": 0.5,
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(config))
+    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    done = train(tmp_path, *SAMPLE, "--ds_config", "mine.json", "--dry_run", **rank)
+    rows = "gradient_accumulation_steps 8; the flags (--batch_size x --gradient_accumulation_steps) say 16"
+    assert_refused(tmp_path, done, rows)
+    config["gradient_accumulation_steps"] = 4
+    (tmp_path / "mine.json").write_text(json.dumps(config))
+    done = train(tmp_path, *SAMPLE, "--ds_config", "mine.json", "--dry_run", **rank)
+    assert_refused(
+        tmp_path, done, "1 to mend", "mine.json says gradient_clipping 0.5, and the clipping is 1.0."
+    )
+
+
+def test_rows_that_are_a_pointer_are_refused_in_a_dry_run(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    )
+    done = train(tmp_path, *SAMPLE[:2], "--dataset", "rows.jsonl", "--dry_run", "--report_to", "none")
+    assert_refused(tmp_path, done, "holds a pointer of Git LFS in place of rows.jsonl. Run `git lfs pull`")
 
 
 def test_a_full_disk_is_refused(tmp_path: Path) -> None:
@@ -239,7 +283,7 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
                 "--dataset: is missing. Name the rows to answer",
             ],
         ),
-        (["--adapter", "a", "--base_model", "b"], ["--adapter, --base_model: both are given."]),
+        (["--dataset", "a.jsonl"], ["--adapter, --base_model: neither is given."]),
         (
             ["--base_model", "b", "--dataset", "d", "--checkpoints", "all"],
             ["--checkpoints: goes with --adapter only. Name the run's output folder."],
@@ -264,7 +308,7 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
             ["--adapter", "a", "--batch_sise", "2"],
             ["--batch_sise: is no flag. Did you mean --batch_size?"],
         ),
-        (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet file."]),
+        (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet, .json file."]),
         (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
         (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),
         (["--base_model", SAMPLE[1], "--dataset", "nowhere.jsonl"], ["'nowhere.jsonl' does not exist"]),
@@ -294,6 +338,36 @@ def test_a_truncated_model_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     flags = ["--base_model", "base", "--dataset", str(ROOT / "sample/dataset/train.jsonl")]
     done = train(tmp_path, *flags, "--max_length", "1024", "--report_to", "none")
     assert_refused(tmp_path, done, "--base_model: base cannot be loaded (", "Check its name and files")
+
+
+def test_a_template_that_loses_the_answer_is_refused_before_loading_and_in_a_dry_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sample" / "base", tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
+    config["chat_template"] = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    (tmp_path / "base" / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "base" / "chat_template.jinja").unlink(missing_ok=True)
+    flags = ["--base_model", "base", *SAMPLE[2:], "--max_length", "1024", "--report_to", "none"]
+    for more in (["--dry_run"], []):
+        done = train(tmp_path, *flags, *more)
+        assert_refused(
+            tmp_path, done, "--base_model: the chat template of base loses or changes the system text;"
+        )
+
+
+def test_rows_that_tell_their_outcome_are_refused_with_their_number(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(SAMPLE[3]).read_text(encoding="utf-8").splitlines()]
+    for row in rows[:3]:
+        told = f"Let's assume your prediction for next week is {row['label']}.[/INST]"
+        row["prompt"] = row["prompt"].replace("[/INST]", f" {told}")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = [*SAMPLE[:2], "--dataset", "rows.jsonl", "--report_to", "none", "--dry_run"]
+    done = train(tmp_path, *flags)
+    assert_refused(
+        tmp_path, done, "--dataset: 3 train rows tell the outcome in their prompt, as rows.jsonl:train#0"
+    )
+    assert train(tmp_path, *flags, "--allow_told_outcome").returncode == 0
 
 
 @pytest.mark.parametrize(

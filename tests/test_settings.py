@@ -10,7 +10,7 @@ import pytest
 from forecaster import tracking
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.exits import report_problems
-from forecaster.settings import Settings, load_settings, redact
+from forecaster.settings import Settings, let_segments_grow, load_settings, redact
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
@@ -71,3 +71,97 @@ def test_wandb_is_online_with_a_key_and_offline_without(settings: Settings, mode
 def test_a_wandb_mode_that_cannot_be_is_a_problem(mode: str) -> None:
     (problem,) = tracking.find_problems(Settings(wandb_mode=mode))
     assert problem.where == "WANDB_MODE"
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({"WANDB_DISABLED": "true"}, "disabled"),
+        ({"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, "disabled"),
+        ({"WANDB_DISABLED": "false"}, None),
+        ({"WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "run"}, "online"),
+    ],
+)
+def test_switches_of_wandb_are_honoured(
+    variables: dict[str, str], mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_DISABLED", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().wandb_mode == mode
+
+
+@pytest.mark.parametrize("project", ["a/b", "a#b", "x" * 129])
+def test_a_project_that_wandb_does_not_take_is_named(project: str) -> None:
+    (problem,) = tracking.find_problems(Settings(wandb_project=project))
+    assert (problem.where, problem.found) == ("WANDB_PROJECT", f"is {project!r}, which W&B does not take.")
+    assert not tracking.find_problems(Settings(wandb_project=project, wandb_mode="disabled"))
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_blocks_of_gpu_memory_may_grow_unless_the_user_said_otherwise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.setenv(one, "")  # so that it is put back afterwards
+        monkeypatch.delenv(one)
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    let_segments_grow()
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+    assert {one: os.environ[one] for one in names if one in os.environ} == {name: "max_split_size_mb:64"}
+    monkeypatch.delenv(name)
+    let_segments_grow()
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+
+
+WHOLE = {
+    "WORLD_SIZE": "2",
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        (WHOLE, None),
+        ({}, None),
+        ({"MASTER_ADDR": "10.0.0.1"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, None),
+        (
+            {"WORLD_SIZE": "1"},
+            "WORLD_SIZE: WORLD_SIZE=1 without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. Start it with "
+            "`./train.sh`, `deepspeed` or `torchrun`, which set all of them, or unset WORLD_SIZE.",
+        ),
+        ({"RANK": "1"}, "RANK: RANK=1 without WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT."),
+        ({**WHOLE, "MASTER_PORT": " "}, "without MASTER_PORT."),
+        (
+            {"WORLD_SIZE": "2", "SLURM_PROCID": "1"},
+            "SLURM and MPI do not set these: give each task its own.",
+        ),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+            "OMPI_COMM_WORLD_SIZE: is 2, and RANK and WORLD_SIZE are not set: each would train alone. Start "
+            "one `./train.sh`, `deepspeed` or `torchrun` instead, or unset it.",
+        ),
+        ({"PMI_SIZE": "4"}, "PMI_SIZE: is 4"),
+        ({**WHOLE, "RANK": "2"}, "RANK: is 2, and WORLD_SIZE is 2. Ranks count from 0"),
+    ],
+)
+def test_a_launch_that_is_there_in_part_is_told(
+    variables: dict[str, str], told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    if told is None:
+        assert settings.launch_problem is None
+        assert settings.rank == int(variables.get("RANK", 0))
+    else:
+        assert told in str(settings.launch_problem)

@@ -283,6 +283,9 @@ def test_a_resume_that_would_spoil_the_run_changes_nothing(
     assert {path: path.stat().st_mtime_ns for path in zero2.rglob("*")} == before
 
 
+RESOLVED = {"base_model": "m", "precision": "fp32", "quantization": "none"}
+
+
 @pytest.mark.parametrize(
     ("former", "now", "message"),
     [
@@ -306,7 +309,7 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(
         for k, v in as_flags(config).items()
         if k not in ("validation_share", "save_total_limit", "tuner")
     }
-    (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former, "resolved": {}}))
+    (tmp_path / "run_config.json").write_text(json.dumps({"flags": older | former, "resolved": RESOLVED}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
     going_on = Run(
         config, BaseModel("m", True), HardwareChoice("fp32", "none", False, None, ()), (), tmp_path, None
@@ -370,7 +373,7 @@ def test_a_run_goes_on_with_fewer_rows_at_a_time_where_a_step_has_as_many(
 ) -> None:
     began = TrainConfig(base_model="m", dataset="d", batch_size=2, gradient_accumulation_steps=8)
     config = TrainConfig(**as_flags(began) | now)
-    (tmp_path / "run_config.json").write_text(json.dumps({"flags": as_flags(began), "resolved": {}}))
+    (tmp_path / "run_config.json").write_text(json.dumps({"flags": as_flags(began), "resolved": RESOLVED}))
     (tmp_path / "dataset.json").write_text(json.dumps({"fingerprint_sha256": "f"}))
     going_on = Run(
         config, BaseModel("m", True), HardwareChoice("fp32", "none", False, None, ()), (), tmp_path, None

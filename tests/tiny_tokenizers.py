@@ -75,3 +75,42 @@ def deepseek() -> PreTrainedTokenizerFast:
         "</think>",
     )
     return make(special, "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", DEEPSEEK_TEMPLATE)
+
+
+# The shapes of templates that lose or change something as they are.
+NO_SYSTEM_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+DROPS_SYSTEM_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
+    "{% elif m.role == 'assistant' %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+SYSTEM_WITH_THE_LAST_USER_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set s = messages[0].content + '\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set s = '' %}{% endif %}{% for m in messages %}"
+    "{% if m.role == 'user' %}[INST]{{ s if loop.last else '' }}{{ m.content }}[/INST]"
+    "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+PARTS_TEMPLATE = (
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{% for part in m.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+THINKING_TEMPLATE = (
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{% if m.role == 'assistant' %}think / think{% endif %}{{ m.content }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
+    "{{ 'think\n' if enable_thinking | default(true) else 'think / think' }}{% endif %}"
+)
+NO_GENERATION_PROMPT_TEMPLATE = (
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content }}<|eot_id|>"
+    "{% endfor %}"
+)
+DATED_TEMPLATE = LLAMA3_TEMPLATE.replace(
+    "{{ bos_token }}",
+    "{{ bos_token }}{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y %H:%M:%S') %}"
+    "{% else %}{% set day = '?' %}{% endif %}Today Date: {{ day }}\n",
+)

@@ -43,6 +43,7 @@ def ds_config(precision: str, stage: int, hidden_size: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "bf16": {"enabled": precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32" if stage == 2 else precision},  # as in ds_configs/
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
     }

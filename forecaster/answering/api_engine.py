@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import Literal
 from forecaster import chat
 from forecaster.chat import Chat, ChatReply, ModelUnknown, NoReply, RequestRefused, Turn
 from forecaster.records import Messages
+from prompts import CHAT_MARKERS, break_markers
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,25 @@ class EndpointReply:
     """Why there is no answer or no whole one, in words."""
 
 
-def check(plan: ApiPlan, api_key: str) -> None:
+def check(plan: ApiPlan, api_key: str, tell: Callable[[str], None] = lambda line: None) -> None:
     """Ask the endpoint for the model, without spending a token; what it does not say is no objection.
+
+    Args:
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
         KeyRefusedError: the key is missing, not accepted, or out of credit.
         UnreachableError: nobody answers.
     """
-    chat.check_model(plan.endpoint, api_key)
+    chat.check_model(plan.endpoint, api_key, tell)
 
 
 def answer_all(
-    prompts: Iterable[tuple[str, Messages]], plan: ApiPlan, api_key: str
+    prompts: Iterable[tuple[str, Messages]],
+    plan: ApiPlan,
+    api_key: str,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Generator[EndpointReply, None, None]:
     """Each answer as it comes, in any order; at most `plan.concurrency` prompts are drawn ahead.
 
@@ -81,6 +88,7 @@ def answer_all(
 
     Args:
         prompts: row ids and messages.
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
@@ -94,6 +102,7 @@ def answer_all(
         max_output_tokens=plan.max_output_tokens,
         temperature=plan.temperature,
         seed=plan.seed,
+        tell=tell,
     )
     in_flight: set[asyncio.Task[EndpointReply]] = set()
     with _event_loop() as runner:
@@ -129,7 +138,7 @@ def _replies(
     while True:
         if not is_down and ending is None:
             for row_id, messages in islice(prompts, concurrency - len(in_flight)):
-                in_flight.add(runner.get_loop().create_task(_ask(client, row_id, chat.turns(messages))))
+                in_flight.add(runner.get_loop().create_task(_ask(client, row_id, _turns(messages))))
         if not in_flight:
             break
         done, _ = runner.run(asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED))
@@ -149,6 +158,13 @@ def _replies(
         ending = client.endpoint.without_reply(without_reply)
     if ending is not None:
         raise ending
+
+
+def _turns(messages: Messages) -> list[Turn]:
+    """What is sent. A server may take the signs of chat models for control tokens where it finds them."""
+    return chat.turns(
+        Messages(break_markers(messages.system, CHAT_MARKERS), break_markers(messages.user, CHAT_MARKERS))
+    )
 
 
 async def _end(client: Chat, in_flight: Iterable[asyncio.Task[EndpointReply]]) -> None:

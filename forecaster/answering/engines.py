@@ -17,10 +17,17 @@ from forecaster.answering.hf_engine import Generated, GeneratedBatch, Prompt
 from forecaster.models.finished import holds_adapter
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
-from forecaster.models.templates import load_tokenizer
+from forecaster.models.templates import (
+    check_template,
+    holds_markers,
+    load_saved_tokenizer,
+    load_tokenizer,
+)
 from forecaster.models.tuners.base import Tuner
 from forecaster.progress import Listener
+from forecaster.records import Messages
 from forecaster.tasks.base import Task
+from prompts import split_published
 
 Engine = Literal["hf", "vllm"]
 
@@ -114,8 +121,14 @@ def answer(
         listener: is shown this rank's share, a model at a time.
     """
     tokenizer = _tokenizer(plan)
+    _check_template(plan, tokenizer, texts)
     limit = plan.max_length - plan.max_new_tokens
     prompts = [hf_engine.render_prompt(tokenizer, row_id, text, limit, plan.task) for row_id, text in texts]
+    if ranks.rank == 0 and (count := sum(holds_markers(tokenizer, split_published(t)) for _, t in texts)):
+        listener.say(
+            f"{count} of {len(texts)} prompts hold control tokens or turn marks of this model; they are "
+            "tokenised as plain text."
+        )
     prompt_of = {prompt.row_id: prompt for prompt in prompts}
     batch_size = plan.batch_size or hf_engine.largest_batch_size(
         plan.base, plan.quantization, plan.max_length, ranks.count
@@ -151,10 +164,24 @@ def _reply(answerer: Answerer, prompt: Prompt, generated: Generated) -> Reply:
 
 def _tokenizer(plan: EngineSettings) -> PreTrainedTokenizerBase:
     if plan.tokenizer_folder is not None:
-        return hf_engine.load_saved_tokenizer(plan.tokenizer_folder)
+        return load_saved_tokenizer(plan.tokenizer_folder, plan.trust_remote_code)
     tokenizer, _ = load_tokenizer(plan.base, plan.trust_remote_code)
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def _check_template(
+    plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
+) -> None:
+    """Raises ConfigurationError where the template loses a part of the first prompt, or an answer to it; what
+    a run was trained without, it is also asked without."""
+    for _, text in texts[:1]:
+        asked = split_published(text)
+        if plan.tokenizer_folder is None:
+            check_template(tokenizer, asked, "an answer", plan.base.location)
+        else:
+            without_system = Messages("", asked.user)
+            check_template(tokenizer, without_system, "an answer", plan.tokenizer_folder, "--adapter")
 
 
 Todo = Sequence[tuple[Answerer, Sequence[Sequence[Prompt]]]]

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from forecaster.answering.choice_likelihoods import choice_log_likelihoods, choice_tree, find_place
 from forecaster.fit.attention import sdpa_for
@@ -22,6 +23,10 @@ from forecaster.models.templates import end_token_ids, prompt_ids
 from forecaster.tasks.base import Choices, Task
 from forecaster.tasks.trimming import fit
 from prompts import split_published
+
+WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""cuDNN's attention builds a plan for each new shape, and every step of decoding is one: 42 to 67 ms on an
+H100 (docs/gpus.md)."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,6 @@ class Generated:
 class GeneratedBatch:
     answers: tuple[Generated, ...]
     seconds: float
-
-
-def load_saved_tokenizer(adapter: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer and chat template that training saved, padding on the left as generation needs."""
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
-    tokenizer.padding_side = "left"
-    return tokenizer
 
 
 def render_prompt(
@@ -196,7 +194,7 @@ def _answer(
     weigh: Weigh,
 ) -> tuple[Generated, ...]:
     padded = tokenizer.pad({"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt")
-    with torch.inference_mode():
+    with torch.inference_mode(), sdpa_kernel(WITHOUT_CUDNN):
         output = model.generate(**padded.to(model.device), return_dict_in_generate=True)
     written = output.sequences[:, padded["input_ids"].shape[1] :].tolist()
     answers = [ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))] for ids in written]

@@ -63,6 +63,12 @@ def cuda_visible(indices: Sequence[int]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices))} if detect_gpus() else {}
 
 
+def first_rank_environment(ranks: int) -> dict[str, str]:
+    """What a launcher tells the first of so many ranks: for a check, which meets no other."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(nodes.DEFAULT_PORT)}
+    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks), **address}
+
+
 def rank_environment(indices: Sequence[int]) -> dict[str, str]:
     """Environment of the launched processes.
 

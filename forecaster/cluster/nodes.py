@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import read_text
 from forecaster.settings import deepspeed_env_files, is_secret, named_variables
 
 DEFAULT_PORT = 29500
@@ -107,7 +108,7 @@ def find_cluster(
 def read_hostfile(path: Path, problems: list[Problem]) -> tuple[Node, ...]:
     """The lines `host slots=8` of DeepSpeed's format; adds to `problems`."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         found = f"{path} cannot be read ({reason})."

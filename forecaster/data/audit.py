@@ -25,9 +25,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import exchange_calendars
 from tabulate import tabulate
 
+from forecaster.data import row_types
+from forecaster.data.untrue_prices import DOUBTFUL_FACTOR, UntrueMove, untrue_moves, with_applied_splits
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Article, Label, NewsItem, PriceHistory, Quarter, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import COLUMNS
 from prompts import INDICATORS, MACRO, PastWeek, PromptFacts, clean_text, read_prompt, split_published
 
@@ -37,6 +40,11 @@ if TYPE_CHECKING:
 TRAINING_SPLIT, GAP_SPLIT = "train", "gap"
 """Every other split is held out; the gap's weeks lie between training and these, and are in neither."""
 ROWS_AT_ONCE = 64
+_OPTIONAL_TEXTS = ("prompt_sha256", "teacher")
+_OPTIONAL_MOMENTS = ("as_of", "target_start", "target_end")
+_OPTIONAL_NUMBERS = ("weekly_return_pct", "start_price", "end_price")
+_OPTIONAL_LISTS = ("news_ids", "flags")
+"""Columns that are read where a dataset has them."""
 _CALENDAR_START = "1990-01-01"
 
 # --- what can be found --------------------------------------------------------------------------------------
@@ -56,6 +64,7 @@ KINDS: Mapping[str, Kind] = {
     "future quarter": Kind("leak", "figures that were not public before that close"),
     "future week": Kind("leak", "a past week ends after the target week starts"),
     "market capitalisation": Kind("leak", "taken from the day on which the dataset was made"),
+    "told outcome": Kind("leak", "the prompt says how its week ends"),
     "wrong as-of": Kind("leak", "`as_of` is not the close of the session at the target's start"),
     "straddled split": Kind("leak", "a training week ends after the first held-out week starts"),
     "overlapping weeks": Kind("error", "two past weeks of a prompt share days"),
@@ -69,6 +78,8 @@ KINDS: Mapping[str, Kind] = {
     "wrong figure": Kind("error", "not the figure reported for the quarter"),
     "wrong price": Kind("error", "not the close of that day, in shares of the target's start"),
     "missing close": Kind("error", "no close of the session at a week's edge"),
+    "untrue price": Kind("error", "closes over its weeks cannot be true"),
+    "doubtful price": Kind("note", "closes over its weeks may hide a split"),
     "unfinished week": Kind("error", "no close yet at the end of the target week"),
     "wrong label": Kind("error", "not the bin of the week's return"),
     "wrong return": Kind("error", "`weekly_return_pct` is not the week's return"),
@@ -172,6 +183,15 @@ class _Known:
     def days(self) -> list[date]:
         return sorted(self.evidence.prices.closes) if self.evidence.prices else []
 
+    @cached_property
+    def untrue_moves(self) -> tuple[UntrueMove, ...]:
+        return untrue_moves(self.evidence.prices) if self.evidence.prices else ()
+
+    @cached_property
+    def shown_prices(self) -> PriceHistory | None:
+        prices = self.evidence.prices
+        return with_applied_splits(prices, self.untrue_moves) if prices else None
+
     def session(self, day: date) -> date | None:
         return _session(self.evidence.calendar, day)
 
@@ -186,7 +206,7 @@ class _Known:
 
     def shown_close(self, day: date, as_of: date) -> Decimal | None:
         """Last close at or before `day`, in shares of `as_of`."""
-        close_day, prices = self.last_close_day(day), self.evidence.prices
+        close_day, prices = self.last_close_day(day), self.shown_prices
         if close_day is None or prices is None:
             return None
         price = prices.closes[close_day].split_adjusted
@@ -275,6 +295,9 @@ def audit_rows(
     for symbol, places in _places(splits).items():
         raw = evidence(symbol) if evidence else None
         known = _Known(raw) if raw else None
+        for move in known.untrue_moves if known else ():
+            if move.kind != "jump":
+                tally.unchecked[f"weeks of {symbol} over closes of {move}"] = 0
         seen: set[str] = set()
         for row in _rows(splits, places):
             findings += _by_text(row, tally)
@@ -287,6 +310,7 @@ def audit_rows(
                 missing = "no raw facts of the symbol" if evidence else "no raw facts were given"
                 for what in ("when news was published", "when a quarter became public", "prices and labels"):
                     tally.unchecked[f"{what}: {missing}"] += 1
+                findings += _doubtful_moves(row)
             if require_evidence and (lacking := _lacking_evidence(row, known)):
                 findings.append(row.finding("no evidence", lacking))
             if span := _span(row):
@@ -302,6 +326,18 @@ def _require_columns(splits: Mapping[str, Dataset]) -> None:
         Problem(f"split {name}", f"has no column {', '.join(missing)}.", f"Needed: {', '.join(COLUMNS)}.")
         for name, rows in splits.items()
         if (missing := [column for column in COLUMNS if column not in rows.column_names])
+    ]
+    problems += [
+        problem
+        for name, rows in splits.items()
+        for problem in row_types.problems(
+            rows,
+            f"split {name}",
+            (*COLUMNS, *_OPTIONAL_TEXTS),
+            _OPTIONAL_NUMBERS,
+            _OPTIONAL_LISTS,
+            _OPTIONAL_MOMENTS,
+        )
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -348,6 +384,9 @@ def _by_text(row: _Row, tally: _Tally) -> Iterator[Finding]:
         yield row.finding("future quarter", f"the quarter ended on {facts.financials_period_end}")
     if facts.cites_market_cap:
         yield row.finding("market capitalisation", "in the introduction")
+    label = parse_prediction(row.values["label"] or "")
+    if told := told_outcome(row.values["prompt"] or "", label if isinstance(label, Label) else None):
+        yield row.finding("told outcome", told)
     if facts.says_cryptocurrency and not facts.introduces_coin:
         yield row.finding("called a cryptocurrency", "in the prompt's own words")
     yield from _columns_against_each_other(row, tally)
@@ -396,6 +435,21 @@ def _ends_too_late(facts: PromptFacts) -> bool:
     return bool(end and target_start and end >= target_start)
 
 
+def _doubtful_moves(row: _Row) -> Iterator[Finding]:
+    """The first move that the row states and that may be a split, where there are no closes to look at."""
+    moves = [
+        (f"{week.start} to {week.end}", float(week.end_price / week.start_price))
+        for week in row.facts.weeks
+        if week.start_price and week.end_price and min(week.start_price, week.end_price) > 0
+    ]
+    if (return_pct := row.values.get("weekly_return_pct")) is not None:
+        moves.append((row.period, 1 + float(return_pct) / 100))
+    for period, factor in moves:
+        if not 1 / DOUBTFUL_FACTOR < factor < DOUBTFUL_FACTOR:
+            yield row.finding("doubtful price", f"{period}: {100 * (factor - 1):+.2f} %")
+            break
+
+
 def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
     values, facts = row.values, row.facts
     stated = {row.period}
@@ -407,7 +461,7 @@ def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
         yield row.finding("period mismatch", " / ".join(sorted(stated)))
     if values.get("prompt_sha256"):
         tally.checked["prompt hashes"] += 1
-        if values["prompt_sha256"] != hashlib.sha256(values["prompt"].encode()).hexdigest():
+        if values["prompt_sha256"] != hashlib.sha256((values["prompt"] or "").encode()).hexdigest():
             yield row.finding("changed prompt", "its hash is another")
     label = parse_prediction(values["label"] or "")
     if isinstance(label, Unreadable):
@@ -424,7 +478,7 @@ def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
     if return_pct is not None and isinstance(label, Label):
         tally.checked["labels against the return column"] += 1
         if label not in _bins_near(float(return_pct)):
-            yield row.finding("wrong label", f"{label.text} for a return of {return_pct:.4f} %")
+            yield row.finding("wrong label", f"{label.text} for a return of {float(return_pct):.4f} %")
 
 
 # --- what the raw facts say ---------------------------------------------------------------------------------
@@ -453,6 +507,7 @@ def _by_evidence(row: _Row, known: _Known, tally: _Tally) -> Iterator[Finding]:
         yield from _quarter(row, known, as_of, tally)
     if known.days:
         yield from _prices(row, known, facts.target_start, facts.target_end, tally)
+        yield from _untrue_prices(row, known, facts.target_start, facts.target_end, tally)
         yield from _outcome(row, known, facts.target_start, facts.target_end, tally)
     else:
         tally.unchecked["prices and labels: no closes of the symbol"] += 1
@@ -571,6 +626,21 @@ def _same_price(shown: Decimal, close: Decimal) -> bool:
     return abs(shown - close) <= Decimal("0.51").scaleb(exponent)
 
 
+def _untrue_prices(row: _Row, known: _Known, start: date, end: date, tally: _Tally) -> Iterator[Finding]:
+    """The first move over the row's weeks, past or target, that cannot be true, and that is doubtful."""
+    spans = [(week.start, week.end) for week in row.facts.weeks] + [(start, end)]
+    closes = [
+        (known.last_close_day(first) or first, known.last_close_day(last) or last) for first, last in spans
+    ]
+    for kind, holds in (("untrue price", UntrueMove.spoils), ("doubtful price", UntrueMove.is_doubtful)):
+        for move in known.untrue_moves:
+            if any(holds(move, *span) for span in closes):
+                yield row.finding(kind, f"closes of {move}")
+                if kind == "untrue price":
+                    tally.unchecked[f"weeks of {row.values['symbol']} over closes of {move}"] += 1
+                break
+
+
 def _outcome(row: _Row, known: _Known, start: date, end: date, tally: _Tally) -> Iterator[Finding]:
     """Label and return, derived again from adjusted closes."""
     prices, end_session = known.evidence.prices, known.session(end)
@@ -587,7 +657,7 @@ def _outcome(row: _Row, known: _Known, start: date, end: date, tally: _Tally) ->
     move_pct = 100 * (last - first) / first
     stated = row.values.get("weekly_return_pct")
     if stated is not None and abs(float(stated) - float(move_pct)) > 1e-4:
-        yield row.finding("wrong return", f"{stated:.4f} % instead of {float(move_pct):.4f} %")
+        yield row.finding("wrong return", f"{float(stated):.4f} % instead of {float(move_pct):.4f} %")
     label = parse_prediction(row.values["label"] or "")
     if isinstance(label, Label):
         tally.checked["labels against closes"] += 1

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import ALL_LABELS, Label, Unreadable
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import COLUMNS
 from prompts import clean_text
 
@@ -56,6 +57,8 @@ class SplitDescription:
     """Rows by what their answer lacks, most frequent first."""
     repeated_rows: int
     """Rows whose symbol and period came before, in this split or an earlier one."""
+    told_outcomes: int
+    """Rows whose prompt says how its week ends."""
     prompt_chars: tuple[int, ...]
     """One length per row, in their order; so are the three that follow."""
     answer_chars: tuple[int, ...]
@@ -90,6 +93,7 @@ class _Tally:
     labels: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
+    told_outcomes: int = 0
     prompt_chars: list[int] = field(default_factory=list)
     answer_chars: list[int] = field(default_factory=list)
     prompt_tokens: list[int] = field(default_factory=list)
@@ -143,6 +147,7 @@ def _describe_split(
         share_of_rises=rises / known if known else None,
         unreadable_answers=dict(sorted(tally.unreadable.items(), key=lambda item: (-item[1], item[0]))),
         repeated_rows=tally.repeated,
+        told_outcomes=tally.told_outcomes,
         prompt_chars=tuple(tally.prompt_chars),
         answer_chars=tuple(tally.answer_chars),
         prompt_tokens=tuple(tally.prompt_tokens) if count_tokens else None,
@@ -163,6 +168,7 @@ def _count_row(
     seen.add((symbol, period))
     label = parse_prediction(label_text)
     tally.labels[label.text if isinstance(label, Label) else OTHER_LABEL] += 1
+    tally.told_outcomes += told_outcome(prompt, label if isinstance(label, Label) else None) is not None
     reading = parse_answer(answer)
     if isinstance(reading, Unreadable):
         tally.unreadable[reading.reason] += 1
@@ -190,6 +196,8 @@ def render_markdown(description: Description) -> str:
         ["repeated symbol and period", *(f"{split.repeated_rows:,}" for split in splits)],
         ["unreadable answers", *(f"{sum(split.unreadable_answers.values()):,}" for split in splits)],
     ]
+    if any(split.told_outcomes for split in splits):
+        facts.append(["prompts that tell the outcome", *(f"{split.told_outcomes:,}" for split in splits)])
     labels = [
         [text, *(_with_share(split.label_counts[text], split.rows) for split in splits)]
         for text in dict.fromkeys(text for split in splits for text in split.label_counts)

@@ -21,6 +21,7 @@ from forecaster.data.store import is_settled, news_calls_of
 from forecaster.errors import NoAccessError, UnknownSymbolError, UnreachableError
 from forecaster.settings import redact
 from forecaster.vendors.base import Connection, FactKind, VendorEndpoint
+from forecaster.vendors.payloads import fault_of
 from forecaster.vendors.registry import endpoints_of, vendors_of
 
 
@@ -268,6 +269,8 @@ class _Run:
         status: Status = "answered"
         try:
             payload = connection.client.ask(request)
+            if fault := fault_of(kind, payload):
+                raise UnreachableError(connection.vendor.name, f"{fault}.")
         except UnknownSymbolError:
             status, payload = "unknown symbol", None
         except (NoAccessError, UnreachableError) as error:

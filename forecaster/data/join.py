@@ -10,12 +10,14 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import cached_property
 
 import indices
 from forecaster.data.fundamentals import latest_known
 from forecaster.data.indicators import indicators
 from forecaster.data.macro import macro_readings
 from forecaster.data.news import covers, headline_words, without_repeats
+from forecaster.data.untrue_prices import UntrueMove, first_true_day, untrue_moves, with_applied_splits
 from forecaster.data.weeks import return_pct, sessions_between
 from forecaster.records import (
     Article,
@@ -42,6 +44,7 @@ MIN_INDICATOR_CLOSES = 50
 MIN_SHARE_OF_SESSIONS = 0.95
 """Of the sessions that indicators span, so many need a close: over weekly or holed closes they are wrong."""
 NO_CLOSE = "no closing price at the week's start or end"
+UNTRUE_PRICES = "prices that cannot be true"
 NO_NEWS = "no news in its past weeks"
 _ADVERTISEMENTS = ("looking for stock market analysis and research with prove",)
 """Beginnings of summaries that advertise instead of summing up."""
@@ -62,6 +65,19 @@ class SymbolData:
     """Spans of which all news is there."""
     quarters: Mapping[date, Sequence[Quarter]]
     """Reported quarters by the start of the week that a forecast is for."""
+
+    @cached_property
+    def untrue_moves(self) -> tuple[UntrueMove, ...]:
+        return untrue_moves(self.prices) if self.prices else ()
+
+    @cached_property
+    def shown_prices(self) -> PriceHistory | None:
+        """Prices whose splits are all in their closes."""
+        return with_applied_splits(self.prices, self.untrue_moves) if self.prices else None
+
+    def is_spoilt(self, week: TradingWeek) -> bool:
+        """Whether the move over a week cannot be true."""
+        return any(move.spoils(week.start, week.end) for move in self.untrue_moves)
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ def draft_of(
         past: up to `max_past_weeks` weeks before the target, oldest first.
     """
     symbol = indices.symbol_on(data.company.symbol, target.start)
-    prices = data.prices
+    prices = data.shown_prices
     if prices is None:
         reason = (
             "the price vendor does not serve the symbol" if data.prices_asked else "prices not fetched yet"
@@ -133,14 +149,17 @@ def draft_of(
         return Dropped(symbol, target, NO_CLOSE)
     # Repeats are those within all of the past weeks: what a missing price then leaves out changes nothing.
     news = _drawn(data, past)
-    past = _unbroken(past, prices)
+    past = _unbroken(past, data, prices)
     if len(past) < recipe.min_past_weeks:
         return Dropped(symbol, target, f"fewer than {recipe.min_past_weeks} past weeks with prices")
     shown = tuple(article for week in past for article in news[week.end])
     if not shown:
         return Dropped(symbol, target, NO_NEWS)
     quarter = latest_known(data.quarters.get(target.start, ()), target.start_close)
-    charted = _charted_days(target.start, prices, recipe.calendar) if recipe.with_indicators else []
+    first_day = first_true_day(data.untrue_moves, target.start)
+    charted = (
+        _charted_days(first_day, target.start, prices, recipe.calendar) if recipe.with_indicators else []
+    )
     company = _company_as(data.company, symbol)
     weeks = tuple(_past_week(week, prices, target.start, news[week.end]) for week in past)
     user = render_user_text(
@@ -153,16 +172,18 @@ def draft_of(
         indicators=indicators([prices.close_as_of(day, target.start) for day in charted]),
         macro=macro_readings(recipe.macro, past[-1], recipe.calendar),
     )
-    flags = _flags(data, past, quarter, recipe.with_indicators and not charted)
+    flags = _flags(data, past, target, quarter, recipe.with_indicators and not charted)
     messages = Messages(system_prompt(company.kind), user)
     return Draft(symbol, target, messages, tuple(past), shown, quarter, flags, weeks)
 
 
 def example_of(draft: Draft, data: SymbolData) -> Example | Dropped:
     """A prompt with what the market then did."""
-    target, prices = draft.target, data.prices
+    target, prices = draft.target, data.shown_prices
     if prices is None or not {target.start, target.end} <= prices.closes.keys():
         return Dropped(draft.symbol, target, NO_CLOSE)
+    if data.is_spoilt(target):
+        return Dropped(draft.symbol, target, UNTRUE_PRICES)
     start, end = prices.closes[target.start].adjusted, prices.closes[target.end].adjusted
     return Example(
         symbol=draft.symbol,
@@ -212,11 +233,11 @@ def _news_item(article: Article) -> NewsItem:
     return NewsItem(clean_text(article.headline), summary)
 
 
-def _unbroken(past: Sequence[TradingWeek], prices: PriceHistory) -> list[TradingWeek]:
-    """The latest of the past weeks, back to the first without both prices."""
+def _unbroken(past: Sequence[TradingWeek], data: SymbolData, prices: PriceHistory) -> list[TradingWeek]:
+    """The latest of the past weeks, back to the first without both prices, or with such as cannot be true."""
     kept: list[TradingWeek] = []
     for week in reversed(past):
-        if not {week.start, week.end} <= prices.closes.keys():
+        if not {week.start, week.end} <= prices.closes.keys() or data.is_spoilt(week):
             break
         kept.insert(0, week)
     return kept
@@ -227,11 +248,11 @@ def _past_week(week: TradingWeek, prices: PriceHistory, as_of: date, news: Seque
     return Week(week.start, week.end, start, end, tuple(map(_news_item, news)))
 
 
-def _charted_days(day: date, prices: PriceHistory, calendar: str) -> list[date]:
-    """Days whose closes a chart of this day showed, of its last `INDICATOR_SESSIONS`, oldest first; empty
-    where too few of the sessions have a close."""
+def _charted_days(first_day: date, day: date, prices: PriceHistory, calendar: str) -> list[date]:
+    """Days from `first_day` on whose closes a chart of this day showed, of its last `INDICATOR_SESSIONS`,
+    oldest first; empty where too few of the sessions have a close."""
     window = sessions_between(calendar, date.min, day)[-INDICATOR_SESSIONS:]
-    days = sorted(known for known in prices.closes if window and window[0] <= known <= day)
+    days = sorted(known for known in prices.closes if window and max(window[0], first_day) <= known <= day)
     if len(days) < MIN_INDICATOR_CLOSES:
         return []
     sessions = sessions_between(calendar, days[0], days[-1])
@@ -254,9 +275,15 @@ def _company_as(company: Company, symbol: str) -> Company:
 
 
 def _flags(
-    data: SymbolData, past: Sequence[TradingWeek], quarter: Quarter | None, no_indicators: bool
+    data: SymbolData,
+    past: Sequence[TradingWeek],
+    target: TradingWeek,
+    quarter: Quarter | None,
+    no_indicators: bool,
 ) -> tuple[str, ...]:
     covered = all(covers(data.covered, week.start_close, week.end_close) for week in past)
+    first_day = past[0].start if past else target.start
+    doubtful = any(move.is_doubtful(first_day, target.end) for move in data.untrue_moves)
     return tuple(
         name
         for name, holds in (
@@ -264,6 +291,7 @@ def _flags(
             ("indicators_incomplete", no_indicators),
             ("news_incomplete", not covered),
             ("prices_adjusted_only", data.adjusted_only),
+            ("prices_doubtful", doubtful),
         )
         if holds
     )

@@ -1,7 +1,8 @@
 """The ledger: an SQLite file that holds every call made to a vendor, together with its answer.
 
 A call and its answer are written in one transaction, so that a kill loses at most the calls in flight. An
-empty list is an answer; a failure is not, and is asked again. Requests and payloads hold no secret.
+empty list is an answer; a failure is not, and is asked again. So is what cannot be used: it stays as it was
+received, under a status of its own. Requests and payloads hold no secret.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,9 +47,23 @@ CREATE INDEX IF NOT EXISTS by_symbol ON calls (symbol, endpoint);
 class Ledger:
     """One open ledger; safe to share between threads, not between processes."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create; raises sqlite3.DatabaseError for a file that is no ledger."""
+    def __init__(
+        self,
+        path: Path,
+        fault_of: Callable[[Call], str] = lambda call: "",
+        on_unusable: Callable[[Request, str], None] = lambda request, fault: None,
+    ) -> None:
+        """Open or create.
+
+        Args:
+            fault_of: why a stored call cannot be used; empty when it can.
+            on_unusable: hears of each that is found so, once, and why.
+
+        Raises:
+            sqlite3.DatabaseError: a file that is no ledger.
+        """
         self.path = path
+        self._fault_of, self._on_unusable = fault_of, on_unusable
         self._connection = sqlite3.connect(path, check_same_thread=False)
         self._lock = threading.Lock()
         # Full: after a power cut, too, what was answered is there.
@@ -92,12 +107,33 @@ class Ledger:
         return list(self._select("", Request(endpoint, symbol)))
 
     def calls(self, endpoint: str) -> Iterator[Call]:
-        """Every call of an endpoint in the order of recording, failed ones too."""
+        """Every call of an endpoint in the order of recording, failed ones too; none that is unusable."""
         with self._lock:
             rows = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM calls WHERE endpoint = ? ORDER BY id", (endpoint,)
+                f"SELECT id, {_COLUMNS} FROM calls WHERE endpoint = ? AND status != 'unusable' ORDER BY id",
+                (endpoint,),
             ).fetchall()
-        return map(_call, rows)
+        return self._usable(rows)
+
+    def record_file(
+        self, endpoint: str, variant: str, symbols: Collection[str], calls: Sequence[Call]
+    ) -> None:
+        """Write what a file of the user's own gives of some symbols; what an earlier reading of the same file
+        gave of them, and this one does not, goes."""
+        fresh = {(_key(call.request), call.sha256) for call in calls}
+        with self._lock, self._connection:
+            known = self._connection.execute(
+                "SELECT id, symbol, window_start, window_end, sha256 FROM calls "
+                "WHERE endpoint = ? AND variant = ?",
+                (endpoint, variant),
+            ).fetchall()
+            outdated = [
+                (row,)
+                for row, symbol, start, end, sha256 in known
+                if symbol in symbols and ((endpoint, symbol, start, end, variant), sha256) not in fresh
+            ]
+            self._connection.executemany("DELETE FROM calls WHERE id = ?", outdated)
+        self.record(*calls)
 
     def failures(self) -> int:
         """Calls that got no final answer, over the ledger's whole life."""
@@ -111,12 +147,28 @@ class Ledger:
         values = _key(request) if condition else (request.endpoint, request.symbol)
         with self._lock:
             rows = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM calls WHERE status IN {_FINAL} "
+                f"SELECT id, {_COLUMNS} FROM calls WHERE status IN {_FINAL} "
                 f"AND endpoint = ? AND symbol = ? {condition} "
                 "ORDER BY window_start, window_end, variant",
                 values,
             ).fetchall()
-        return map(_call, rows)
+        return self._usable(rows)
+
+    def _usable(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Call]:
+        """The calls of rows that begin with their id; one that cannot be used is set aside, so that its
+        request has no answer any more."""
+        for row_id, *row in rows:
+            try:
+                call = _call(tuple(row))
+                fault = self._fault_of(call)
+            except (ValueError, TypeError, OverflowError, RecursionError):
+                fault = "it cannot be read"
+            if not fault:
+                yield call
+                continue
+            with self._lock, self._connection:
+                self._connection.execute("UPDATE calls SET status = 'unusable' WHERE id = ?", (row_id,))
+            self._on_unusable(Request(*map(str, row[:5])), fault)
 
 
 _COLUMNS = (

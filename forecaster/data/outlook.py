@@ -206,7 +206,7 @@ def _no_prompt(outlook: Outlook, dropped: Dropped, stored: store.Stored) -> Prob
 
 
 def _sources(draft: Draft, stored: store.Stored, files: Sequence[str]) -> dict[str, Any]:
-    prices, quarter = stored.data.prices, draft.quarter
+    prices, quarter = stored.data.shown_prices, draft.quarter
     assert prices is not None  # else there is no draft
     price_calls = [
         call for call in stored.calls if call.request.endpoint in (*names_of("prices"), "price-file")

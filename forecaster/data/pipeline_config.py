@@ -13,6 +13,7 @@ from forecaster.data.splits import MAX_PAST_WEEKS
 from forecaster.data.universe import find_universe
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.flags import Program, flag, read_words, typed
+from forecaster.network_settings import hub_problems, network_problems
 from forecaster.settings import Settings
 from forecaster.vendors.registry import FINNHUB
 
@@ -287,6 +288,12 @@ def _key_problems(config: PipelineConfig, settings: Settings) -> list[Problem]:
         problems.append(Problem("--teacher_model", "is missing.", f"Name one. {_put('OPENAI_MODEL')}"))
     if config.push_to_hub and not settings.hf_token:
         problems.append(Problem("--push_to_hub", "needs HF_TOKEN.", _put("HF_TOKEN")))
+    if config.push_to_hub:
+        problems += hub_problems()
+    # A plan is made to find out what a run would meet.
+    asks_finnhub = bool(settings.finnhub_api_key) and config.stage in ("all", "plan", "fetch")
+    if asks_finnhub or config.asks_teacher or (config.stage == "plan" and config.teacher == "openai"):
+        problems += network_problems()
     return problems
 
 

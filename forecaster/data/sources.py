@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from typing import Any, Literal
 
 import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError
 
+from forecaster.data import row_types, saved_folders
 from forecaster.data.splits import (
     GAP,
     MAX_PAST_WEEKS,
@@ -31,14 +34,26 @@ from forecaster.data.splits import (
     out_of_order,
 )
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import cache_problem, is_lfs_pointer
+from forecaster.network_settings import hub_problems
+from forecaster.plain_text import in_one_form
+from forecaster.tables import has_other_line_ends, json_lines
 from forecaster.tasks.base import RowKey, Task
 
 SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
 HUB_OWNER = "FinGPT"
 MOST_REPEATS = 1000
+# Of datasets and pyarrow, for files of another form than they expect.
+_UNREADABLE = (
+    *(DatasetGenerationError, OSError, ValueError, LookupError, StopIteration, TypeError, AttributeError),
+    *(NotImplementedError, RecursionError),
+)
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 MANIFEST = "manifest.json"
+_TEXT_TYPES = ("string", "large_string")
+_FORM_OF_COPIES = 1
+"""One more whenever `in_one_form` changes: copies that were kept are then made anew."""
 _RECIPE = ("min_past_weeks", "max_past_weeks", "with_indicators", "with_macro")
 _SPEC_HELP = (
     "Give a folder made by save_to_disk, a .jsonl or .parquet file, a short name such as "
@@ -129,6 +144,8 @@ def resolve(specs: str, from_remote: bool, flag: str) -> list[Source]:
     ]
     if not sources and not problems:
         problems.append(Problem(flag, "names no dataset.", _SPEC_HELP))
+    if any(source.kind == "hub" for source in sources):
+        problems += hub_problems()
     if problems:
         raise ConfigurationError(problems)
     return sources
@@ -228,6 +245,24 @@ def load(
     )
 
 
+def find_told_outcomes(corpus: Corpus, task: Task) -> list[Problem]:
+    """Prompts that say how their week ends: a model would learn to copy it."""
+    problems = []
+    for name, rows in corpus.parts.items():
+        # Rows repeat where a source is to be taken more than once.
+        found = {str(row["row_id"]): told for row in rows if (told := task.told_outcome(row))}
+        if found:
+            row_id, told = next(iter(found.items()))
+            problems.append(
+                Problem(
+                    "--dataset",
+                    f'{len(found)} {name} rows tell the outcome in their prompt, as {row_id} does: "{told}"',
+                    "Ask for it instead, or give --allow_told_outcome to train on them all the same.",
+                )
+            )
+    return problems
+
+
 def _emptied(kept_train: Sequence[int], kept_test: Sequence[int]) -> list[Problem]:
     """Parts of which the order of time left no row."""
     return [
@@ -323,7 +358,7 @@ def read_parts(spec: str, from_remote: bool, task: Task, whole_rows: bool = Fals
     check = _row_problems if whole_rows else _column_problems
     if problems := [p for name, part in loaded.items() for p in check(part, f"{spec} ({name})", task)]:
         raise ConfigurationError(problems)
-    return loaded
+    return datasets.DatasetDict({name: row_types.with_numbers(part, task) for name, part in loaded.items()})
 
 
 def _read(
@@ -349,27 +384,20 @@ def _read(
 
 def _load(source: Source) -> datasets.DatasetDict:
     """All splits of a source as they are; one without named splits becomes `train`."""
+    if problems := _storage_problems(source):
+        raise ConfigurationError(problems)
     try:
         if source.kind == "hub":
             loaded = datasets.load_dataset(source.location)
         elif source.kind == "folder":
-            loaded = datasets.load_from_disk(source.location)
+            loaded = _load_folder(Path(source.location))
         else:
-            suffix = Path(source.location).suffix
-            loaded = datasets.load_dataset(
-                _FORMATS[suffix], data_files={"train": glob.escape(source.location)}
-            )
+            loaded = _load_file(Path(source.location))
     except (DatasetNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ConfigurationError(
-            [
-                Problem(
-                    source.spec,
-                    f"the hub did not serve it ({type(error).__name__}).",
-                    "Check the name, the network, and HF_TOKEN if it is private.",
-                )
-            ]
-        ) from error
-    except (DatasetGenerationError, OSError, ValueError, LookupError, StopIteration) as error:
+        raise ConfigurationError([_not_served(source, error)]) from error
+    except _UNREADABLE as error:
+        if source.kind == "hub" and isinstance(error, FileNotFoundError):  # of one that does not answer, too
+            raise ConfigurationError([_not_served(source, error)]) from error
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}".rstrip(": ")
         raise ConfigurationError(
@@ -381,7 +409,110 @@ def _load(source: Source) -> datasets.DatasetDict:
                 )
             ]
         ) from error
-    return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+    parts = loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+    return datasets.DatasetDict({name: _with_plain_texts(part) for name, part in parts.items()})
+
+
+def _load_file(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+    if _FORMATS[path.suffix] == "json":
+        row_types.check_json(path)
+    if path.suffix == ".jsonl" and has_other_line_ends(path):
+        rows = []
+        for number, row in json_lines(path):
+            if row is None:
+                raise ValueError(f"line {number} is no whole JSON object")
+            rows.append(row)
+        return datasets.Dataset.from_list(rows)
+    return datasets.load_dataset(_FORMATS[path.suffix], data_files={"train": glob.escape(str(path))})
+
+
+def _with_plain_texts(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows with names and texts in one form; they are written once more only where some are not."""
+    names = {name: in_one_form(name).strip() for name in rows.column_names}
+    if len(set(names.values())) == len(names):  # else a name would stand there twice
+        rows = rows.rename_columns({name: new for name, new in names.items() if new != name})
+    texts = [name for name, kind in rows.features.items() if getattr(kind, "dtype", "") in _TEXT_TYPES]
+    try:
+        if not texts or all(_is_plain(batch) for batch in rows.select_columns(texts).iter(1000)):
+            return rows
+    except UnicodeDecodeError:  # told with its row when the columns are checked
+        return rows
+
+    def plain(batch: Mapping[str, list[str | None]]) -> dict[str, list[str | None]]:
+        return {name: [value and in_one_form(value) for value in batch[name]] for name in texts}
+
+    cache = _place_of_copy(rows)
+    return rows.map(
+        plain,
+        batched=True,
+        features=rows.features,
+        cache_file_name=str(cache) if cache else None,
+        keep_in_memory=cache is None,
+        new_fingerprint=cache.stem if cache else None,
+        desc="line ends and spaces in one form",
+    )
+
+
+def _place_of_copy(rows: datasets.Dataset) -> Path | None:
+    """Where a copy of rows with plain texts belongs, by what their files are now; None where nothing can be
+    kept. Not beside the rows: a folder of the user's own stays as it is."""
+    stored = [Path(file["filename"]).resolve() for file in rows.cache_files]
+    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in stored]
+    of_copy = (_FORM_OF_COPIES, known, rows.column_names, len(rows))
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "plain_texts"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    key = hashlib.sha256(repr(of_copy).encode()).hexdigest()[:16]
+    return folder / f"{key}.arrow" if known and os.access(folder, os.W_OK) else None
+
+
+def _is_plain(batch: Mapping[str, list[str | None]]) -> bool:
+    return all(not value or in_one_form(value) == value for values in batch.values() for value in values)
+
+
+def _not_served(source: Source, error: Exception) -> Problem:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401 and get_token():
+        found = "the hub refused HF_TOKEN (HTTP 401)."
+        return Problem(source.spec, found, "Put a valid one into .env; what is public needs none: unset it.")
+    found = f"the hub did not serve it ({f'HTTP {status}' if status else type(error).__name__})."
+    return Problem(source.spec, found, "Check the name, the network, and HF_TOKEN if it is private.")
+
+
+def _storage_problems(source: Source) -> list[Problem]:
+    """Pointers in place of rows, and a cache that cannot be written."""
+    path = Path(source.location)
+    if source.kind != "hub":
+        files = sorted(path.rglob("*")) if source.kind == "folder" else [path]
+        if pointers := [str(file) for file in files if file.is_file() and is_lfs_pointer(file)]:
+            shown = ", ".join(pointers[:3]) + (" and others" if len(pointers) > 3 else "")
+            way_out = "Run `git lfs pull` there, or download the files themselves."
+            return [Problem(source.spec, f"holds a pointer of Git LFS in place of {shown}.", way_out)]
+        if source.kind == "folder" and _is_writable(path):
+            return []  # what is derived from its rows lies beside them
+    unwritable = cache_problem(Path(datasets.config.HF_DATASETS_CACHE), "HF_HOME")
+    return [unwritable] if unwritable else []
+
+
+def _is_writable(folder: Path) -> bool:
+    return all(os.access(path, os.W_OK) for path in (folder, *folder.iterdir()) if path.is_dir())
+
+
+def _load_folder(folder: Path) -> datasets.Dataset | datasets.DatasetDict:
+    """What `save_to_disk` wrote; of a folder that cannot be written, a copy in the cache of datasets, where
+    what is derived from its rows can lie."""
+    saved_folders.check(folder)
+    loaded = datasets.load_from_disk(str(folder))
+    if _is_writable(folder):
+        return loaded
+    parts = loaded if isinstance(loaded, datasets.DatasetDict) else {TRAIN: loaded}
+    files = {
+        str(name): [glob.escape(file["filename"]) for file in part.cache_files]
+        for name, part in parts.items()
+    }
+    return datasets.load_dataset("arrow", data_files=files)
 
 
 def _column_problems(rows: datasets.Dataset, where: str, task: Task) -> list[Problem]:
@@ -397,7 +528,7 @@ def _column_problems(rows: datasets.Dataset, where: str, task: Task) -> list[Pro
         ]
     if not len(rows):
         return [Problem(where, "has no rows.", "Leave it out, or build it again.")]
-    return []
+    return row_types.problems(rows, where, task.columns, task.number_columns)
 
 
 def _row_problems(rows: datasets.Dataset, where: str, task: Task, shown: int = 5) -> list[Problem]:

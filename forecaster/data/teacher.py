@@ -120,6 +120,8 @@ class LabelReport:
     """Sorted."""
     stopped: str = ""
     """Why the run ended before all examples were settled; empty when it did not."""
+    without_text: int = 0
+    """Rows for which an earlier run had got nothing but answers without text, which were asked for anew."""
 
 
 def render_report(report: LabelReport, examples_per_fault: int = 10) -> str:
@@ -135,6 +137,8 @@ def render_report(report: LabelReport, examples_per_fault: int = 10) -> str:
         rows = [f"{row.symbol} {row.period}" for row in report.unusable if row.fault == fault]
         shown = ", ".join(rows[:examples_per_fault]) + (", ..." if count > examples_per_fault else "")
         lines.append(f"  {count} without a usable answer, {fault}: {shown}")
+    if report.without_text:
+        lines.append(f"  {report.without_text} rows had answers without text, and were asked for anew")
     if report.stopped:
         way_on = (
             "Nothing is lost: the same command with a higher --max_cost_usd goes on from here, and `build` "
@@ -223,6 +227,11 @@ def _fault(payload: Mapping[str, Any], outcome: Label | None) -> str:
     return str(payload["fault"]) or _fault_of_text(payload["answer"], outcome)
 
 
+def _has_no_text(payload: Mapping[str, Any]) -> bool:
+    """Whether an answer is empty for no reason that was told, such as a refusal."""
+    return not payload["answer"].strip() and payload["fault"] == _fault_of_text("", None)
+
+
 def _fault_of_text(text: str, outcome: Label | None) -> str:
     answer = parse_answer(text)
     if isinstance(answer, Unreadable):
@@ -235,15 +244,18 @@ def _fault_of_text(text: str, outcome: Label | None) -> str:
 # --- before anything expensive ------------------------------------------------------------------------------
 
 
-def check_teacher(plan: TeacherPlan, api_key: str) -> None:
+def check_teacher(plan: TeacherPlan, api_key: str, tell: Callable[[str], None] = lambda line: None) -> None:
     """Ask the endpoint for the model, without spending a token; what it does not say is no objection.
+
+    Args:
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
         KeyRefusedError: the key is missing, not accepted, or out of credit.
         UnreachableError: nobody answers.
     """
-    chat.check_model(plan.endpoint, api_key)
+    chat.check_model(plan.endpoint, api_key, tell)
 
 
 # --- asking -------------------------------------------------------------------------------------------------
@@ -255,6 +267,7 @@ def label_examples(
     plan: TeacherPlan,
     api_key: str,
     on_answer: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> LabelReport:
     """Ask the teacher for the answers that the ledger does not hold yet.
 
@@ -264,6 +277,7 @@ def label_examples(
 
     Args:
         on_answer: runs once for each example that is settled, by this run or an earlier one.
+        tell: hears of waits.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
@@ -271,7 +285,7 @@ def label_examples(
         UnreachableError: rows are without an answer after all tries of the network; what others were
             asked is settled.
     """
-    return asyncio.run(_label_all(iter(examples), ledger, plan, api_key, on_answer))
+    return asyncio.run(_label_all(iter(examples), ledger, plan, api_key, on_answer, tell))
 
 
 async def _label_all(
@@ -280,6 +294,7 @@ async def _label_all(
     plan: TeacherPlan,
     api_key: str,
     on_answer: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> LabelReport:
     async with Chat(
         plan.endpoint,
@@ -287,6 +302,7 @@ async def _label_all(
         max_output_tokens=plan.max_output_tokens,
         temperature=plan.temperature,
         seed=plan.seed,
+        tell=tell,
     ) as client:
         run = _Labelling(plan, ledger, client, on_answer)
         workers = [asyncio.create_task(run.work(examples)) for _ in range(plan.concurrency)]
@@ -319,6 +335,7 @@ class _Labelling:
     without_reply: list[str] = field(default_factory=list)
     """What was found for the rows for which the network failed."""
     stopped: str = ""
+    without_text: int = 0
     halted: bool = False
     """Whether no new call may start."""
     reserved_usd: list[float] = field(default_factory=list)
@@ -348,6 +365,7 @@ class _Labelling:
             self.spent_usd,
             tuple(sorted(self.unusable, key=lambda row: (row.symbol, row.period))),
             self.stopped,
+            self.without_text,
         )
 
     async def work(self, examples: Iterator[Example]) -> None:
@@ -374,7 +392,11 @@ class _Labelling:
         """Ask until there is a usable answer, or no more tries; gives the last fault, or nothing."""
         outcome = _outcome(example, self.plan)
         tries = [call.payload for call in _recorded_calls(example, self.ledger, self.plan)]
-        while (is_open := _usable(tries, outcome) is None) and len(tries) < self.plan.tries:
+        # An endpoint that was broken for a while gave those, and no later run may suffer for it.
+        empty = sum(_has_no_text(payload) for payload in tries)
+        most_tries = self.plan.tries + empty
+        self.without_text += self.plan.tries <= len(tries) < most_tries and _usable(tries, outcome) is None
+        while (is_open := _usable(tries, outcome) is None) and len(tries) < most_tries:
             messages = chat.turns(render_teacher_request(example.messages, outcome))
             if tries:
                 correction = render_teacher_correction(_fault(tries[-1], outcome), outcome)

@@ -13,7 +13,7 @@ def rows_of_training(run: FinishedRun) -> sources.Corpus:
     """The rows of a training; raises ConfigurationError when the data has changed since."""
     flags = run.flags
     test_from = flags.get("test_from")
-    test, remote = flags["test_dataset"], flags["from_remote"]
+    test, remote = flags.get("test_dataset"), flags.get("from_remote", False)
     corpus = sources.load(
         sources.resolve(flags["dataset"], remote, "--dataset"),
         sources.resolve(test, remote, "--test_dataset") if test is not None else None,

@@ -12,6 +12,7 @@ from typing import Literal
 import indices
 from forecaster.data.weeks import last_session_at_or_before
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import read_text
 from forecaster.records import TradingWeek
 
 _NAMED = {
@@ -65,7 +66,7 @@ def find_universe(index_name: str) -> Universe:
     except OSError:  # a long list is longer than any file name
         from_file = False
     try:
-        text = path.read_text(encoding="utf-8-sig") if from_file else index_name
+        text = read_text(path) if from_file else index_name
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             [Problem("--index_name", f"{path} cannot be read ({error}).", "Give a text file of tickers.")]

@@ -1,15 +1,17 @@
-"""Answers made elsewhere: csv, jsonl or parquet files with a column of answers and one of references."""
+"""Answers made elsewhere: files with a column of answers and one of references."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
+from forecaster.plain_text import in_one_form
 from forecaster.records import Row
 from forecaster.tables import json_lines
 from forecaster.tasks.weekly_rows import make_row
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREDICTION, REFERENCE, PROMPT = "prediction", "reference", "prompt"
+_GROUND_TRUTH = "ground_truth"
+"""The references, as other benchmarks name them."""
 _SECONDS = ("inference_time_s", "latency_s")
 """Columns of seconds for an answer, as other benchmarks name them."""
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".jsonl", ".parquet", ".json")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,48 @@ class Columns:
     prediction: str = PREDICTION
     reference: str = REFERENCE
     prompt: str = PROMPT
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON file: a list of objects, alone or under a name; columns as pandas saves them; or one
+    object on each line. Empty for any other content.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no JSON.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    return _rows_of(found)
+
+
+def _rows_of(found: Any) -> list[dict[str, Any]]:
+    if isinstance(found, list):
+        return found if all(isinstance(row, dict) for row in found) else []
+    if not isinstance(found, dict) or not found:
+        return []
+    if found.keys() >= {"columns", "data"}:  # pandas, orient="split"
+        return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
+    parts = list(found.values())
+    if all(isinstance(part, dict) for part in parts):
+        same = all(part.keys() == parts[0].keys() for part in parts)
+        if same and not any(isinstance(value, dict | list) for part in parts for value in part.values()):
+            # Of columns, each by row, or of rows, each by column: pandas numbers the rows.
+            by_column = all(str(key).isdecimal() for key in parts[0])
+            return _turned(found) if by_column else parts
+    if all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts) and not any(
+        isinstance(value, dict | list) for part in parts for value in part
+    ):
+        return _turned({name: dict(enumerate(part)) for name, part in found.items()})
+    lists = [part for part in parts if isinstance(part, list) and part and _rows_of(part)]
+    return lists[0] if len(lists) == 1 else []
+
+
+def _turned(columns: Mapping[str, Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    places = next(iter(columns.values()))
+    return [{name: column[place] for name, column in columns.items()} for place in places]
 
 
 def read_answer_file(
@@ -46,9 +92,11 @@ def read_answer_file(
     Raises:
         ConfigurationError: the file cannot be read, lacks a column, or does not match the rows.
     """
-    table = _read_table(path)
+    table = _read_table(path).rename(columns=_in_one_form).map(_in_one_form)
     if not len(table):
         raise ConfigurationError([Problem(str(path), "has no rows.", "Give a file with answers.")])
+    if columns.reference == REFERENCE not in table.columns and _GROUND_TRUTH in table.columns:
+        columns = replace(columns, reference=_GROUND_TRUTH)
     wanted = [columns.prediction] + ([columns.reference] if rows is None else [])
     # A prompt is welcome, and missed only where it was asked for by name.
     asked = [columns.prompt] if columns.prompt != PROMPT else []
@@ -82,9 +130,11 @@ def _read_table(path: Path) -> pd.DataFrame:
             return table
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
+        if path.suffix == ".json":
+            return pd.DataFrame.from_records(json_rows(path))
         if path.suffix == ".jsonl":
             return pd.DataFrame.from_records(_whole_objects(path))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         found = f"cannot be read ({' '.join(str(error).split())[:150]})."
         raise ConfigurationError([Problem(str(path), found, "Give a whole file.")]) from error
     raise ConfigurationError(
@@ -140,6 +190,10 @@ def _matched(
         found = f"{path} has {len(own)} answers; of the dataset's {len(rows)} rows it names {known}."
         raise ConfigurationError([Problem("--dataset", found, "Give the rows that were answered, in order.")])
     return tuple(rows), list(answers)
+
+
+def _in_one_form(value: Any) -> Any:
+    return in_one_form(value) if isinstance(value, str) else value
 
 
 def _text(value: Any) -> str | None:

@@ -33,7 +33,11 @@ class BenchmarkConfig:
     adapter: Path | None = flag(
         None, "the output folder of train_lora.py: base and fine-tuned model answer", WHO
     )
-    base_model: str | None = flag(None, "alias, hub id or folder: this model alone answers", WHO)
+    base_model: str | None = flag(
+        None,
+        "alias, hub id or folder: this model alone answers; with --adapter: where its base lies now",
+        WHO,
+    )
     dataset: str | None = flag(
         None,
         "the test split of a dataset, or all rows of one without splits",
@@ -129,8 +133,8 @@ def _stage_problems(config: BenchmarkConfig) -> list[Problem]:
         return [Problem("command line", found, f"Stages: {', '.join(STAGES)}.")]
     if config.answers:
         problems = [_unwanted(config)] if config.runs else []
-        if (config.adapter is None) == (config.base_model is None) and not _asks_api_alone(config):
-            found = "both are given." if config.adapter else "neither is given."
+        if config.adapter is None and config.base_model is None and not _asks_api_alone(config):
+            found = "neither is given."
             way_out = "Give one: the output folder of train_lora.py, or a model to answer as it is."
             problems.append(Problem("--adapter, --base_model", found, way_out))
         if config.adapter is None and config.dataset is None:

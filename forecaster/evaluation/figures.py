@@ -6,11 +6,12 @@ the check of docs/metrics.md go by what the field says of itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
-from forecaster.evaluation.statistics import Estimate, over_weeks
+from forecaster.evaluation.statistics import Estimate, over_weeks, share_over_weeks
 from forecaster.records import Label
 from forecaster.tasks.weekly_rows import Forecast
 
@@ -57,6 +58,8 @@ class Contest:
     """Of one row's value, in the singular."""
     better: Better
     value: RowValue
+    is_share: bool = False
+    """Whether values lie between 0 and 1."""
 
     @property
     def sign(self) -> int:
@@ -101,11 +104,14 @@ def mean_figure(
     column: Column | None = None,
     better: Better | None = None,
     contest: str = "",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Any:
     """A field that holds the mean of `value`, with an interval that keeps rows of one week together.
 
     Args:
+        unit: values of a "share" lie between 0 and 1, and so does its interval.
         contest: the name of one row's value, in the singular, if models are to be compared by it.
+        bounds: the least and the largest mean that there can be, of what is no share.
     """
 
     def of_row(case: Case) -> float | None:
@@ -113,12 +119,15 @@ def mean_figure(
         return None if found is None else float(found)  # a bool would be shown as a whole number
 
     def mean(cases: Sequence[Case]) -> Estimate:
-        values = [(found, case.week) for case in cases if (found := of_row(case)) is not None]
-        return over_weeks([(found, 1.0) for found, _ in values], [week for _, week in values])
+        known = [(found, case.week) for case in cases if (found := of_row(case)) is not None]
+        values, weeks = [found for found, _ in known], [week for _, week in known]
+        if unit == "share":
+            return share_over_weeks(values, weeks)
+        return over_weeks([(found, 1.0) for found in values], weeks, bounds=bounds)
 
     if contest and better is None:
         raise ValueError(f"{contest}: models cannot be compared by a figure without a better way")
-    decides = Contest(contest, better, of_row) if contest and better else None
+    decides = Contest(contest, better, of_row, unit == "share") if contest and better else None
     return field(metadata={_KEY: Figure(mean, unit, meaning, column, better, decides)})
 
 

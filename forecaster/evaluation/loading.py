@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
-from forecaster.evaluation.answer_files import SUFFIXES, Columns, read_answer_file
+from forecaster.evaluation.answer_files import SUFFIXES, Columns, json_rows, read_answer_file
 from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.rows import ModelAnswers, on_common_rows
 from forecaster.evaluation.scorecard import (
@@ -20,13 +21,15 @@ from forecaster.evaluation.scorecard import (
     checkpoint_scores,
     scoreboard,
 )
-from forecaster.evaluation.training_log import TrainingLog, read_training_log
+from forecaster.evaluation.training_log import TrainingLog, is_of_training, read_training_log
+from forecaster.evaluation.wandb_export import is_wandb_export, read_wandb_export
 from forecaster.records import Label, Row
 from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
 from forecaster.tasks.answers import parse_prediction
 from forecaster.tasks.base import Task
 
 _LOG_SUFFIXES = (".json", ".log", ".txt")
+_WITH_COLUMNS = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, SUFFIXES))})):([^/\\]+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def load_run(
 ) -> Loaded:
     """A run from `PATH`, `NAME=PATH` or `NAME=ANSWERS,LOG`.
 
+    Answers may name their own columns: `ANSWERS:PREDICTION,REFERENCE` (and `,PROMPT`), behind the log.
+
     Args:
         task: of the rows in a folder.
         rows: a dataset's own rows, for files of answers.
@@ -74,6 +79,9 @@ def load_run(
     given, separator, rest = spec.partition("=")
     if separator and not Path(spec).exists():
         name, spec = given.strip(), rest
+    named = None if Path(spec).exists() else _WITH_COLUMNS.fullmatch(spec)
+    if named:
+        spec, columns = named[1], _columns_of(named[1], named[2], columns)
     parts = [spec] if Path(spec).exists() else [part.strip() for part in spec.split(",")]
     paths = [Path(part) for part in parts if part]
     if not paths:
@@ -86,25 +94,48 @@ def load_run(
             cutoffs = [knowledge_cutoff or model.knowledge_cutoff for model in loaded.answers]
             pairs = zip(loaded.answers, cutoffs, strict=True)
             loaded = replace(loaded, answers=tuple(replace(m, knowledge_cutoff=day) for m, day in pairs))
-        elif path.suffix in _LOG_SUFFIXES:
-            loaded = replace(loaded, log=read_training_log(path))
+        elif _is_log(path, columns):
+            read = read_wandb_export if is_wandb_export(path) else read_training_log
+            loaded = replace(loaded, log=read(path))
         elif path.suffix in SUFFIXES:
             answers = read_answer_file(path, loaded.name, columns, rows)
             answers = replace(answers, knowledge_cutoff=knowledge_cutoff)
             loaded = replace(loaded, answers=(*loaded.answers, answers))
         else:
             found = "is no folder and no file of answers." if path.exists() else "does not exist."
-            forms = ", ".join((*SUFFIXES, *_LOG_SUFFIXES))
+            forms = ", ".join(dict.fromkeys((*SUFFIXES, *_LOG_SUFFIXES)))
             raise ConfigurationError(
                 [Problem(str(path), found, f"Name a run's folder, or a file that ends in {forms}.")]
             )
-    logs = sum(path.is_file() and path.suffix in _LOG_SUFFIXES for path in paths)
+    logs = sum(path.is_file() and _is_log(path, columns) for path in paths)
     if logs > 1 or len(paths) - logs > 1:
         found = f"{spec!r} names {len(paths) - logs} sets of answers and {logs} training logs."
         raise ConfigurationError(
             [Problem("command line", found, "A run has one of each: write NAME=ANSWERS,LOG.")]
         )
     return loaded
+
+
+def _columns_of(path: str, names: str, columns: Columns) -> Columns:
+    """The columns that a run names for itself; those left out are the flags' own."""
+    given = [name.strip() for name in names.split(",")]
+    if len(given) > len(fields(Columns)) or not all(given):
+        found = f"{path}:{names} names columns that cannot be told apart."
+        raise ConfigurationError([Problem("command line", found, "Write FILE:PREDICTION,REFERENCE.")])
+    return replace(columns, **dict(zip((one.name for one in fields(Columns)), given, strict=False)))
+
+
+def _is_log(path: Path, columns: Columns) -> bool:
+    """Whether a file holds a training's log, and no answers; of JSON its content says it."""
+    if path.suffix != ".json":
+        return path.suffix in _LOG_SUFFIXES or is_wandb_export(path)
+    try:
+        rows = json_rows(path)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return True  # reading it as a log says what is wrong
+    return not rows or any(
+        (is_of_training(row) or "log_history" in row) and columns.prediction not in row for row in rows
+    )
 
 
 def _with_folder(loaded: Loaded, path: Path, task: Task) -> Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
 """The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""
+_NOT_NEGATIVE = (0.0, math.inf)
 _PLACE = {label: place for place, label in enumerate(BINS)}
 
 
@@ -48,6 +50,16 @@ def _miss_pct(case: Case) -> float | None:
 def _squared_miss(case: Case) -> float | None:
     miss = _miss_pct(case)
     return None if miss is None else miss**2
+
+
+def _squared_move(case: Case) -> float | None:
+    """Squared error of forecasting no move, where the forecast names a size: to be set beside its own."""
+    return None if case.forecast.size_pct is None else case.actual.midpoint_pct**2
+
+
+def _squared_miss_against_no_move(case: Case) -> float | None:
+    miss, move = _squared_miss(case), _squared_move(case)
+    return None if miss is None or move is None else miss - move
 
 
 def _bins_apart(case: Case) -> int | None:
@@ -84,7 +96,8 @@ def _independent_accuracy(cases: Sequence[Case]) -> Estimate:
 
 def _matthews(cases: Sequence[Case]) -> Estimate:
     directed = _directed(cases)
-    return over_weeks([_margins(case) for case in directed], [case.week for case in directed], matthews)
+    margins, weeks = [_margins(case) for case in directed], [case.week for case in directed]
+    return over_weeks(margins, weeks, matthews, bounds=(-1.0, 1.0))
 
 
 def _design_effect(cases: Sequence[Case]) -> float | None:
@@ -169,7 +182,7 @@ class Skill:
         Column(
             "size",
             "exact bin",
-            place=2,
+            place=3,
             note="Exact bin: share of forecasts that name the right one of twelve bins.",
         ),
         better="higher",
@@ -178,8 +191,9 @@ class Skill:
         _bins_apart,
         "bins",
         "Mean number of bins between forecast and outcome.",
-        Column("size", "bins apart", digits=2, place=3),
+        Column("size", "bins apart", digits=2, place=4),
         better="lower",
+        bounds=_NOT_NEGATIVE,
     )
     mse: Estimate = mean_figure(
         _squared_miss,
@@ -189,13 +203,35 @@ class Skill:
         Column("size", "MSE (%²)", digits=2, place=0),
         better="lower",
         contest="squared error",
+        bounds=_NOT_NEGATIVE,
+    )
+    mse_of_no_move: Estimate = mean_figure(
+        _squared_move,
+        "%²",
+        "What forecasting no move has on the rows that `mse` is over.",
+        Column(
+            "size",
+            "of no move, same rows",
+            digits=2,
+            place=1,
+            note="Of no move, same rows: the MSE of the zero forecast on the rows for which the line names a "
+            "size.",
+        ),
+        bounds=_NOT_NEGATIVE,
+    )
+    mse_against_no_move: Estimate = mean_figure(
+        _squared_miss_against_no_move,
+        "%²",
+        "`mse` minus `mse_of_no_move`: below zero, the sizes are worth more than silence.",
+        better="lower",
     )
     mae: Estimate = mean_figure(
         _miss_pct,
         "%",
         "Mean absolute difference of bin midpoints.",
-        Column("size", "MAE (%)", digits=2, place=1),
+        Column("size", "MAE (%)", digits=2, place=2),
         better="lower",
+        bounds=_NOT_NEGATIVE,
     )
     predicted_up_share: Estimate = mean_figure(
         _calls("up"),
@@ -258,9 +294,9 @@ def cases_by_row(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Cas
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-def forecasts_of(readings: Sequence[Answer | Unreadable]) -> list[Forecast]:
-    """What each answer forecasts; nothing where it does not read."""
-    return [Forecast.of_label(r.label) if isinstance(r, Answer) else SILENT for r in readings]
+def forecasts_of(readings: Sequence[Label | Unreadable]) -> list[Forecast]:
+    """What each answer forecasts; nothing where no forecast can be read."""
+    return [Forecast.of_label(label) if isinstance(label, Label) else SILENT for label in readings]
 
 
 def rouge_by_row(

@@ -13,7 +13,7 @@ from decimal import Decimal
 import numpy as np
 import scipy  # loads scipy.stats only where it is used: importing that takes a second
 
-from forecaster.evaluation.distributions import Distribution
+from forecaster.tasks.distributions import Distribution
 from forecaster.records import Row
 
 Closes = Callable[[str], Mapping[date, Decimal] | None]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from forecaster.evaluation.published import PublishedAnswer, parse_as_published
-from forecaster.records import Answer, Unreadable
+from forecaster.records import Answer, Label, Unreadable
 from forecaster.tasks.answers import parse_answer, without_think_block
+from forecaster.tasks.loose_forecasts import read_forecast
 
 NO_ANSWER = Unreadable("no answer")
 
@@ -20,7 +21,10 @@ class Reading:
     """Its text without closed think blocks; empty where there is no answer."""
     has_think_block: bool
     """Whether it has a closed one."""
+    forecast: Label | Unreadable
+    """What it forecasts, in whatever form."""
     own: Answer | Unreadable
+    """Its parts, where it follows the form."""
     published: PublishedAnswer | None
     published_spoken: PublishedAnswer | None
     """As the published parser reads it with closed think blocks removed first."""
@@ -33,19 +37,20 @@ def read_texts(texts: Iterable[str | None]) -> dict[str | None, Reading]:
 
 def _reading(text: str | None) -> Reading:
     if text is None:
-        return Reading("", False, NO_ANSWER, None, None)
+        return Reading("", False, NO_ANSWER, NO_ANSWER, None, None)
     spoken = without_think_block(text)
     thinks = spoken != text.strip()
-    published = parse_as_published(text)
+    own, published = parse_answer(text), parse_as_published(text)
     return Reading(
         spoken=spoken,
         has_think_block=thinks,
-        own=parse_answer(text),
+        forecast=read_forecast(text, own),
+        own=own,
         published=published,
         published_spoken=parse_as_published(spoken) if thinks else published,
     )
 
 
-def read_answers(answers: Sequence[str | None]) -> list[Answer | Unreadable]:
-    """What this project's parser alone makes of each answer."""
-    return [NO_ANSWER if text is None else parse_answer(text) for text in answers]
+def read_forecasts(answers: Sequence[str | None]) -> list[Label | Unreadable]:
+    """What each answer forecasts, by this project's parser alone."""
+    return [NO_ANSWER if text is None else read_forecast(text) for text in answers]

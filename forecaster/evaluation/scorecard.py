@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from forecaster.evaluation.metrics import (
     skill,
 )
 from forecaster.evaluation.published import Published, RougeCache, score_as_published
-from forecaster.evaluation.readings import Reading, read_answers, read_texts
+from forecaster.evaluation.readings import Reading, read_forecasts, read_texts
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers
 from forecaster.evaluation.statistics import (
     SAME_EVERY_WEEK,
@@ -61,9 +62,11 @@ class ModelScorecard(Scorecard):
 
     rows: int
     valid_count: int
-    """Answers that the project's parser reads."""
+    """Answers with a forecast that the project's parser reads, in whatever form."""
+    form_followed: int
+    """Those of them that have all the parts of an answer."""
     unreadable: Mapping[str, int]
-    """Answers by the reason for which they do not read."""
+    """Answers without such a forecast, by the reason."""
     as_published: Published
     as_published_without_think: Published | None
     """With closed think blocks removed first; None where no answer has one."""
@@ -193,14 +196,16 @@ def _model_scorecard(
     references = [readings[row.reference] for row in run.rows]
     own = [answer.own for answer in answers]
     rouge = rouge_by_row(own, [reference.own for reference in references], cache)
-    plain = _scorecard(run.name, forecasts_of(own), run.rows, cost_bps, seed, permutations=1000)
+    said = [answer.forecast for answer in answers]
+    plain = _scorecard(run.name, forecasts_of(said), run.rows, cost_bps, seed, permutations=1000)
     before = [_may_be_remembered(row, run.knowledge_cutoff) for row in run.rows]
     as_published, without_think = _as_published(answers, references, cache)
     return ModelScorecard(
         **vars(plain),
         rows=len(run.rows),
-        valid_count=sum(isinstance(reading, Answer) for reading in own),
-        unreadable=dict(Counter(r.reason for r in own if isinstance(r, Unreadable)).most_common()),
+        valid_count=sum(isinstance(label, Label) for label in said),
+        form_followed=sum(isinstance(reading, Answer) for reading in own),
+        unreadable=dict(Counter(r.reason for r in said if isinstance(r, Unreadable)).most_common()),
         as_published=as_published,
         as_published_without_think=without_think,
         rouge=mean_rouge_of(rouge),
@@ -264,7 +269,7 @@ def _right_by(
 def checkpoint_scores(runs: Sequence[ModelAnswers]) -> tuple[CheckpointScore, ...]:
     """Scores of models that are named by their step, on the validation rows, in the order of training."""
     scores = [
-        CheckpointScore(int(run.name), skill(forecasts_of(read_answers(run.answers)), run.rows))
+        CheckpointScore(int(run.name), skill(forecasts_of(read_forecasts(run.answers)), run.rows))
         for run in runs
     ]
     return tuple(sorted(scores, key=lambda score: score.step))
@@ -279,11 +284,11 @@ def baseline_skills(
 
 
 def best_checkpoint(scores: Sequence[CheckpointScore]) -> CheckpointScore | None:
-    """The most right directions, unreadable being wrong; then the smaller squared error, then the earlier
-    step."""
+    """The most right directions, unreadable being wrong; then the smaller squared error, beside that of no
+    move on the same rows; then the earlier step."""
 
     def rank(score: CheckpointScore) -> tuple[float, float, int]:
-        mse = score.skill.mse.value
+        mse = score.skill.mse_against_no_move.value  # checkpoints may name sizes of other rows
         return (
             -(score.skill.accuracy_of_all_rows.value or 0.0),
             float("inf") if mse is None else mse,
@@ -320,7 +325,9 @@ def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
         only_first_right=only_first,
         only_second_right=only_second,
         p_value=mcnemar(only_first, only_second),
-        difference=over_weeks([(a - b, 1.0) for a, b, _ in known], [week for *_, week in known]),
+        difference=over_weeks(
+            [(a - b, 1.0) for a, b, _ in known], [week for *_, week in known], bounds=(-1.0, 1.0)
+        ),
         rows_needed=rows_needed_paired(only_first, only_second, len(known)),
     )
 
@@ -330,21 +337,24 @@ def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choi
     if len(models) < 2:
         return []
     contests = [
-        (contest.name, contest.sign, [_values(contest, model, rows) for model in models])
+        (contest.name, contest.sign, contest.is_share, [_values(contest, model, rows) for model in models])
         for contest in contests_of(models[0].skill).values()
     ]
     contests += [
-        ("answers that read", 1, [_readable_values(model) for model in models]),
-        ("ROUGE-L", 1, [model.rouge_l for model in models]),
+        ("answers that read", 1, True, [_readable_values(model) for model in models]),
+        ("ROUGE-L", 1, True, [model.rouge_l for model in models]),
     ]
     names = [model.name for model in models]
     choices = [
-        _choice(name, sign, dict(zip(names, values, strict=True)), rows) for name, sign, values in contests
+        _choice(name, sign, is_share, dict(zip(names, values, strict=True)), rows)
+        for name, sign, is_share, values in contests
     ]
     return [choice for choice in choices if choice]
 
 
-def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Sequence[Row]) -> Choice | None:
+def _choice(
+    figure: str, is_better: int, is_share: bool, values: Mapping[str, Values], rows: Sequence[Row]
+) -> Choice | None:
     """The leader over the rows for which every model with any value has one."""
     candidates = {name: of for name, of in values.items() if any(value is not None for value in of)}
     common = [at for at in range(len(rows)) if all(of[at] is not None for of in candidates.values())]
@@ -354,13 +364,15 @@ def _choice(figure: str, is_better: int, values: Mapping[str, Values], rows: Seq
     leader, runner_up = sorted(sums, key=lambda name: -is_better * sums[name])[:2]
     weeks = [rows[at].week or rows[at].row_id for at in common]
     apart = [(candidates[leader][at] or 0.0) - (candidates[runner_up][at] or 0.0) for at in common]
-    difference = over_weeks([(value, 1.0) for value in apart], weeks)
+    widest = 1.0 if is_share else math.inf
+    difference = over_weeks([(value, 1.0) for value in apart], weeks, bounds=(-widest, widest))
     best = leader if is_sure(difference, len(set(weeks)), is_better) else None
     return Choice(figure, best, leader, runner_up, difference)
 
 
 _WEEKS_ALIKE = 6
-"""A lead that is the same in so many weeks has no interval, and is no chance: 2 x 0.5 ** 6 is 3 %."""
+"""A lead that is the same in so many weeks has no interval, and is no chance by the exact sign test over
+weeks: 2 x 0.5 ** 6 is 3 %."""
 
 
 def is_sure(difference: Estimate, weeks: int, is_better: int = 1) -> bool:

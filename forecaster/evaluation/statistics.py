@@ -79,6 +79,7 @@ def over_weeks(
     statistic: Statistic = ratio,
     *,
     seed: int = 0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
     """A statistic of sums over rows, with an interval that keeps the rows of one week together.
 
@@ -87,7 +88,8 @@ def over_weeks(
     divides by n; the tails are therefore those of the "expanded percentile interval" of Hesterberg (2015),
     What Teachers Should Know About the Bootstrap, The American Statistician 69. It never leaves the values
     that the statistic can take. With fewer weeks it is the jackknife's standard error over weeks times
-    Student's t on weeks - 1 degrees of freedom, which can leave them and is not clipped.
+    Student's t on weeks - 1 degrees of freedom, which can leave them; it ends at `bounds`, which costs no
+    coverage.
 
     There is no interval, and `method` says why, with one week, where every week gives the same value, and
     where the statistic is not defined without some of the weeks.
@@ -97,6 +99,7 @@ def over_weeks(
             part, nor does a week of such rows.
         weeks: the week of each row.
         seed: of the bootstrap's draws.
+        bounds: the least and the largest value that the statistic can take.
 
     Raises:
         ValueError: not one week per row, not k numbers per row, or a number that is not finite.
@@ -120,7 +123,33 @@ def over_weeks(
         method = f"bootstrap over {count} weeks"
     if not (math.isfinite(low) and math.isfinite(high)):
         return Estimate(value, method="no interval: not defined without some of the weeks")
-    return Estimate(value, low, high, method)
+    return Estimate(value, max(low, bounds[0]), min(high, bounds[1]), method)
+
+
+def share_over_weeks(values: Sequence[float], weeks: Sequence[Hashable]) -> Estimate:
+    """Mean of values between 0 and 1, with an interval between 0 and 1 that keeps rows of one week together.
+
+    Where every week has the same share, no week tells how far another may lie from it, but their number
+    does: at 95 %, at most 1 - 0.025 ** (1 / weeks) of all weeks can be others, which is the bound of Clopper
+    and Pearson (1934), The Use of Confidence or Fiducial Limits, Biometrika 26, where none of so many was.
+    The interval lets these weeks be all wrong, or all right.
+
+    Raises:
+        ValueError: not one week per row, or a number that is not finite.
+    """
+    found = over_weeks([(value, 1.0) for value in values], weeks, bounds=(0.0, 1.0))
+    if found.value is None or found.method != SAME_EVERY_WEEK:
+        return found
+    count = len(set(weeks))
+    others = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
+    low, high = found.value * (1 - others), found.value + (1 - found.value) * others
+    return Estimate(found.value, low, high, f"bound from {count} weeks that are all the same")
+
+
+def negated(estimate: Estimate) -> Estimate:
+    """The same the other way round: of a difference, that of the second and the first."""
+    value, low, high = (None if x is None else -x for x in (estimate.value, estimate.high, estimate.low))
+    return Estimate(value, low, high, estimate.method)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

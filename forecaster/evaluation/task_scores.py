@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from forecaster.evaluation.statistics import Estimate, over_weeks, wilson
+from forecaster.evaluation.statistics import Estimate, over_weeks, share_over_weeks, wilson
 from forecaster.records import Unreadable
 from forecaster.tasks.base import DatasetRow, Metric, Task
 
@@ -69,12 +69,18 @@ def _score(
     ]
     said = [case for case in known if case[1] is not None and not isinstance(case[1], Unreadable)]
     figures = {
-        metric.name: over_weeks(
-            [(metric.value(truth, found), 1.0) for truth, found, _ in said], [group for *_, group in said]
+        metric.name: _figure(
+            metric, [metric.value(truth, found) for truth, found, _ in said], [group for *_, group in said]
         )
         for metric in task.metrics
     }
     return TaskScore(name, len(known), wilson(len(said), len(known)), figures)
+
+
+def _figure(metric: Metric, values: Sequence[float], groups: Sequence[Hashable]) -> Estimate:
+    if metric.unit == "share":
+        return share_over_weeks(values, groups)
+    return over_weeks([(value, 1.0) for value in values], groups)
 
 
 def scores_json(task: Task, scores: Sequence[TaskScore]) -> dict[str, Any]:

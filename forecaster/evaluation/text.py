@@ -198,10 +198,11 @@ def _outside_sections(text: str, answer: Answer) -> tuple[str, str]:
 
 _MONTH = "(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*"
 # Patterns that begin with a digit let the search skip all other text. Digits inside names (3M, 13F, Covid-19,
-# Q4) and ordinals are no numbers.
+# Q4) and ordinals are no numbers. Twelve groups of thousands are more than `_LARGEST`; without a limit, a row
+# of groups would be read anew from each of them.
 _NUMBER = re.compile(
     r"(?P<digits>[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])"
-    r"(?>[0-9]{0,2}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]*(?:\.[0-9]+)?))"
+    r"(?>[0-9]{0,2}(?:,[0-9]{3}){1,12}(?![0-9])(?:\.[0-9]+)?|[0-9]*(?:\.[0-9]+)?))"
     rf"(?:(?P<date>-[0-9]{{2}}-[0-9]{{2}}|/[0-9]{{1,2}}/[0-9]{{2,4}}|\s{_MONTH}\b)"
     r"|\s?(?P<percent>%|percent\b|per cent\b)"
     r"|[\s-]?(?P<scale>thousand|million|billion|trillion|mn|bn)\b|(?P<letter>[KMBT])\b|x\b)?"
@@ -283,7 +284,8 @@ class _Source:
         self._values = sorted({number.value for number in _numbers(facts)})
         introduction = user.partition(str(weeks[0].start))[0] if weeks else ""
         self._own = {word.casefold() for word in _words(introduction)}
-        self._news = " | ".join(f" {' '.join(words).casefold()} " for words in news)
+        folded = [[word.casefold() for word in words] for words in news]
+        self._news = {tuple(words[at : at + 3]) for words in folded for at in range(len(words) - 2)}
         written = {word for words in news for word in words}
         self._names = {w for w in written if w[0].isupper() and len(w) > 1 and w.lower() not in written}
 
@@ -311,7 +313,7 @@ class _Source:
         words = [word.casefold() for word in _words(factor)]
         says_much = [word not in _FUNCTION_WORDS and word not in self._own for word in words]
         return any(
-            sum(says_much[at : at + 3]) >= 2 and f" {' '.join(words[at : at + 3])} " in self._news
+            sum(says_much[at : at + 3]) >= 2 and tuple(words[at : at + 3]) in self._news
             for at in range(len(words) - 2)
         )
 

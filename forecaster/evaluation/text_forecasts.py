@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forecaster.evaluation.distributions import BINS, Distribution, climatology
+from forecaster.tasks.distributions import BINS, Distribution, climatology
 from forecaster.records import Label
 
 WORDS = "TF-IDF and logistic regression"

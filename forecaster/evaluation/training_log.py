@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.plain_text import in_one_form
 
 _WAY_OUT = (
     "Give a trainer_state.json, a log_history.json, a JSON list of the metrics that a training printed, or "
@@ -21,6 +22,7 @@ _KINDS = ("loss", "eval_loss", "train_runtime")
 """Every entry of a training holds one of these; what else is among them (scores, settings) does not."""
 _POSITIONS = ("step", "epoch")
 _DICT_LITERAL = re.compile(r"\{(?:[^{}\n]|\{[^{}\n]*\})*\}")
+_SPACE = re.compile(r"[\s,]*")
 _BARE_NOT_FINITE = re.compile(r":\s*(-?(?:nan|inf))\b")
 """How Python prints such a float, which is no literal."""
 
@@ -70,7 +72,7 @@ def read_training_log(path: Path) -> TrainingLog:
     """The log in a file: JSON of the Trainer (a dict with `log_history`, or a list), or the text of a run.
 
     Raises:
-        ConfigurationError: the file cannot be read, or holds no training log.
+        ConfigurationError: the file cannot be read, or holds no training log, or those of several trainings.
     """
     where = f"training log {path}"
     try:
@@ -81,11 +83,11 @@ def read_training_log(path: Path) -> TrainingLog:
         raise _no_log(where, "it is empty.")
     entries = _json_entries(text, path.suffix, where)
     if entries is None:
-        entries = _printed_entries(text)
+        entries = _printed_entries(in_one_form(text))
         if not entries:
             raise _no_log(where, "it is neither JSON nor text with a line of training metrics.")
     # A run that was stopped before its first log line saves an empty list.
-    elif entries and not any(_is_of_training(entry) for entry in entries):
+    elif entries and not any(is_of_training(entry) for entry in entries):
         keys = ", ".join(sorted({str(key) for entry in entries for key in entry})[:8])
         raise _no_log(where, f"none of its {len(entries)} entries holds {_or(_KINDS)}, only: {keys or '-'}.")
     return training_log(entries, where)
@@ -98,10 +100,13 @@ def training_log(entries: Sequence[Mapping[str, Any]], where: str = "training lo
         where: names the log in an error.
 
     Raises:
-        ConfigurationError: a figure that is no number.
+        ConfigurationError: a figure that is no number; several trainings, one after the other.
     """
-    numbered = [(place, entry) for place, entry in enumerate(entries, 1) if _is_of_training(entry)]
+    numbered = [(place, entry) for place, entry in enumerate(entries, 1) if is_of_training(entry)]
     rows = [_numbers(entry, f"{where}, entry {place}") for place, entry in numbered]
+    if len(starts := _starts(rows)) > 1:
+        first_lines = ", ".join(str(numbered[at][0]) for at in starts)
+        raise _several(where, len(starts), f" (they begin at entries {first_lines})")
     times_s, estimated = _times_s(rows)
     points = tuple(
         _point(row, time_s)
@@ -129,7 +134,7 @@ def training_log(entries: Sequence[Mapping[str, Any]], where: str = "training lo
 def _json_entries(text: str, suffix: str, where: str) -> list[Mapping[str, Any]] | None:
     """Entries of a JSON file; None for what is no JSON and not named so."""
     try:
-        found = json.loads(text)
+        documents = _documents(text)
     except (json.JSONDecodeError, RecursionError) as error:
         if suffix.lower() != ".json":
             return None
@@ -137,6 +142,12 @@ def _json_entries(text: str, suffix: str, where: str) -> list[Mapping[str, Any]]
             f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
         )
         raise _no_log(where, f"it is not whole JSON ({detail}).") from error
+    found = documents[0] if len(documents) == 1 else documents
+    logs = [_log_of(part) for part in found] if isinstance(found, list) else []
+    if (trainings := sum(any(map(is_of_training, log)) for log in logs)) > 1:
+        raise _several(where, trainings)
+    if trainings:  # the others are empty, or hold nothing of a training
+        return [entry for log in logs for entry in log]
     if isinstance(found, dict):
         if "log_history" not in found:
             raise _no_log(where, "it is a JSON object without log_history.")
@@ -149,21 +160,56 @@ def _json_entries(text: str, suffix: str, where: str) -> list[Mapping[str, Any]]
     return found
 
 
+def _documents(text: str) -> list[Any]:
+    """The JSON documents of a text, one behind the other: files that were put together, or lines."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while at < len(text):
+        document, at = decoder.raw_decode(text, at)
+        found.append(document)
+        at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
+    return found
+
+
+def _log_of(document: Any) -> list[Mapping[str, Any]]:
+    """The entries of one whole log; empty for what is none, such as a single entry."""
+    if isinstance(document, dict):
+        document = document.get("log_history")
+    return [entry for entry in document if isinstance(entry, dict)] if isinstance(document, list) else []
+
+
+def _starts(rows: Sequence[Mapping[str, float]]) -> list[int]:
+    """Rows at which a training begins: the first, and each that goes back after another one's end, or back to
+    the first line. One that goes back to a later line is of a training that was stopped and went on."""
+    kind = "loss" if any("loss" in row for row in rows) else "eval_loss"
+    key = "step" if all("step" in row for row in rows if kind in row) else "epoch"
+    starts, first, before, has_ended = [0], math.inf, -math.inf, False
+    for at, row in enumerate(rows):
+        has_ended = has_ended or "train_runtime" in row
+        if kind not in row or key not in row:
+            continue
+        place = row[key]
+        if (has_ended and place <= before) or (place < before and place <= first):
+            starts.append(at)
+            first = place
+        first, before, has_ended = min(first, place), place, False
+    return starts
+
+
 def _printed_entries(text: str) -> list[Mapping[str, Any]]:
     """The metric dictionaries that a training printed between other text and progress bars."""
     entries: list[Mapping[str, Any]] = []
-    for literal in _DICT_LITERAL.findall(text.replace("\r", "\n")):
+    for literal in _DICT_LITERAL.findall(text):
         try:
             found = ast.literal_eval(_BARE_NOT_FINITE.sub(r": '\1'", literal))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue  # other text in braces
         # Settings may be printed as a dictionary too; they have no place in the run.
-        if isinstance(found, dict) and _is_of_training(found) and any(key in found for key in _POSITIONS):
+        if isinstance(found, dict) and is_of_training(found) and any(key in found for key in _POSITIONS):
             entries.append(found)
     return entries
 
 
-def _is_of_training(entry: Mapping[str, Any]) -> bool:
+def is_of_training(entry: Mapping[str, Any]) -> bool:
     return any(key in entry for key in _KINDS)
 
 
@@ -267,6 +313,11 @@ def _kind(value: Any) -> str:
 
 def _or(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _several(where: str, count: int, about: str = "") -> ConfigurationError:
+    found = f"it holds {count} trainings{about}, which are no one curve."
+    return ConfigurationError([Problem(where, found, "Give each a file of its own, and name them all.")])
 
 
 def _no_log(where: str, found: str) -> ConfigurationError:

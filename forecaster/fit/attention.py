@@ -10,6 +10,10 @@ from forecaster.models.numerics import AttentionName, Precision
 
 FLASH_CAPABILITY = (8, 0)
 """FlashAttention 2 has no kernels for older GPUs (its README), nor has torch's own of that kind."""
+CUDNN_CAPABILITIES = ((9, 0), (10, 0))
+"""Where torch's SDPA takes cuDNN's attention before its own (`check_prefer_cudnn_attention` in its
+sdp_utils.cpp): Hopper and Blackwell."""
+LENGTH_MULTIPLE = 128
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,13 @@ def sdpa_for(compute_capability: tuple[int, int] | None, precision: Precision) -
     """
     has_flash = compute_capability is None or (compute_capability >= FLASH_CAPABILITY and precision != "fp32")
     return "sdpa" if has_flash else "sdpa_repeated"
+
+
+def length_multiple(gpus: Sequence[Gpu], precision: Precision) -> int:
+    """Tokens to a multiple of which batches are padded.
+
+    cuDNN builds a plan for each new shape, 0.1 s in training on an H100 (docs/gpus.md): with 128 a run meets
+    few shapes, for 64 tokens of padding a row on average. Other kernels take any length at once.
+    """
+    takes_cudnn = any(gpu.compute_capability in CUDNN_CAPABILITIES for gpu in gpus)
+    return LENGTH_MULTIPLE if takes_cudnn and precision != "fp32" else 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from forecaster.errors import Problem
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import ModelShape
+from forecaster.plain_text import read_text
 
 DS_CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "ds_configs"
 FIELD_NAMES_FOR_AUTO = ("ds_config.json", "config.json", "config_new.json")
@@ -35,6 +37,10 @@ class DsConfig:
     """None: left open. A file that mentions neither 16-bit format makes DeepSpeed compute in fp32."""
     optimizer: str
     """Empty: the Trainer's own."""
+    sums_in_fp32: bool
+    """Whether the gradients of micro steps are added up in fp32, and not in the precision of the run."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """All that it says."""
 
     def bucket_elements(self, shape: ModelShape) -> int | None:
         """Elements of its buckets of gradients together; None where their size cannot be read.
@@ -47,10 +53,11 @@ class DsConfig:
 
 def read_ds_config(path: Path) -> DsConfig | Problem:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path), object_pairs_hook=_without_repeats)
         section = content.get("zero_optimization", {})
         stage = int(section.get("stage", 0))
         optimizer = str(content.get("optimizer", {}).get("type", ""))
+        sums_in = content.get("data_types", {}).get("grad_accum_dtype")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return Problem(
             "--ds_config",
@@ -67,7 +74,17 @@ def read_ds_config(path: Path) -> DsConfig | Problem:
         overlap_comm=bool(section.get("overlap_comm", stage == 3)),  # stage 3's default
         precision=_precision(content),
         optimizer=optimizer,
+        sums_in_fp32=sums_in == "fp32",
+        content=content,
     )
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; DeepSpeed refuses one that names a key twice, and others take the last."""
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it names {', '.join(repeated)} twice")
+    return dict(pairs)
 
 
 def _device(part: Any) -> str:

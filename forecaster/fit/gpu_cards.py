@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,22 @@ _OTHER_SIZES_GB = (8, 12, 48)
 CARD_SIZES_GB = tuple(sorted({*_OTHER_SIZES_GB, *(card.sold_as_gb for chip in CHIPS for card in chip.cards)}))
 
 
+_MIG_PROFILE = re.compile(r"\bMIG (\d)g\.\d+gb")
+
+
 def speed_of(gpu_name: str) -> GpuSpeed:
+    """Of a GPU, or of a MIG slice: the sevenths of its chip (quarters of an A30) that the slice has.
+
+    That of memory goes with them, which is a little low where a slice has more memory than processors.
+    """
     found = (chip.speed for chip in CHIPS if re.search(rf"{chip.in_name}(?!\d)", gpu_name))
-    return next(found, UNKNOWN)
+    whole, cut = next(found, UNKNOWN), _MIG_PROFILE.search(gpu_name)
+    if not cut:
+        return whole
+    share = int(cut[1]) / (4 if re.search(r"A30(?!\d)", gpu_name) else 7)
+    return replace(
+        whole,
+        flops_16bit=share * whole.flops_16bit,
+        flops_fp32=share * whole.flops_fp32,
+        memory_bytes_per_s=share * whole.memory_bytes_per_s,
+    )

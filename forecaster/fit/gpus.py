@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import re
+import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -14,7 +16,7 @@ import pynvml
 from forecaster.errors import Problem
 from forecaster.fit.gpu_cards import CHIPS
 
-BF16_CAPABILITY = (8, 0)
+BF16_CAPABILITY, BLACKWELL_CAPABILITY = (8, 0), (10, 0)
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,16 @@ class Gpu:
     driver: str
     is_unified: bool = False
     """Whether its memory is the machine's (GB10, Jetson)."""
+    taken_bytes: int = field(default=0, compare=False)
+    """Of its memory, what others hold now; differs from look to look."""
 
     @property
     def has_bf16(self) -> bool:
         return self.compute_capability >= BF16_CAPABILITY
+
+    @property
+    def free_bytes(self) -> int:
+        return self.memory_bytes - self.taken_bytes
 
     @property
     def is_slice(self) -> bool:
@@ -92,8 +100,30 @@ class GpuListing:
     """Why there is none of them; None also where there is no driver at all."""
 
 
+NVML_TIMEOUT_S = 10.0
+_HANGS = threading.Event()
+"""Set once NVML gave no answer: nobody waits for it again."""
+
+
 def list_gpus() -> GpuListing:
-    """The machine's NVIDIA GPUs, in the order of the bus; of one that is cut into MIG slices, these."""
+    """The machine's NVIDIA GPUs, in the order of the bus; of one that is cut into MIG slices, these.
+
+    A driver that hangs (a GPU that fell off the bus does that) is waited for no longer than 10 s.
+    """
+    answers: queue.SimpleQueue[GpuListing] = queue.SimpleQueue()
+    hangs = GpuListing(failure=f"it gave no answer in {NVML_TIMEOUT_S:.0f} s; `nvidia-smi` tells more")
+    if _HANGS.is_set():
+        return hangs
+    # A thread, as a call into the driver cannot be broken off; a daemon, as the process may end before it.
+    threading.Thread(target=lambda: answers.put(_ask_nvml()), daemon=True).start()
+    try:
+        return answers.get(timeout=NVML_TIMEOUT_S)
+    except queue.Empty:
+        _HANGS.set()
+        return hangs
+
+
+def _ask_nvml() -> GpuListing:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
@@ -141,14 +171,22 @@ def _mig_slices(handle: Any) -> list[Any]:
     return slices
 
 
+_DRIVERS_OWN_BYTES = 2**30
+"""So much the driver, and the contexts of a run's own ranks, may hold of a GPU that nobody else uses; the
+planner's usable share leaves room for it."""
+
+
 def _gpu(index: int, unit: Any, capability: tuple[int, int], driver: str) -> Gpu:
     """A GPU, or a slice of one."""
+    taken_bytes = 0
     try:
-        memory_bytes, is_unified = int(pynvml.nvmlDeviceGetMemoryInfo(unit).total), False
+        memory = pynvml.nvmlDeviceGetMemoryInfo(unit)
+        memory_bytes, is_unified = int(memory.total), False
+        taken_bytes = int(memory.used) if memory.used > _DRIVERS_OWN_BYTES else 0
     except pynvml.NVMLError_NotSupported:
         memory_bytes, is_unified = int(psutil.virtual_memory().total), True
     uuid, name = str(pynvml.nvmlDeviceGetUUID(unit)), str(pynvml.nvmlDeviceGetName(unit))
-    return Gpu(index, uuid, name, memory_bytes, capability, driver, is_unified)
+    return Gpu(index, uuid, name, memory_bytes, capability, driver, is_unified, taken_bytes)
 
 
 def detect_gpus() -> tuple[Gpu, ...]:
@@ -208,24 +246,41 @@ def describe(gpus: Sequence[Gpu]) -> str:
     """One phrase, such as `2 x NVIDIA A100-SXM4-40GB (40 GiB)`."""
     if not gpus:
         return f"no GPU{no_gpu_reason()}"
-    kinds = Counter((gpu.name, gpu.memory_bytes, gpu.is_unified) for gpu in gpus)
+    kinds = Counter((gpu.name, gpu.memory_bytes, _about_memory(gpu)) for gpu in gpus)
     return ", ".join(
-        f"{count} x {name} ({memory_bytes / 2**30:.0f} GiB{', the memory of the machine' * is_unified})"
-        for (name, memory_bytes, is_unified), count in kinds.items()
+        f"{count} x {name} ({memory_bytes / 2**30:.0f} GiB{about})"
+        for (name, memory_bytes, about), count in kinds.items()
     )
+
+
+def _about_memory(gpu: Gpu) -> str:
+    if gpu.is_unified:
+        return ", the memory of the machine"
+    return f", {gpu.taken_bytes / 2**30:.0f} of them in use by others" if gpu.taken_bytes else ""
 
 
 def torch_mismatch(gpus: Sequence[Gpu], torch_version: str, torch_cuda: str | None) -> Problem:
     """What to say when there are GPUs that torch cannot use.
 
     The wheel of torch 2.6.0 on the package index is built for CUDA 12.4, which every driver from 525 on runs,
-    for compute capabilities 5.0 to 9.0.
+    for compute capabilities 5.0 to 9.0. Blackwell, 10.0 and later, begins with CUDA 12.8, torch 2.7 and
+    driver 570.
     """
+    newest = max(gpus, key=lambda gpu: gpu.compute_capability)
     built_for = f"built for CUDA {torch_cuda}" if torch_cuda else "built for CPU only"
+    capability = ".".join(map(str, newest.compute_capability))
+    way_out = "Run `pip install torch==2.6.0 torchvision==0.21.0`, or update the driver."
+    if newest.compute_capability >= BLACKWELL_CAPABILITY:
+        way_out = (
+            "Run `pip install torch==2.7.1 torchvision==0.22.1 --index-url "
+            "https://download.pytorch.org/whl/cu128`, or any later torch for CUDA 12.8 or more; the driver "
+            "has to be 570 or later."
+        )
     return Problem(
         "torch",
-        f"{torch_version} ({built_for}) cannot use {gpus[0].name} with driver {gpus[0].driver}.",
-        "Run `pip install torch==2.6.0 torchvision==0.21.0`, or update the driver.",
+        f"{torch_version} ({built_for}) cannot use {newest.name} (compute capability {capability}) with "
+        f"driver {newest.driver}.",
+        way_out,
     )
 
 

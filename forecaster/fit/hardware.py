@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from forecaster.errors import Problem
-from forecaster.fit import planner
+from forecaster.fit import ds_values, planner
+from forecaster.fit.attention import length_multiple
 from forecaster.fit.ds_files import (
     FIELD_NAMES_FOR_AUTO,
     DsConfig,
@@ -67,6 +68,7 @@ class Asked:
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     ds_config: str = "auto"
     """A path, a name in ds_configs/, or `auto`."""
+    liger: bool = False
 
 
 def choose(
@@ -87,7 +89,8 @@ def choose(
     reasons: list[str] = []
     problems: list[Problem] = []
     named = _named(asked, under_deepspeed)
-    smallest = min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
+    asked = _divided(asked, named, ranks, problems)
+    smallest = _smallest(gpus) if gpus else None
     precision = _choose_precision(asked.precision, gpus, named, reasons, problems)
 
     plan: FitPlan | None = None
@@ -96,7 +99,7 @@ def choose(
     automatic = f"{precision}_zero{planner.fewest_divided(precision, ranks, under_deepspeed)}"
     four_bit = asked.quantization == "4bit"
     if shape and smallest:
-        plan = planner.plan(_request(shape, ranks, asked, precision, named, smallest, under_deepspeed))
+        plan = planner.plan(_request(shape, ranks, asked, precision, named, gpus, under_deepspeed))
         if plan.chosen:
             layout = plan.chosen.layout
             four_bit, checkpointing = layout.four_bit, layout.checkpointing
@@ -123,19 +126,20 @@ def choose(
         problems += _check_plain_python(asked.ds_config, precision, quantization)
     # Settings that contradict each other fit nothing.
     if shape and smallest and plan and not plan.chosen and not problems:
-        loosened = _loosened(shape, ranks, asked, gpus, smallest, under_deepspeed)
+        loosened = _loosened(shape, ranks, asked, gpus, under_deepspeed)
         problems.append(_does_not_fit(plan, smallest, loosened))
     if problems:
         return problems
-    choice = HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), plan=plan)
-    if not plan or not plan.chosen:
-        return choice
-    accumulation = plan.chosen.gradient_accumulation_steps
-    return replace(
-        choice,
-        micro_batch_size=plan.chosen.layout.micro_batch_size,
-        gradient_accumulation_steps=accumulation,
-    )
+    sizes: tuple[int | None, int | None] = (None, None)
+    if plan and plan.chosen:
+        sizes = plan.chosen.layout.micro_batch_size, plan.chosen.gradient_accumulation_steps
+    elif named and asked.division_is_fixed:
+        sizes = asked.batch_size, asked.gradient_accumulation_steps
+    return HardwareChoice(precision, quantization, checkpointing, path, tuple(reasons), *sizes, plan)
+
+
+def _smallest(gpus: Sequence[Gpu]) -> Gpu:
+    return min(gpus, key=lambda gpu: gpu.free_bytes)
 
 
 def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:
@@ -145,21 +149,43 @@ def _named(asked: Asked, under_deepspeed: bool) -> DsConfig | None:
     return None if isinstance(config, Problem) else config
 
 
+def _divided(asked: Asked, named: DsConfig | None, ranks: int, problems: list[Problem]) -> Asked:
+    """What the flags say, with micro batch and accumulation as the user's own file fixes them."""
+    if named is None:
+        return asked
+    sizes = asked.batch_size, asked.gradient_accumulation_steps
+    is_given = asked.division_is_fixed or asked.fit == "off"
+    fixed = ds_values.division(
+        named.content, named.path.name, sizes[0] * sizes[1], ranks, sizes if is_given else None
+    )
+    if isinstance(fixed, Problem):
+        problems.append(fixed)
+    elif fixed:
+        return replace(
+            asked,
+            batch_size=fixed[0],
+            gradient_accumulation_steps=fixed[1],
+            division_is_fixed=True,
+        )
+    return asked
+
+
 def _request(
     shape: ModelShape,
     ranks: int,
     asked: Asked,
     precision: Precision,
     ds_config: DsConfig | None,
-    gpu: Gpu,
+    gpus: Sequence[Gpu],
     under_deepspeed: bool,
 ) -> FitRequest:
     """What the planner is asked: with `--fit off` as given, checkpointing on, ZeRO by the number of ranks."""
-    is_off = asked.fit == "off"
-    zero, bucket_elements = None, None
+    is_off, gpu = asked.fit == "off", _smallest(gpus)
+    zero, bucket_elements, sums_in_fp32 = None, None, None
     if ds_config:
         zero = (ds_config.zero_stage, ds_config.offloads)
         bucket_elements = ds_config.bucket_elements(shape)
+        sums_in_fp32 = ds_config.sums_in_fp32
     elif is_off:
         zero = (planner.fewest_divided(precision, ranks, under_deepspeed), False)
     checkpointing = True if is_off else None
@@ -171,11 +197,14 @@ def _request(
             tuner_settings=asked.tuner_settings,
             ranks=ranks,
             length=asked.length,
+            length_multiple=length_multiple(gpus, precision),
             under_deepspeed=under_deepspeed,
+            liger=asked.liger,
             bucket_elements=bucket_elements,
+            sums_in_fp32=sums_in_fp32,
         ),
         rows=asked.batch_size * asked.gradient_accumulation_steps,
-        gpu_bytes=gpu.memory_bytes,
+        gpu_bytes=gpu.free_bytes,
         speed=speed_of(gpu.name),
         four_bit=None if asked.quantization == "auto" else asked.quantization == "4bit",
         checkpointing=checkpointing
@@ -188,7 +217,7 @@ def _request(
 
 
 def _loosened(
-    shape: ModelShape, ranks: int, asked: Asked, gpus: Sequence[Gpu], gpu: Gpu, under_deepspeed: bool
+    shape: ModelShape, ranks: int, asked: Asked, gpus: Sequence[Gpu], under_deepspeed: bool
 ) -> dict[str, FitRequest]:
     """Requests that leave open what the user fixed as a whole, by the flag that makes each."""
     looser = {}
@@ -200,7 +229,7 @@ def _loosened(
     for flag, one in looser.items():
         named = _named(one, under_deepspeed)
         precision = _choose_precision(one.precision, gpus, named, [], [])
-        requests[flag] = _request(shape, ranks, one, precision, named, gpu, under_deepspeed)
+        requests[flag] = _request(shape, ranks, one, precision, named, gpus, under_deepspeed)
     return requests
 
 
@@ -218,7 +247,7 @@ def _plan_reasons(plan: FitPlan, asked: Asked, gpu: Gpu) -> list[str]:
         )
         reasons.append(
             f"4-bit base weights, because {planner.whole_bits(layout)} ones need about "
-            f"{whole / 2**30:.0f} GiB of {gpu.memory_bytes / 2**30:.0f} (this changes the numerics)"
+            f"{whole / 2**30:.0f} GiB of {gpu.free_bytes / 2**30:.0f} (this changes the numerics)"
         )
     rows = (layout.micro_batch_size, chosen.gradient_accumulation_steps)
     if rows != (asked.batch_size, asked.gradient_accumulation_steps):
@@ -320,6 +349,7 @@ def _does_not_fit(plan: FitPlan, gpu: Gpu, loosened: dict[str, FitRequest]) -> P
     return Problem(
         "--base_model",
         f"needs about {smallest.bytes.total / 2**30:.1f} GiB ({weights:.1f} of them weights) on each GPU, "
-        f"even with {smallest.describe()}, and {gpu.name} has {gpu.memory_bytes / 2**30:.1f}.",
+        f"even with {smallest.describe()}, and {gpu.name} has {gpu.free_bytes / 2**30:.1f}"
+        f"{' that others leave free' if gpu.taken_bytes else ''}.",
         way_out,
     )

@@ -47,22 +47,39 @@ class Layout:
     ranks: int = 1
     micro_batch_size: int = 1
     length: int = 2048
+    length_multiple: int = 1
+    """Of tokens, to which batches are padded."""
     checkpointing: bool = True
     logits_share: float = 0.22
     """Share of the tokens whose logits are needed: answers of 450 tokens behind prompts of 1,600."""
     logits_in_chunks: bool = True
     under_deepspeed: bool = True
+    liger: bool = False
+    """Whether Liger's kernels take the place of norms, gated MLP and rotary positions."""
     bucket_elements: int | None = None
     """Of ZeRO's buckets of gradients together; None: as in the files of ds_configs/."""
+    sums_in_fp32: bool | None = None
+    """Whether ZeRO-2 adds the gradients of micro steps up in fp32; None: as in the files of ds_configs/."""
+
+    @property
+    def padded_length(self) -> int:
+        return ceil(self.length / self.length_multiple) * self.length_multiple
 
     @property
     def tokens(self) -> int:
         """Tokens of a micro step on one GPU."""
-        return self.micro_batch_size * self.length
+        return self.micro_batch_size * self.padded_length
 
     @property
     def bytes_each(self) -> int:
         return BYTES_OF[self.precision]
+
+    @property
+    def has_fp32_sums(self) -> bool:
+        """Whether the GPU holds an fp32 sum of 16-bit gradients; with offload too, where a file asks for
+        it."""
+        asked = not self.offload if self.sums_in_fp32 is None else self.sums_in_fp32
+        return asked and self.zero_stage == 2 and self.precision != "fp32"
 
 
 @dataclass(frozen=True)
@@ -209,7 +226,10 @@ def _own_trainable(shape: ModelShape, layout: Layout) -> int:
 
 
 def gradient_bytes(shape: ModelShape, layout: Layout) -> int:
-    """Gradients at the end of an accumulated step, in the dtype of the run; with offload, in CPU memory."""
+    """Gradients at the end of an accumulated step: an fp32 sum, or in the dtype of the run, which offload
+    keeps in CPU memory."""
+    if layout.has_fp32_sums:
+        return 4 * _own_trainable(shape, layout)
     if layout.offload:
         return 0
     if not layout.under_deepspeed:
@@ -242,9 +262,10 @@ def host_bytes(shape: ModelShape, layout: Layout) -> int:
 
 
 def _update_bytes(shape: ModelShape, layout: Layout) -> int:
+    """None where the sum of the gradients is fp32 already: the optimizer steps with that itself."""
     if layout.offload or not layout.under_deepspeed or (layout.precision == "fp32" and not layout.zero_stage):
         return 0
-    return 4 * _own_trainable(shape, layout)
+    return 0 if layout.has_fp32_sums else 4 * _own_trainable(shape, layout)
 
 
 # --- the estimated parts ------------------------------------------------------------------------------------
@@ -256,11 +277,13 @@ def layer_activation_bytes(shape: ModelShape, layout: Layout) -> int:
     Counted operation by operation in transformers' Llama layer with fused attention (as Korthikanti et al.
     2022 did for GPT): each norm keeps its input in fp32; attention keeps queries, keys, values and its
     output; the gated MLP keeps gate, its activation and up. A frozen projection needs no input; the tuner
-    says what is kept beside.
+    says what is kept beside. Liger's norms keep their input as it is, and its MLP computes the activation
+    anew.
     """
     each, h, f = layout.bytes_each, shape.hidden_size, shape.intermediate_size
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = 2 * 4 * h + each * (2 * q + 2 * kv) + each * 3 * f
+    of_norms, of_mlp = (2 * each * h, 2 * each * f) if layout.liger else (2 * 4 * h, 3 * each * f)
+    kept = of_norms + each * (2 * q + 2 * kv) + of_mlp
     return kept + layout.tuner.kept_bytes_per_token(shape, layout.tuner_settings, each)
 
 

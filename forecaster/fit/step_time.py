@@ -74,7 +74,7 @@ def flops_per_token(shape: ModelShape, layout: Layout) -> float:
     """4 N without checkpointing, 6 N with it (N: weights of the layers), the head on tokens with a loss, and
     causal attention, whose backward costs 2.5 forwards (Dao 2023)."""
     layers, head = forward_passes(shape, layout)
-    attention = 2.0 * layout.length * shape.heads * shape.head_dim * shape.layers
+    attention = 2.0 * layout.padded_length * shape.heads * shape.head_dim * shape.layers
     attention *= (2.0 if layout.checkpointing else 1.0) + 2.5
     head_weights = shape.vocab_size * shape.hidden_size * layout.logits_share
     return 2.0 * (layers * shape.linear_parameters + head * head_weights) + attention

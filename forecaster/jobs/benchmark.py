@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from forecaster import tracking
+from forecaster.claims import LOCK_FILE, WRITING_S, held, own_folder
 from forecaster.data.price_files import closes_of
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
@@ -26,7 +28,7 @@ from forecaster.evaluation.task_scores import (
 )
 from forecaster.evaluation.training_log import read_training_log
 from forecaster.files import write_json, write_whole
-from forecaster.jobs.benchmark_answers import generate, locked
+from forecaster.jobs.benchmark_answers import generate, locked, refuse_links
 from forecaster.jobs.benchmark_checks import BENCHMARKS, Benchmark, read_rows, resolve
 from forecaster.models.finished import FinishedRun, read_finished
 from forecaster.progress import Listener
@@ -70,15 +72,16 @@ def run_benchmark(
         check_wandb(settings)
     with locked(job.folder, settings):
         generate(job, config, settings, listener)
-    if settings.rank or config.stage == "generate":
-        return ()
-    if job.task is not WEEKLY:
-        return (finish_task(job, config, settings, listener),)
-    loaded = load_run(str(job.folder), config.columns, job.task)
-    if job.run and not loaded.log:  # the benchmark lies elsewhere
-        loaded = replace(loaded, log=read_training_log(job.run.log_history))
-    loaded = replace(loaded, name=job.name)
-    return (finish([loaded], job.folder, job.name, config, settings, listener, job.run),)
+        if settings.rank or config.stage == "generate":
+            return ()
+        if job.task is not WEEKLY:
+            return (finish_task(job, config, settings, listener),)
+        loaded = load_run(str(job.folder), config.columns, job.task)
+        if job.run and not loaded.log:  # the benchmark lies elsewhere
+            loaded = replace(loaded, log=read_training_log(job.run.log_history))
+        loaded = replace(loaded, name=job.name)
+        claim = claimed(config, job.folder, job.folder, ())
+        return (finish([loaded], claim, job.name, config, settings, listener, job.run),)
 
 
 def finish_task(
@@ -121,17 +124,42 @@ def score_stage(
     if config.stage == "compare":
         title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
         slugs = "-".join(slug(run.name) for run in runs)[:80]
-        folder = config.output_dir or BENCHMARKS / f"compare-{slugs}"
-        return (finish(runs, folder, title, config, settings, listener),)
+        home = BENCHMARKS / f"compare-{slugs}"
+        claim = claimed(config, None, home, config.runs)
+        return (finish(runs, claim, title, config, settings, listener),)
     results = []
-    for run in runs:
+    for spec, run in zip(config.runs, runs, strict=True):
         home = run.folder or BENCHMARKS / slug(run.name)
         finished = _run_of(home)
         if finished and run.name in (home.resolve().name, home.resolve().parent.name):
             run = replace(run, name=str(finished.flags["run_name"]))  # as right after the answers
-        folder = config.output_dir or home
-        results.append(finish([run], folder, run.name, config, settings, listener, finished))
+        claim = claimed(config, run.folder, home, [spec])
+        results.append(finish([run], claim, run.name, config, settings, listener, finished))
     return tuple(results)
+
+
+@contextmanager
+def claimed(config: BenchmarkConfig, own: Path | None, default: Path, specs: Sequence[str]) -> Iterator[Path]:
+    """The folder for the figures of these runs, held while they are written.
+
+    Args:
+        own: the run's own folder, which others wait for: what they write is made of the same answers.
+        default: where there is none, and no `--output_dir`; other answers of the same name get a neighbour.
+    """
+    if config.output_dir or own:
+        folder = config.output_dir or own or default
+        wait_s = 0.0 if config.output_dir else WRITING_S
+        with held(folder, LOCK_FILE, "--output_dir", wait_s=wait_s):
+            yield folder
+        return
+    made_of = [part for spec in specs for part in (_resolved(spec), *astuple(config.columns))]
+    with own_folder(default, "\n".join(made_of)) as folder:
+        yield folder
+
+
+def _resolved(spec: str) -> str:
+    """A run as it is named from any folder."""
+    return str(Path(spec).resolve()) if Path(spec).exists() else f"{Path.cwd()}: {spec}"
 
 
 def refuse_other_tasks(specs: Sequence[str]) -> None:
@@ -161,7 +189,7 @@ def _run_of(folder: Path) -> FinishedRun | None:
 
 def finish(
     runs: Sequence[Loaded],
-    folder: Path,
+    claim: AbstractContextManager[Path],
     title: str,
     config: BenchmarkConfig,
     settings: Settings,
@@ -171,29 +199,34 @@ def finish(
     """Figures, and the report unless only figures were asked for.
 
     Args:
+        claim: of the folder that they go to; it is made when there are figures.
         run: the training whose W&B run takes the figures; None: they have one of their own.
     """
     closes = closes_of(config.price_file)
     board = side_by_side(runs, lambda rows: with_returns(rows, closes), cost_bps=config.cost_bps)
-    folder.mkdir(parents=True, exist_ok=True)
-    pages.write_metrics(folder / predictions.METRICS, board)
-    listener.say(f"\n{pages.render_summary(board)}")
-    if config.stage == "score":
-        listener.say(f"\nFigures: {folder / predictions.METRICS}")
-        return BenchmarkResult(board, folder, None)
-    facts = {name: value for loaded in runs for name, value in loaded.facts.items()} if len(runs) == 1 else {}
-    pictures = pages.write_report(folder, board, title, facts)
-    if goes_to_wandb(config, run):
-        tracking.start(run.folder if run else folder, run.flags["run_name"] if run else title, {}, settings)
-        tracked.log_board(board, pictures)
-        tracking.finish()
+    with claim as folder:
+        refuse_links(folder)
+        pages.write_metrics(folder / predictions.METRICS, board)
+        listener.say(f"\n{pages.render_summary(board)}")
+        if config.stage == "score":
+            listener.say(f"\nFigures: {folder / predictions.METRICS}")
+            return BenchmarkResult(board, folder, None)
+        facts = (
+            {name: value for loaded in runs for name, value in loaded.facts.items()} if len(runs) == 1 else {}
+        )
+        pictures = pages.write_report(folder, board, title, facts)
+        if goes_to_wandb(config, run):
+            name = run.flags["run_name"] if run else title
+            tracking.start(run.folder if run else folder, name, {}, settings)
+            tracked.log_board(board, pictures)
+            tracking.finish()
     report = folder / "report.md"
     listener.say(f"\nReport: {report}")
     return BenchmarkResult(board, folder, report)
 
 
 def goes_to_wandb(config: BenchmarkConfig, run: FinishedRun | None) -> bool:
-    return (config.report_to or (run.flags["report_to"] if run else "none")) == "wandb"
+    return (config.report_to or (run.flags.get("report_to", "none") if run else "none")) == "wandb"
 
 
 def check_wandb(settings: Settings) -> None:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
-
+from forecaster.claims import held
 from forecaster.data.training_rows import rows_of_training
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.evaluation import predictions
@@ -19,7 +18,9 @@ from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
+from forecaster.files import links_in
 from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
+from forecaster.models.finished import check_weights
 from forecaster.progress import Listener, without_bars
 from forecaster.provenance import versions
 from forecaster.records import Row
@@ -41,17 +42,16 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
     if settings.rank:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        found = f"{folder} is in use by another benchmark."
-        raise ConfigurationError([Problem("--output_dir", found, "Wait for it, or stop it.")]) from None
-    try:
+    with held(folder, LOCK_FILE, "--output_dir", other="another benchmark"):
+        refuse_links(folder)
         yield
-    finally:
-        lock.release()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises ConfigurationError for a benchmark's folder that is or holds a link: it may come from anyone."""
+    if links := [*([folder] if folder.is_symlink() else []), *links_in(folder)]:
+        found = f"is a link to {links[0].resolve()}: what is written there would go elsewhere."
+        raise ConfigurationError([Problem(str(links[0]), found, "Remove it, or give another --output_dir.")])
 
 
 def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listener: Listener) -> None:
@@ -127,7 +127,7 @@ def engine_settings(job: Benchmark, config: BenchmarkConfig, ranks: Ranks) -> En
         tokenizer_folder=job.run.folder if job.run else None,
         precision=job.precision,
         quantization=job.quantization,
-        trust_remote_code=config.trust_remote_code or bool(job.run and job.run.flags["trust_remote_code"]),
+        trust_remote_code=config.trust_remote_code,
         max_length=job.max_length,
         max_new_tokens=job.max_new_tokens,
         batch_size=config.batch_size,
@@ -175,8 +175,8 @@ def settings_shown(job: Benchmark) -> dict[str, str]:
     shown = {"rows": f"{len(job.rows)} of {job.dataset}"}
     if base := job.run.base if job.run else job.base:
         shown["base model"] = base.location
-    if job.run:
-        shown["training rows"] = str(job.run.dataset_record["counts"]["train_after_repeats"])
+    if job.run and (counts := job.run.dataset_record.get("counts")):
+        shown["training rows"] = str(counts["train_after_repeats"])
     shown["tokens of prompt and answer"] = str(job.max_length)
     shown["tokens of an answer"] = str(job.max_new_tokens)
     return shown
@@ -199,13 +199,13 @@ def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings, li
     if not todo:
         return
     key = str(settings.openai_api_key)
-    api_engine.check(plan, key)
+    api_engine.check(plan, key, listener.warn)
     began = time.monotonic()
     faults, failed = Counter[str](), 0
     with (
         Journal(job.folder) as journal,
         listener.bar(asked.name, "answer", len(todo)) as advance,
-        closing(api_engine.answer_all(todo, plan, key)) as replies,
+        closing(api_engine.answer_all(todo, plan, key, listener.warn)) as replies,
     ):
         for reply in replies:
             if reply.fault:
@@ -252,6 +252,8 @@ def with_best_checkpoint(
     if not folders:
         found = f"finds no complete checkpoint in {run.folder}."
         raise ConfigurationError([Problem("--checkpoints", found, "Leave it out, or train again.")])
+    for folder in folders.values():
+        check_weights(run, folder)
     rows = [dict(row) for row in corpus.validation]
     trial = replace(
         job,

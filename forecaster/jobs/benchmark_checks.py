@@ -21,12 +21,14 @@ from forecaster.evaluation.benchmark_config import (
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.fit.gpus import detect_gpus
 from forecaster.models import numerics, registry
-from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
+from forecaster.network_settings import network_problems
 from forecaster.records import Row
 from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
 from forecaster.tasks.base import Task
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.training.train_config import find_access_problems
 
 BASE, TUNED = "base", "fine-tuned"
 API_MAX_NEW_TOKENS = 4096
@@ -66,13 +68,23 @@ class Benchmark:
 
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
-    run = read_finished(config.adapter) if config.adapter else None
+    if settings.launch_problem:
+        raise ConfigurationError([settings.launch_problem])
+    run = read_finished(config.adapter, config.base_model) if config.adapter else None
+    if run and config.engine != "api":
+        check_weights(run)
     base = run.base if run else None
-    if config.base_model:
+    if config.base_model and not run:
         found = registry.resolve(config.base_model)
         if isinstance(found, Problem):
             raise ConfigurationError([found])
         base = found
+    if config.engine == "api":
+        problems = network_problems()
+    else:
+        problems = find_access_problems(base, settings) if base else []
+    if problems:
+        raise ConfigurationError(problems)
     task = run.task if run else WEEKLY
     dataset_rows, dataset = read_rows(config, run)
     flags = run.flags if run else {}

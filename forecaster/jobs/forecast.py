@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forecaster.claims import LOCK_FILE, WRITING_S, held
 from forecaster.data import intake, outlook
 from forecaster.data.folder import locked, open_ledger
 from forecaster.data.outlook import Outlook, Shown, View
@@ -19,14 +20,18 @@ from forecaster.data.pipeline_config import no_company_news, no_finnhub_key
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
-from forecaster.models.finished import FinishedRun, read_finished, weights_sha256
+from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
+from forecaster.network_settings import network_problems
+from forecaster.plain_text import read_text
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
-from forecaster.records import Answer, Unreadable
+from forecaster.records import Answer, Label, Unreadable
 from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
+from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.training.train_config import find_access_problems
 from prompts import CONCERNS, POSITIVE, render_published
 
 FORECASTS = Path("forecasts")
@@ -41,6 +46,10 @@ class AnsweredPrompt:
     prompt_tokens: int
     news_dropped: int
     """Oldest news items that the model did not see, as the prompt was too long for it."""
+
+
+Answering = Callable[[str, str], AnsweredPrompt]
+"""Answers a prompt; the second text names it in messages."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +73,23 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         ConfigurationError: flags, adapter, symbol, day or data of which no forecast can be made.
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
-    run = read_finished(config.adapter)
+    run = read_finished(config.adapter, config.base_model)
+    check_weights(run)
+    if problems := find_access_problems(run.base, settings):
+        raise ConfigurationError(problems)
     max_new_tokens = longest_answer(config, run)
+    answer = partial(answer_prompt, run, max_new_tokens, config.trust_remote_code, listener)
     if config.prompt:
-        return answer_file(config.prompt, run, max_new_tokens, now, listener)
+        return answer_file(config.prompt, run, answer, max_new_tokens, now, listener)
+    from forecaster.models.templates import check_tokenizer  # torch: not needed to refuse a bad command
+
     shown, origin = recipe_of(config, run)
     asked = outlook.find_outlook(str(config.symbol), config.date, shown, now)
     check_sources(config, asked, settings)
+    check_tokenizer(str(run.folder), config.trust_remote_code, where="--adapter")
     listener.say(f"Recipe: {shown} ({origin})")
     view = look(config, asked, settings, listener)
-    return answer_week(asked, view, run, max_new_tokens, listener)
+    return answer_week(asked, view, run, answer, max_new_tokens, listener)
 
 
 def longest_answer(config: ForecastConfig, run: FinishedRun) -> int:
@@ -110,7 +126,9 @@ def _recorded(recorded: Any, folder: Path) -> Shown:
 
 
 def check_sources(config: ForecastConfig, asked: Outlook, settings: Settings) -> None:
-    """Raises ConfigurationError where nobody could be asked for news."""
+    """Raises ConfigurationError where nobody could be asked for news, or there is no way to them."""
+    if settings.finnhub_api_key and (problems := network_problems()):
+        raise ConfigurationError(problems)
     if config.news_file:
         return
     if not asked.universe.has_company_news:
@@ -129,7 +147,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
         ConfigurationError: it cannot be made.
         VendorError: a call failed, so that it would be made on a hole.
     """
-    with locked(config.data_folder), closing(open_ledger(config.data_folder)) as ledger:
+    with locked(config.data_folder), closing(open_ledger(config.data_folder, listener.warn)) as ledger:
         for line in intake.import_files(ledger, config.news_file, config.price_file, [asked.symbol]):
             listener.say(line)
         files = intake.digests(config.news_file, config.price_file)
@@ -142,6 +160,7 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
                 config.calls_per_minute,
                 files,
                 on_call=advance,
+                tell=listener.warn,
             )
         listener.say(f"fetch: {outcome.calls} calls made")
         for line in intake.shortfall_lines(outcome):
@@ -156,21 +175,26 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
 
 
 def answer_prompt(
-    run: FinishedRun, prompt: str, max_new_tokens: int, where: str, listener: Listener
+    run: FinishedRun,
+    max_new_tokens: int,
+    trust_remote_code: bool,
+    listener: Listener,
+    prompt: str,
+    where: str,
 ) -> AnsweredPrompt:
     """The adapter's answer to a prompt, rendered with the chat template that it was trained with.
 
     Raises:
         ConfigurationError: the prompt is too long even without news; told before the model is loaded.
     """
-    from forecaster.answering import engines  # torch: not needed to refuse a bad command
+    from forecaster.answering import engines  # torch, as above
 
     plan = engines.EngineSettings(
         base=run.base,
         tokenizer_folder=run.folder,
         precision=run.resolved["precision"],
         quantization=run.resolved["quantization"],
-        trust_remote_code=run.flags["trust_remote_code"],
+        trust_remote_code=trust_remote_code,
         max_length=run.flags["max_length"],
         max_new_tokens=max_new_tokens,
         task=WEEKLY,
@@ -185,17 +209,22 @@ def answer_prompt(
 
 
 def answer_file(
-    path: Path, run: FinishedRun, max_new_tokens: int, now: datetime, listener: Listener
+    path: Path,
+    run: FinishedRun,
+    answer: Answering,
+    max_new_tokens: int,
+    now: datetime,
+    listener: Listener,
 ) -> ForecastResult:
     """Answer a text of the user's own."""
     try:
-        prompt = path.read_text(encoding="utf-8")
+        prompt = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         found = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8 text'})."
         raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error
     if not prompt.strip():
         raise ConfigurationError([Problem("--prompt", f"{path} is empty.", "Write the prompt into it.")])
-    answered = answer_prompt(run, prompt, max_new_tokens, "--prompt", listener)
+    answered = answer(prompt, "--prompt")
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     record = record_of(prompt, answered, read, run, max_new_tokens)
@@ -205,7 +234,12 @@ def answer_file(
 
 
 def answer_week(
-    asked: Outlook, view: View, run: FinishedRun, max_new_tokens: int, listener: Listener
+    asked: Outlook,
+    view: View,
+    run: FinishedRun,
+    answer: Answering,
+    max_new_tokens: int,
+    listener: Listener,
 ) -> ForecastResult:
     """Answer the prompt of a coming week, and tell the outcome of one that is over."""
     draft, target = view.draft, view.draft.target
@@ -219,7 +253,7 @@ def answer_week(
     flags = f"; {', '.join(draft.flags)}" if draft.flags else ""
     listener.say(f"{len(draft.news)} articles of {len(draft.past)} weeks, filing {filing or 'none'}{flags}")
     prompt = render_published(draft.messages)
-    answered = answer_prompt(run, prompt, max_new_tokens, f"the prompt of {draft.symbol}", listener)
+    answered = answer(prompt, f"the prompt of {draft.symbol}")
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     actual = None
@@ -256,7 +290,11 @@ def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: L
     if isinstance(read, Unreadable):
         detail = f": {read.detail}" if read.detail else ""
         listener.say(f"\n{answered.text or '(an empty answer)'}")
-        listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
+        label = read_forecast(answered.text)
+        if isinstance(label, Label):
+            listener.say(f"\nIt forecasts {label.text}, and does not follow the form: {read.reason}{detail}.")
+        else:
+            listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
         return
     listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
     listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
@@ -286,22 +324,27 @@ def record_of(
 
 
 def keep(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> None:
-    """Write a record; one that says the same stays as it is, one that says something else is set aside."""
-    made_at = now.isoformat(timespec="seconds")
+    """Write a record; one that says the same stays as it is, one that says something else is set aside.
+
+    Forecasts that end in the same moment wait for one another, so that each finds the other's.
+    """
+    with held(path.parent, LOCK_FILE, str(path.parent), wait_s=WRITING_S):
+        listener.say(f"\nRecord: {_kept(record, path, now, listener)}")
+
+
+def _kept(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> str:
+    """Write a record; returns where it is, and of when if it was there."""
     former = _read(path)
     if former is not None:
-        made_at = str(former.get("made_at") or made_at)
+        made_at = str(former.get("made_at") or now.isoformat(timespec="seconds"))
         if former == {**record, "made_at": made_at}:
-            listener.say(f"\nRecord: {path}, the same as of {made_at}")
-            return
+            return f"{path}, the same as of {made_at}"
         aside = path.with_name(f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.json")
         path.replace(aside)
         listener.say(f"\n{path} held another forecast: it is now {aside.name}.")
-        made_at = now.isoformat(timespec="seconds")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**record, "made_at": made_at}, indent=1, ensure_ascii=False)
-    write_whole(path, text + "\n", errors="surrogatepass", writer=f".{os.getpid()}")
-    listener.say(f"\nRecord: {path}")
+    whole = {**record, "made_at": now.isoformat(timespec="seconds")}
+    write_whole(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n", errors="surrogatepass")
+    return str(path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ class ForecastConfig:
     """Every flag of forecast.py: a symbol's week is asked for, or the answer to a text."""
 
     adapter: Path = flag(REQUIRED, "the output folder of train_lora.py", WHAT)
+    base_model: str | None = flag(None, "where its base model lies now, if it was moved", WHAT)
     symbol: str | None = flag(None, "one ticker, such as AAPL or BRK.B", WHAT)
     date: date | None = flag(
         None, "forecast from the last week-end close up to that day", WHAT, shown="today"
@@ -30,6 +31,7 @@ class ForecastConfig:
     max_new_tokens: int | None = flag(
         None, "longest answer, in tokens", WHAT, shown="as given to train_lora.py"
     )
+    trust_remote_code: bool = flag(False, "run Python code that the base model brings along", WHAT)
     data_folder: Path = flag(Path("data"), "holds ledger.sqlite", SOURCE)
     news_file: tuple[Path, ...] = flag((), f"your news: {FILES} (FNSPID, Finnhub)", SOURCE)
     price_file: tuple[Path, ...] = flag((), f"your daily closes: {FILES}", SOURCE)

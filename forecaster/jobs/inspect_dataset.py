@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 
 import indices
+from forecaster.claims import own_folder
 from forecaster.data import audit, describe, sources, store
 from forecaster.data.dataset_spec import DatasetSpec
 from forecaster.data.ledger import Ledger
@@ -35,14 +36,17 @@ def inspect(config: PipelineConfig, listener: Listener) -> bool:
     path = Path(str(config.dataset))
     name = f"{path.parent.name}-{path.stem}".strip("-") if path.is_file() else path.name
     tokenizer = _tokenizer(config.model) if config.model else None
+    made_of = "\n".join(str(Path(named).resolve()) for named in (spec, config.model) if named)
     if config.stage == "describe":
         count = (lambda text: len(tokenizer(text)["input_ids"])) if tokenizer else None
-        write_description(config.data_folder / f"{name}-description", parts, count, listener)
+        with own_folder(config.data_folder / f"{name}-description", made_of) as folder:
+            write_description(folder, parts, count, listener)
         return True
     from forecaster.models.templates import rendered_parts
 
-    folder = config.data_folder / f"{name}-{Path(str(config.model)).name.lower()}"
-    write_conversion(folder, parts, partial(rendered_parts, tokenizer), listener)
+    converted = config.data_folder / f"{name}-{Path(str(config.model)).name.lower()}"
+    with own_folder(converted, made_of) as folder:
+        write_conversion(folder, parts, partial(rendered_parts, tokenizer), listener)
     return True
 
 
@@ -96,6 +100,7 @@ def _prices_only(config: PipelineConfig) -> audit.Evidence | None:
             None,
             store.price_history(call.payload),
             None,
+            indices.calendar_of(symbol),
             adjusted_only=bool(call.payload.get("adjusted_only")),
         )
 
@@ -108,10 +113,9 @@ def write_description(
     count_tokens: Callable[[str], int] | None,
     listener: Listener,
 ) -> None:
-    """Tables to the listener and, with a figure, into a folder."""
+    """Tables to the listener and, with a figure, into a folder that is there."""
     found = describe.describe(parts, count_tokens)
     text = describe.render_markdown(found)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "description.md").write_text(
         text + "\n\n![Labels and lengths](description.png)\n", encoding="utf-8"
     )
@@ -132,9 +136,8 @@ def write_conversion(
     render: Callable[[Messages, str], tuple[str, str]],
     listener: Listener,
 ) -> None:
-    """A jsonl file for each split: `prompt` and `completion` as the model's chat template renders them,
-    `text` both together, and the columns that say which row it is."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A jsonl file for each split, in a folder that is there: `prompt` and `completion` as the model's chat
+    template renders them, `text` both together, and the columns that say which row it is."""
     for name, part in parts.items():
         path = folder / f"{name}.jsonl"
         with path.open("w", encoding="utf-8") as file, listener.bar(name, "row", len(part)) as advance:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
+from forecaster.claims import new_folder
 from forecaster.cluster import doctor, nodes
 from forecaster.cluster.launch_command import (
     ROOT,
     cuda_visible,
     deepspeed_command,
+    first_rank_environment,
     gpu_indices,
     rank_environment,
 )
@@ -69,25 +71,20 @@ def launch(
     if config.gpu and not (config.dry_run or config.plan):
         found = f"{config.gpu} goes with --plan and --dry_run only."
         raise ConfigurationError([Problem("--gpu", found, "Choose GPUs with --gpus 0,1.")])
-    ranks = {"WORLD_SIZE": str(cluster.ranks if cluster else len(indices))}
+    ranks = first_rank_environment(cluster.ranks if cluster else len(indices))
+    train_lora = [sys.executable, str(ROOT / "train_lora.py")]
     if config.plan:
-        asked = inherited_environment() | ranks | cuda_visible(indices)
-        return subprocess.run([sys.executable, str(ROOT / "train_lora.py"), *words], env=asked).returncode
+        env = inherited_environment() | ranks | cuda_visible(indices)
+        return subprocess.run([*train_lora, *words], env=env).returncode
     folder = find_run_folder(config)
     output_dir = folder.path if isinstance(folder, RunFolder) else config.output_dir
-    if output_dir and not config.output_dir:
-        words = [*words, "--output_dir", str(output_dir)]
     env = nodes.environment(None, rank_environment(indices))
     visible = {} if cluster and cluster.node_rank is None else cuda_visible(indices)
 
     with StopSignals() as signals:
         # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
-        check = subprocess.run(
-            [sys.executable, str(ROOT / "train_lora.py"), *words, "--dry_run"],
-            env=env | ranks | visible,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        asked = [*train_lora, *_into(output_dir, config, words), "--dry_run"]
+        check = subprocess.run(asked, env=env | ranks | visible, stdout=subprocess.PIPE, text=True)
         if signals.received:
             listener.warn(f"\nStopped by {signals.received.name} before anything began.")
             return SAVED_UNFINISHED
@@ -95,20 +92,37 @@ def launch(
             return check.returncode
         listener.say(check.stdout if config.dry_run else plan_tables.head(check.stdout))
         words = without_checking_flags(words)
-        benchmark = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
-        is_benchmarked = not own.no_benchmark and (cluster is None or cluster.keeps_results)
+        keeps_results = cluster is None or cluster.keeps_results
+        is_benchmarked = keeps_results and not own.no_benchmark
         if config.dry_run:
-            training = deepspeed_command(indices, words, cluster)
-            for command in [training, benchmark] if is_benchmarked else [training]:
+            training = deepspeed_command(indices, _into(output_dir, config, words), cluster)
+            for command in (training, benchmark_command(output_dir, config))[: 1 + is_benchmarked]:
                 listener.say(f"$ {shlex.join(command)}")
             return 0
         if cluster and (problems := nodes.find_start_problems(cluster)):
             raise ConfigurationError(problems)
+        if output_dir and keeps_results and not (config.output_dir or config.resume):
+            output_dir = claim_folder(Path(output_dir), listener)
+        words = _into(output_dir, config, words)
         folder_of_run, grace_s = Path(output_dir or "."), config.grace_seconds
         started = Launch(own, words, indices, cluster, env, folder_of_run, grace_s, signals, listener)
-        if status := started.train():
+        if (status := started.train()) or not is_benchmarked:
             return status
-        return started.benchmark(benchmark) if is_benchmarked else 0
+        return started.benchmark(benchmark_command(output_dir, config))
+
+
+def claim_folder(path: Path, listener: Listener) -> Path:
+    """Make the folder of a new run, under another name than was told where another run was faster."""
+    claimed = new_folder(path)
+    if claimed != path:
+        listener.say(f"Another run has taken {path}. Output folder {claimed}.")
+    return claimed
+
+
+def _into(output_dir: Path | str | None, config: TrainConfig, words: Sequence[str]) -> list[str]:
+    """Flags of train_lora.py with the folder that was found for it."""
+    is_named = config.output_dir or not output_dir
+    return list(words) if is_named else [*words, "--output_dir", str(output_dir)]
 
 
 @dataclass(frozen=True)
@@ -202,6 +216,12 @@ class Launch:
         if not self._has_checkpoint():
             return f"It had saved no checkpoint yet; start it again with:\n  ./train.sh {shlex.join(flags)}"
         return f"Go on from its newest checkpoint with:\n  ./train.sh {shlex.join([*flags, '--resume'])}"
+
+
+def benchmark_command(output_dir: Path | str | None, config: TrainConfig) -> list[str]:
+    """The benchmark of a run. Code of the base model is trusted where the training was told to."""
+    command = [sys.executable, str(ROOT / "benchmark.py"), "--adapter", str(output_dir)]
+    return [*command, "--trust_remote_code"] if config.trust_remote_code else command
 
 
 def without_checking_flags(train_flags: Sequence[str]) -> list[str]:

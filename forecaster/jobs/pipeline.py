@@ -68,7 +68,7 @@ def make_dataset(
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was done so far is kept.
     """
     spec = resolve(config, now)
-    with locked(config.data_folder), closing(open_ledger(config.data_folder)) as ledger:
+    with locked(config.data_folder), closing(open_ledger(config.data_folder, listener.warn)) as ledger:
         return run_stages(spec, ledger, settings, listener, agree)
 
 
@@ -80,9 +80,9 @@ def run_stages(
     stage = config.stage
     for note in spec.universe.notes:
         listener.say(note)
-    if stage in ("all", "plan", "fetch"):
-        for line in intake.import_files(ledger, config.news_file, config.price_file, symbols):
-            listener.say(line)
+    # In every stage: the ledger may hold what an earlier version read of the same files.
+    for line in intake.import_files(ledger, config.news_file, config.price_file, symbols):
+        listener.say(line)
     spec = replace(spec, files=intake.digests(config.news_file, config.price_file))
     estimated = None
     if stage in ("all", "plan", "fetch", "label"):
@@ -92,7 +92,7 @@ def run_stages(
         if stage == "plan" or not (config.yes or _spends_nothing(config, estimated) or agree()):
             return DatasetResult(spec.folder, True, estimated)
     if config.asks_teacher:
-        teacher.check_teacher(teacher_plan(spec, settings), str(settings.openai_api_key))
+        teacher.check_teacher(teacher_plan(spec, settings), str(settings.openai_api_key), listener.warn)
     is_done = True
     if stage in ("all", "fetch") and estimated:
         is_done = fetch_stage(spec, ledger, settings, wanted, estimated, listener)
@@ -185,6 +185,7 @@ def fetch_stage(
             spec.config.calls_per_minute,
             spec.files,
             on_call=advance,
+            tell=listener.warn,
         )
     return not _tell_fetch(outcome, listener)
 
@@ -250,6 +251,7 @@ def label_stage(
             teacher_plan(spec, settings),
             str(settings.openai_api_key),
             on_answer=advance,
+            tell=listener.warn,
         )
     listener.say(redact(teacher.render_report(report)))
     return None if report.stopped else joined

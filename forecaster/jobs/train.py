@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecaster import tracking
 from forecaster.data import sources
@@ -20,16 +20,34 @@ from forecaster.errors import (
     TrainingStoppedError,
 )
 from forecaster.files import write_json
-from forecaster.jobs.train_checks import CheckedTraining, check, count_lines, run_lines
+from forecaster.jobs.train_checks import (
+    CheckedTraining,
+    check,
+    count_lines,
+    has_tokenizer_here,
+    load_checked_tokenizer,
+    run_lines,
+)
 from forecaster.progress import Listener, at_terminal
 from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
-from forecaster.settings import Settings, calm_openmp, load_settings
+from forecaster.settings import (
+    Settings,
+    calm_openmp,
+    draw_without_screen,
+    let_segments_grow,
+    load_settings,
+)
 from forecaster.training import resuming
-from forecaster.training.run import PART_NAMES, Run
+from forecaster.training.run import Run
 from forecaster.training.survival import checkpoints
 from forecaster.training.survival.stopping import StopWatch
 from forecaster.training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from trl import SFTConfig
+
+    from forecaster.training.fine_tuning import TokenisedParts
 
 
 @dataclass(frozen=True)
@@ -61,60 +79,90 @@ def train(
         TrainingStoppedError: with a complete checkpoint.
         AdapterNotTrainedError, RunOutOfMemoryError, TrainingFailedError: as their texts say.
     """
-    run, task = checked.run, checked.task
+    run = checked.run
     corpus = checked.read_rows()
     if run.resume_from:
         resuming.check_same_run(run, corpus.fingerprint, settings.world_size)
     grouped = resuming.rows_per_group(run)  # before the record of the former session is written over
 
     # They take ten seconds to import: only after everything was checked.
-    from forecaster.models import templates, weights
-    from forecaster.training import fine_tuning, model_card, tokenising
+    from forecaster.training import fine_tuning, tokenising
 
     args = fine_tuning.sft_config(run)
-    run = replace(run, output_dir=fine_tuning.agree_on_output_dir(args, run.output_dir, run.resume_from))
-    is_main = args.process_index == 0
-    tell = listener.say if is_main else _to_nobody
-
-    tokenizer, template = templates.load_tokenizer(run.model, run.config.trust_remote_code)
-    parts = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, task, **corpus.parts)
-    reports = {name: report for name, (_, report) in parts.items()}
-    summaries = (report.summary(PART_NAMES[name].capitalize()) for name, report in reports.items())
-    for line in (*count_lines(corpus), *summaries):
+    tell = listener.say if args.process_index == 0 else _to_nobody
+    tokenizer = load_checked_tokenizer(checked, corpus)
+    rows = fine_tuning.tokenise_parts(args, tokenizer, run.config.max_length, checked.task, **corpus.parts)
+    for line in (*count_lines(corpus), *rows.summaries()):
         tell(line)
-    tokenising.check_rows_fit(run.config.max_length, reports)
+    tokenising.check_rows_fit(run.config.max_length, rows.reports)
+    with fine_tuning.claim_output_dir(args, run) as output_dir:
+        run = replace(run, output_dir=output_dir)
+        told = replace(listener, say=tell)
+        return _train_in_folder(replace(checked, run=run), corpus, rows, args, grouped, settings, watch, told)
 
+
+def rehearse(checked: CheckedTraining, listener: Listener) -> None:
+    """For a dry run: read what can be read without asking a hub, and refuse what `train` would refuse before
+    it loads the model."""
+    if not checked.is_offline:
+        return
+    run, corpus = checked.run, checked.read_rows()
+    if run.resume_from:
+        resuming.check_same_run(run, corpus.fingerprint, checked.ranks)
+    for line in count_lines(corpus):
+        listener.say(line)
+    if has_tokenizer_here(run.model):
+        from forecaster.training import tokenising  # seconds to import
+
+        tokenizer, _ = load_checked_tokenizer(checked, corpus)
+        tokenising.rehearse(corpus.parts, tokenizer, run.config.max_length, checked.task)
+
+
+def _train_in_folder(
+    checked: CheckedTraining,
+    corpus: sources.Corpus,
+    rows: TokenisedParts,
+    args: SFTConfig,
+    rows_per_group: int,
+    settings: Settings,
+    watch: StopWatch,
+    listener: Listener,
+) -> TrainingResult | None:
+    """As `train`, in a folder that is this run's own."""
+    from forecaster.models import weights
+    from forecaster.training import fine_tuning, model_card
+
+    run = checked.run
     model = fine_tuning.build_model(run)
     effective_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    record = fine_tuning.run_record(run, template, effective_batch, versions(), grouped)
+    record = fine_tuning.run_record(run, rows.template, effective_batch, versions(), rows_per_group)
     data_record = fine_tuning.dataset_record(
         corpus.fingerprint,
         corpus.counts,
-        corpus.train[task.label_column],
-        reports,
+        corpus.train[checked.task.label_column],
+        rows.reports,
         sources.recipe(checked.train_sources),
         corpus.trained_until,
     )
+    is_main = args.process_index == 0
     if is_main:
         open_folder(run, record, data_record, settings, listener)
     # A checkpoint that is chosen by its loss on some rows cannot be measured on the same rows.
     evaluated: Literal["validation", "test"] = "test" if corpus.validation is None else "validation"
-    trainer = fine_tuning.make_trainer(
-        run, args, model, tokenizer, parts["train"][0], parts[evaluated][0], evaluated, watch, grouped
-    )
-    tell(weights.trainable_share(model))
-    tell(f"{fine_tuning.attention_of(run).reason}.")
+    trainer = fine_tuning.make_trainer(run, args, model, rows, evaluated, watch, rows_per_group)
+    listener.say(weights.trainable_share(model))
+    listener.say(f"{fine_tuning.attention_of(run).reason}.")
 
     result = fine_tuning.run_training(run, trainer)
 
-    final_loss = fine_tuning.final_test_loss(trainer, parts["test"][0], evaluated)
-    rows_by_part = {name: len(rows) for name, rows in corpus.parts.items()}
-    card = model_card.model_card(run, template, rows_by_part, result.training_loss, final_loss)
-    tensors = fine_tuning.save_run(run, trainer, tokenizer, record, data_record, card)
+    final_loss = fine_tuning.final_test_loss(trainer, rows.parts["test"], evaluated)
+    rows_by_part = {name: len(part) for name, part in corpus.parts.items()}
+    card = model_card.model_card(run, rows.template, rows_by_part, result.training_loss, final_loss)
+    tensors = fine_tuning.save_run(run, trainer, rows.tokenizer, record, data_record, card)
     if not is_main:
         return None
     what = "Adapter" if run.tuner.saves_adapter else "Model"
-    tell(f"{what} with {tensors} tensors, trained: {run.output_dir}")
+    listener.say(f"{what} with {tensors} tensors, trained: {run.output_dir}")
     tracking.finish()
     return read_result(run.output_dir)
 
@@ -225,6 +273,8 @@ def _train_and_send(sending: Connection, config: TrainConfig, given: tuple[str, 
     try:
         settings = load_settings()
         calm_openmp()
+        let_segments_grow()
+        draw_without_screen()
         checked = check(config, settings, given)
         for line in run_lines(checked.run, settings):
             heard(line)

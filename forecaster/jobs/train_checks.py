@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from huggingface_hub import try_to_load_from_cache
 
 from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.fit import hardware, plan_tables
+from forecaster.fit import cpu_launch, hardware, plan_tables
 from forecaster.fit.gpus import (
     GPU_SYNTAX,
     Gpu,
@@ -22,13 +25,16 @@ from forecaster.fit.gpus import (
     select_gpus,
     torch_mismatch,
 )
-from forecaster.models import registry
-from forecaster.settings import Settings, use_gpu
+from forecaster.models import liger, registry
+from forecaster.settings import Settings, cpp_compiler, named_variables, torch_extensions_folder, use_gpu
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import TASKS
-from forecaster.training import train_config
+from forecaster.training import resuming, train_config
 from forecaster.training.run import Run, RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class CheckedTraining:
     train_sources: Sequence[sources.Source]
     test_sources: Sequence[sources.Source] | None
     """None: the test split of the training sources."""
+    ranks: int = 1
 
     @property
     def is_offline(self) -> bool:
@@ -50,10 +57,15 @@ class CheckedTraining:
         return TASKS[self.run.config.task]
 
     def read_rows(self) -> sources.Corpus:
+        """Raises ConfigurationError for rows that cannot be trained on."""
         flags = self.run.config
-        return sources.load(
+        corpus = sources.load(
             self.train_sources, self.test_sources, self.task, flags.validation_share, flags.test_from
         )
+        told = [] if flags.allow_told_outcome else sources.find_told_outcomes(corpus, self.task)
+        if told:
+            raise ConfigurationError(told)
+        return corpus
 
 
 def plan_of(flags: train_config.TrainConfig, settings: Settings, given: Collection[str]) -> str:
@@ -103,6 +115,8 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
     problems = train_config.find_value_problems(flags) + (
         tracking.find_problems(settings) if flags.report_to == "wandb" else []
     )
+    if settings.launch_problem:
+        problems.append(settings.launch_problem)
 
     def located(specs: str | None, flag: str) -> list[sources.Source]:
         try:
@@ -134,9 +148,15 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         )
     if isinstance(choice, list):
         problems += choice
-    elif not flags.gpu:
-        problems += train_config.find_quantization_problems(choice.quantization)
+    else:
+        if choice.ds_config:
+            problems += train_config.find_ds_config_problems(flags, choice.ds_config)
+        if not flags.gpu:
+            problems += train_config.find_quantization_problems(choice.quantization)
+            problems += liger.find_problems(model, has_gpu=bool(gpus)) if flags.liger else []
 
+    if gpus is not None and not flags.gpu:
+        problems += find_machine_problems(flags, settings, on_cpu=not gpus)
     folder = find_run_folder(flags)
     if isinstance(folder, Problem):
         problems.append(folder)
@@ -147,7 +167,19 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
         raise ConfigurationError(problems)
 
     run = Run(flags, model, choice, gpus, folder.path, folder.resume_from)
-    return CheckedTraining(run, train_sources, test_sources)
+    resuming.check_files(run)
+    return CheckedTraining(run, train_sources, test_sources, ranks)
+
+
+def find_machine_problems(flags: train_config.TrainConfig, settings: Settings, on_cpu: bool) -> list[Problem]:
+    """What ranks need of this machine beside GPUs and disk: a build of DeepSpeed's, and shared memory."""
+    under_deepspeed = on_cpu and settings.launched and settings.launch_problem is None
+    local = named_variables(["LOCAL_SIZE", "LOCAL_WORLD_SIZE"]).values()
+    ranks = min([settings.world_size, *(int(count) for count in local if count.isdecimal())])
+    problems = cpu_launch.find_memory_problems(ranks, flags.num_workers, under_deepspeed, flags.dry_run)
+    if under_deepspeed:
+        problems += cpu_launch.find_build_problems(torch_extensions_folder(), cpp_compiler())
+    return problems
 
 
 def find_gpus(
@@ -220,6 +252,28 @@ def run_lines(run: Run, settings: Settings) -> Iterator[str]:
         for passed_over in checkpoints.newest_complete(run.output_dir)[1]:
             yield f"Passed over {passed_over.folder}: {passed_over.reason}."
     yield json.dumps(train_config.as_flags(flags), indent=1)
+
+
+def has_tokenizer_here(model: registry.BaseModel) -> bool:
+    """Whether the tokenizer can be loaded without asking a hub."""
+    return model.is_local or isinstance(try_to_load_from_cache(model.location, "tokenizer_config.json"), str)
+
+
+def load_checked_tokenizer(
+    checked: CheckedTraining, corpus: sources.Corpus
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer, and the name of its template, which has rendered the first row.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or its template loses a part of the row.
+    """
+    from forecaster.models import templates  # seconds to import
+
+    run, row = checked.run, corpus.train[0]
+    tokenizer, name = templates.load_tokenizer(run.model, run.config.trust_remote_code)
+    messages, answer = checked.task.messages(row), checked.task.answer(row)
+    templates.check_template(tokenizer, messages, answer, run.config.base_model)
+    return tokenizer, name
 
 
 def count_lines(corpus: sources.Corpus) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
 from forecaster.models import registry
+from forecaster.models.run_schemas import DatasetFile, RunConfigFile, WeightIndexFile
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.models.tuners.base import Tuner
 from forecaster.run_folder import (
@@ -25,10 +26,11 @@ from forecaster.run_folder import (
     MODEL_WEIGHTS,
     RUN_CONFIG,
 )
+from forecaster.schemas import check, read_checked, read_json
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 
-_NEEDED_FLAGS = ("dataset", "max_length", "max_new_tokens", "lora_r", "run_name", "trust_remote_code")
+WAY_OUT = "Take a whole copy, or train again."
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
@@ -89,8 +91,8 @@ def trained_weights(folder: Path) -> list[Path]:
         return [folder / ADAPTER_WEIGHTS]
     if not (folder / MODEL_INDEX).is_file():
         return [folder / MODEL_WEIGHTS]
-    shards = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(shards))]
+    index = read_checked(folder / MODEL_INDEX, WeightIndexFile, WAY_OUT)
+    return [folder / name for name in sorted(set(index.weight_map.values()))]
 
 
 def weights_sha256(folder: Path) -> str:
@@ -99,8 +101,15 @@ def weights_sha256(folder: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def read_finished(folder: Path) -> FinishedRun:
-    """Raises ConfigurationError when the folder is not a finished run with its chat template."""
+def read_finished(folder: Path, base_model: str | None = None) -> FinishedRun:
+    """A run that has ended, with its chat template.
+
+    Args:
+        base_model: where the base model lies now, if it was moved; None: where the run found it.
+
+    Raises:
+        ConfigurationError: the folder is none, or its base model is not there.
+    """
     names = (RUN_CONFIG, DATASET_FILE, LOG_HISTORY)
     missing = [name for name in names if not (folder / name).is_file()]
     missing += _missing_weights(folder)
@@ -111,23 +120,22 @@ def read_finished(folder: Path) -> FinishedRun:
         raise ConfigurationError(
             [Problem("--adapter", found, "Give the output folder of a training that has ended.")]
         )
-    try:
-        record, data, _ = [json.loads((folder / name).read_text(encoding="utf-8")) for name in names[:3]]
-        base = registry.resolve(record["resolved"]["base_model"])
-        _ = _tuner_of(record)
-        _ = record["resolved"]["precision"], record["resolved"]["quantization"], data["fingerprint_sha256"]
-        if not (isinstance(record["flags"], dict) and isinstance(data["training_labels"], dict)):
-            raise TypeError("no JSON object")
-        _ = [record["flags"][name] for name in _NEEDED_FLAGS]
-        date.fromisoformat(data.get("trained_until") or "2000-01-01")
-        _ = TASKS[record["flags"].get("task", DEFAULT_TASK)]
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        found = f"{folder} holds a damaged {', '.join(names[:3])} ({type(error).__name__})."
-        way_out = "Take a whole copy, or train again."
-        raise ConfigurationError([Problem("--adapter", found, way_out)]) from error
+    record, data, history = (read_json(folder / name, WAY_OUT) for name in names)
+    config = check(record, RunConfigFile, folder / RUN_CONFIG, WAY_OUT)
+    check(data, DatasetFile, folder / DATASET_FILE, WAY_OUT)
+    check(history, list[dict[str, Any]], folder / LOG_HISTORY, WAY_OUT)
+    base = registry.resolve(base_model or config.resolved.base_model)
     if isinstance(base, Problem):
-        raise ConfigurationError([base])
+        way_out = f"{base.way_out} If it was moved, name where it lies now with --base_model."
+        raise ConfigurationError([base if base_model else replace(base, way_out=way_out)])
     return FinishedRun(folder, base, record, data)
+
+
+def check_weights(run: FinishedRun, folder: Path | None = None) -> None:
+    """Check what was trained, of a run or of one of its checkpoints, before it is loaded; raises
+    ConfigurationError with file and field or tensor."""
+    at = folder or run.folder
+    run.tuner.check_files(at, trained_weights(at), run.base.shape, run.flags)
 
 
 def _tuner_of(record: Mapping[str, Any]) -> Tuner:
@@ -140,15 +148,12 @@ def _missing_weights(folder: Path) -> list[str]:
     try:
         record = json.loads((folder / RUN_CONFIG).read_text(encoding="utf-8"))
         holds_model = not _tuner_of(record).saves_adapter
-    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, RecursionError):
         holds_model = False  # a damaged record is told by itself
     if not holds_model:
         return [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     missing = [] if (folder / MODEL_CONFIG).is_file() else [MODEL_CONFIG]
-    try:
-        return missing + [path.name for path in trained_weights(folder) if not path.is_file()]
-    except (AttributeError, LookupError, OSError, TypeError, ValueError):
-        return [*missing, f"a readable {MODEL_INDEX}"]
+    return missing + [path.name for path in trained_weights(folder) if not path.is_file()]
 
 
 def _has_template(folder: Path) -> bool:
@@ -157,6 +162,6 @@ def _has_template(folder: Path) -> bool:
         return True
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and bool(config.get("chat_template"))

@@ -82,9 +82,9 @@ def load_base(
     except torch.OutOfMemoryError:
         raise
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
-        raise ConfigurationError([cannot_load(location, error)]) from error
+        raise ConfigurationError([cannot_load(location, str(error))]) from error
     if missing := sorted(loaded["missing_keys"]):
         # transformers would start these at random, and only print a table.
-        found = ValueError(f"it lacks {len(missing)} tensors, such as {missing[0]}")
+        found = f"it lacks {len(missing)} tensors, such as {missing[0]}"
         raise ConfigurationError([cannot_load(location, found)])
     return model

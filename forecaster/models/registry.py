@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from forecaster.errors import Problem
+import pydantic
+from pydantic import Field
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import is_lfs_pointer
+from forecaster.models.base_files import find_file_problems
+from forecaster.schemas import Count, check, read_json
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -118,6 +123,23 @@ class ModelShape:
         )
 
 
+Size = Annotated[int, Field(ge=1, le=2**24)]
+
+
+class ModelConfigFile(pydantic.BaseModel):
+    """config.json of a base model: the fields that planning reads."""
+
+    model_type: str | None = None
+    num_hidden_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    num_attention_heads: Size | None = None
+    hidden_size: Size | None = None
+    intermediate_size: Size | None = None
+    vocab_size: Size | None = None
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
+    max_position_embeddings: Count | None = None
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """What is known of a published model."""
@@ -218,14 +240,15 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
     path = Path(base_model)
     if path.is_dir():
         try:
-            config = json.loads((path / "config.json").read_text())
-            if not isinstance(config, dict):
-                raise ValueError("no JSON object")
+            if is_lfs_pointer(path / "config.json"):
+                return find_file_problems(path)[0]
+            config = read_json(path / "config.json", "")
+            check(config, ModelConfigFile, path / "config.json", "")
             shape = ModelShape.from_config(config)
-        except (OSError, ValueError, TypeError, ArithmeticError):
+        except ConfigurationError as error:
             return Problem(
                 "--base_model",
-                f"the folder {base_model} has no readable config.json.",
+                f"the folder {base_model} has no readable config.json ({error.problems[0].found[:-1]}).",
                 "Give a folder made by save_pretrained (model and tokenizer).",
             )
         if not weights_needed:
@@ -242,6 +265,8 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
                 f"the folder {base_model} has no weights.",
                 "Copy its *.safetensors files there.",
             )
+        if problems := find_file_problems(path):
+            return problems[0]
         return BaseModel(base_model, True, shape, config.get("max_position_embeddings"), None)
     if spec := _ALIASES.get(base_model.lower()) or _BY_HUB_ID.get(base_model.lower()):
         return BaseModel(spec.hub_id, False, spec.shape, spec.context_length, spec)
@@ -254,11 +279,14 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
     )
 
 
-def cannot_load(location: str, error: Exception) -> Problem:
+def cannot_load(location: str, why: str, where: str = "--base_model") -> Problem:
     """A model or tokenizer that is not there, not whole, or not for this user."""
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(why.split())[:300]
+    if "trust_remote_code" in why:  # transformers, on what has an `auto_map`
+        found = f"{location} brings Python code of its own."
+        return Problem(where, found, "Read it; --trust_remote_code on the command line runs it.")
     return Problem(
-        "--base_model",
+        where,
         f"{location} cannot be loaded ({reason}).",
         "Check its name and files, the network, and HF_TOKEN if the model is gated or private.",
     )

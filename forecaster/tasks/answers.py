@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 
+from forecaster.plain_text import in_one_form
 from forecaster.records import OPEN_BIN_PCT, Answer, Direction, Label, Unreadable
 from prompts import CONCERNS, FORECAST, POSITIVE
 
@@ -53,12 +54,13 @@ _DENIED = re.compile(
 )
 _DENIAL_CHARS = 25
 
-# Full-width forms, dashes and percent signs become the ASCII ones; emphasis and escapes become spaces.
+# Full-width forms, dashes and percent signs become the ASCII ones; emphasis, escapes and other spaces become
+# spaces.
 _TYPED = str.maketrans(
     {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63", "-")
     | dict.fromkeys("\u066a\ufe6a", "%")
-    | dict.fromkeys("*_`\\", " ")
+    | dict.fromkeys("*_`\\\u00a0\u2007\u2009\u202f\u3000", " ")
 )
 _NUMBER = r"(?:\d{1,3}(?>(?:,\d{3})+)(?!\d)(?>(?:\.\d++)?)|\d++(?>(?:[.,]\d++)?)|\.\d++)"
 _SIZE = re.compile(
@@ -94,7 +96,8 @@ _GROUND = (
 _GROUNDS = re.compile(_GROUND, re.IGNORECASE)
 _GROUNDS_FIRST = re.compile(rf"^\W*+{_GROUND}[^,]*+,", re.IGNORECASE)
 
-_NO_SIZE, _NO_DIRECTION = "no size in percent in the prediction", "no direction in the prediction"
+NO_SIZE, NO_DIRECTION = "no size in percent in the prediction", "no direction in the prediction"
+CONTRADICTORY, CUT_OFF = "contradictory predictions", "cut off inside the think block"
 
 
 def without_think_block(text: str) -> str:
@@ -121,9 +124,9 @@ def parse_answer(text: str) -> Answer | Unreadable:
     direction and one size, the same in every copy: none, or two that differ, make the answer unreadable.
     Never raises.
     """
-    text = without_think_block(text)
+    text = without_think_block(in_one_form(text))
     if _THINK_TAG.search(text):
-        return Unreadable("cut off inside the think block")
+        return Unreadable(CUT_OFF)
     headers = list(_HEADERS.finditer(text))
     kinds = [str(header.lastgroup) for header in headers]
     sections: dict[str, str] = {}
@@ -143,7 +146,7 @@ def parse_answer(text: str) -> Answer | Unreadable:
         return Unreadable('no "Analysis:" line')
     if not (analysis_text := sections["forecast"][analysis.end() :].strip()):
         return Unreadable("the analysis is empty")
-    label = _only_prediction(text)
+    label = only_prediction(text)
     if isinstance(label, Unreadable):
         return label
     return Answer(sections["positive"], sections["concerns"], label, analysis_text)
@@ -167,7 +170,7 @@ def _without_rule(section: str) -> str:
     return "\n".join(lines).strip()
 
 
-def _only_prediction(text: str) -> Label | Unreadable:
+def only_prediction(text: str) -> Label | Unreadable:
     """The one label that all `Prediction:` lines of an answer agree on; a line that is cut off, or names no
     size, only has to name no other direction."""
     lines = _prediction_lines(text)
@@ -178,14 +181,14 @@ def _only_prediction(text: str) -> Label | Unreadable:
     if not labels:
         return readings[lines[0]]
     if len(labels) > 1:
-        return Unreadable("contradictory predictions", ", ".join(label.text for label in labels))
+        return Unreadable(CONTRADICTORY, ", ".join(label.text for label in labels))
     for line, reading in readings.items():
         if isinstance(reading, Label):
             continue
-        if reading.reason not in (_NO_SIZE, _NO_DIRECTION):
+        if reading.reason not in (NO_SIZE, NO_DIRECTION):
             return reading
-        if any(_direction(word) != labels[0].direction for word in _direction_words(_claim(line))):
-            return Unreadable("contradictory predictions", f"{labels[0].text}, {reading.detail}")
+        if any(_direction(word) != labels[0].direction for word in _direction_words(claim_of(line))):
+            return Unreadable(CONTRADICTORY, f"{labels[0].text}, {reading.detail}")
     return labels[0]
 
 
@@ -206,10 +209,10 @@ def parse_prediction(line: str) -> Label | Unreadable:
 
     A size within a bin's edges reads as that bin, a range by its middle. Never raises.
     """
-    claim = _claim(line)
+    claim = claim_of(line)
     sizes = [size for size in _SIZE.finditer(claim) if not _says_how_sure(size, claim)]
     if not sizes:
-        return Unreadable(_NO_SIZE, _shortened(line))
+        return Unreadable(NO_SIZE, _shortened(line))
     words = _direction_words(claim)
     starts, ends = [word.start() for word in words], [word.end() for word in words]
     labels = set()
@@ -229,13 +232,13 @@ def parse_prediction(line: str) -> Label | Unreadable:
         if directions:
             labels.add(_label(directions.pop(), size, claim))
     if not labels:
-        return Unreadable(_NO_DIRECTION, _shortened(line))
+        return Unreadable(NO_DIRECTION, _shortened(line))
     if len(labels) > 1:
         return Unreadable("more than one prediction in a line", _shortened(line))
     return labels.pop()
 
 
-def _claim(line: str) -> str:
+def claim_of(line: str) -> str:
     """The part of a prediction that is not grounds, in plain characters."""
     return _GROUNDS.split(_GROUNDS_FIRST.sub("", line.translate(_TYPED)), maxsplit=1)[0]
 
@@ -252,6 +255,11 @@ def _direction_words(claim: str) -> list[re.Match[str]]:
         for word in _DIRECTION_WORD.finditer(claim)
         if not _DENIED.search(claim[max(0, word.start() - _DENIAL_CHARS) : word.start()])
     ]
+
+
+def directions_named(text: str) -> set[Direction]:
+    """The directions that a text names in words, without those that it denies."""
+    return {_direction(word) for word in _direction_words(text.translate(_TYPED))}
 
 
 def _direction(word: re.Match[str]) -> Direction:

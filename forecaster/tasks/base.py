@@ -124,6 +124,10 @@ class Task(ABC):
             reference=self.answer(row),
         )
 
+    def told_outcome(self, row: DatasetRow) -> str | None:
+        """The words with which a prompt gives away what the model is to find out; None where it does not."""
+        return None
+
     def pieces(self, messages: Messages) -> int:
         """How many parts of a prompt may go where it is too long."""
         return 0

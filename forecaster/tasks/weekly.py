@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from forecaster.records import ALL_LABELS, Answer, Label, Messages, Row, Unreadable
-from forecaster.tasks.answers import can_predict_after, parse_answer, parse_prediction
+from forecaster.records import ALL_LABELS, Label, Messages, Row, Unreadable
+from forecaster.tasks.answers import can_predict_after, parse_prediction
 from forecaster.tasks.base import Choices, DatasetRow, RowKey, Task
+from forecaster.tasks.loose_forecasts import read_forecast
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly_rows import make_row, parse_period
 from prompts import ANALYSIS, PREDICTION, news_item_spans, render_label, split_published, without_oldest_news
 
@@ -53,8 +55,7 @@ class WeeklyForecast(Task):
         return str(row["answer"])
 
     def read(self, answer: str) -> Label | Unreadable:
-        found = parse_answer(answer)
-        return found.label if isinstance(found, Answer) else found
+        return read_forecast(answer)
 
     def actual(self, row: DatasetRow) -> Label | None:
         found = parse_prediction(str(row["label"]))
@@ -73,6 +74,9 @@ class WeeklyForecast(Task):
             label=row["label"],
             return_pct=row.get(RETURN_COLUMN),
         )
+
+    def told_outcome(self, row: DatasetRow) -> str | None:
+        return told_outcome(row["prompt"], self.actual(row))
 
     def pieces(self, messages: Messages) -> int:
         """News items."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from forecaster.records import Answer, Direction, Label, Row
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.loose_forecasts import read_forecast
 from prompts import read_prompt, split_published
 
 
@@ -42,8 +43,7 @@ def make_row(
     symbol = symbol if symbol is not None else facts.symbol
     outcome = parse_prediction(label) if label is not None else None
     if not isinstance(outcome, Label):
-        answer = parse_answer(reference)
-        outcome = answer.label if isinstance(answer, Answer) else None
+        outcome = _told(reference)
     last = facts.weeks[-1] if facts.weeks else None
     row_id = f"{symbol} {start} to {end}" if symbol and start and end else ""
     return Row(
@@ -59,6 +59,15 @@ def make_row(
         if last and last.start_price and last.end_price
         else None,
     )
+
+
+def _told(reference: str) -> Label | None:
+    """What a reference answer in the form says, or one that is nothing but a line such as `up by 2-3%`."""
+    answer = parse_answer(reference)
+    if isinstance(answer, Answer):
+        return answer.label
+    told = read_forecast(reference, answer) if "\n" not in reference.strip() else answer
+    return told if isinstance(told, Label) else None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,23 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 from trl import SFTConfig
 
 from forecaster.errors import ConfigurationError, Problem, RunOutOfMemoryError
 from forecaster.files import write_json
-from forecaster.fit.attention import Attention, choose_attention
+from forecaster.fit.attention import Attention, choose_attention, length_multiple
 from forecaster.fit.planner import out_of_memory_message
-from forecaster.models import loading
+from forecaster.models import liger, loading
+from forecaster.models.lora_products import join_products
 from forecaster.models.weights import sort_adapter_config
 from forecaster.processes import unlink_shared_buffers
 from forecaster.run_folder import (
@@ -41,7 +45,7 @@ from forecaster.run_folder import (
 )
 from forecaster.tasks.base import Task
 from forecaster.training.callbacks import EvaluatedPart, ProgressLines
-from forecaster.training.run import Run
+from forecaster.training.run import PART_NAMES, Run, RunFolder, claimed
 from forecaster.training.survival.checkpoints import newest_complete
 from forecaster.training.survival.durable import DurableTrainer
 from forecaster.training.survival.stopping import StopWatch
@@ -55,12 +59,19 @@ FEWEST_MEASURED_ROWS = 4
 row does in training with checkpointing."""
 
 
+class TrainingArguments(SFTConfig):
+    """TRL's, whose warm-up never takes the only step of a run."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        return 0 if num_training_steps == 1 else super().get_warmup_steps(num_training_steps)
+
+
 def sft_config(run: Run) -> SFTConfig:
     """Our flags as TRL's; creating it joins the process group when a launcher started us."""
     config, choice = run.config, run.choice
     save_strategy = "epoch" if config.evaluation_strategy == "no" else config.evaluation_strategy
     every = int(config.eval_steps) if config.eval_steps >= 1 else config.eval_steps
-    args = SFTConfig(
+    args = TrainingArguments(
         output_dir=str(run.output_dir),
         run_name=config.run_name,
         seed=config.seed,
@@ -102,50 +113,87 @@ def sft_config(run: Run) -> SFTConfig:
     return args
 
 
-def agree_on_output_dir(args: SFTConfig, output_dir: Path, resume_from: Path | None) -> Path:
-    """Rank 0's folder for all: the default name holds the time, which ranks read a moment apart.
+@contextmanager
+def claim_output_dir(args: SFTConfig, run: Run) -> Iterator[Path]:
+    """Hold the run's folder while it trains: rank 0's for all, as the default name holds the time, which
+    ranks read a moment apart.
 
     Raises:
-        ConfigurationError: on all ranks, where one would start from another checkpoint than the others.
+        ConfigurationError: on all ranks, where another run has the folder, or where one would start from
+            another checkpoint than the others.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        return output_dir
-    shared = [str(output_dir)]
-    dist.broadcast_object_list(shared, src=0)
+    with ExitStack() as claim:
+        outcome: list[Any] = [None]
+        if args.process_index == 0:
+            try:
+                outcome = [
+                    claim.enter_context(claimed(run.config, RunFolder(run.output_dir, run.resume_from)))
+                ]
+            except ConfigurationError as error:
+                outcome = [error]
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast_object_list(outcome, src=0)
+            _check_same_start(run.resume_from)
+        if isinstance(outcome[0], ConfigurationError):
+            raise outcome[0]
+        args.output_dir = str(outcome[0])
+        yield outcome[0]
+
+
+def _check_same_start(resume_from: Path | None) -> None:
     starts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(starts, resume_from.name if resume_from else "no checkpoint")
     if len(set(starts)) > 1:
         found = f"machines see different things to go on from: {', '.join(sorted(set(starts)))}."
         way_out = "--output_dir has to be on a disk that all of them share."
         raise ConfigurationError([Problem("--resume", found, way_out)])
-    args.output_dir = shared[0]
-    return Path(shared[0])
+
+
+@dataclass(frozen=True)
+class TokenisedParts:
+    """Rows as token ids, by part, and what made them so."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    """Name of its chat template."""
+    parts: Mapping[str, datasets.Dataset]
+    reports: Mapping[str, RowReport]
+
+    def summaries(self) -> Iterator[str]:
+        for name, report in self.reports.items():
+            yield report.summary(PART_NAMES[name].capitalize())
 
 
 def tokenise_parts(
     args: SFTConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    checked_tokenizer: tuple[PreTrainedTokenizerBase, str],
     max_length: int,
     task: Task,
     **parts: datasets.Dataset,
-) -> dict[str, tuple[datasets.Dataset, RowReport]]:
+) -> TokenisedParts:
     """Tokenise each part on the first rank of each machine; the others then read its cache.
 
     The others wait in a group of their own: a million rows take longer than `ddp_timeout`, after which a wait
     in the default group ends the run.
+
+    Args:
+        checked_tokenizer: the tokenizer, and the name of its template.
     """
+    tokenizer, template = checked_tokenizer
 
     def tokenised() -> dict[str, tuple[datasets.Dataset, RowReport]]:
         return {name: tokenise(rows, tokenizer, max_length, task) for name, rows in parts.items()}
 
     if not dist.is_initialized():
-        return tokenised()
-    patient = dist.new_group(timeout=LONGEST_TOKENISING)
-    done = tokenised() if args.local_process_index == 0 else None
-    dist.barrier(patient)
-    done = done or tokenised()
-    dist.destroy_process_group(patient)
-    return done
+        done = tokenised()
+    else:
+        patient = dist.new_group(timeout=LONGEST_TOKENISING)
+        first = tokenised() if args.local_process_index == 0 else None
+        dist.barrier(patient)
+        done = first or tokenised()
+        dist.destroy_process_group(patient)
+    rows = {name: part for name, (part, _) in done.items()}
+    return TokenisedParts(tokenizer, template, rows, {name: report for name, (_, report) in done.items()})
 
 
 def attention_of(run: Run) -> Attention:
@@ -160,8 +208,12 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
     config, choice = run.config, run.choice
     # LoRA's factors start at random: the same on every rank and in every run of this seed.
     set_seed(config.seed)
-    # A quantised model cannot be moved later: it is put on its GPU while it loads.
-    device_map = {"": torch.cuda.current_device()} if choice.quantization == "4bit" and run.gpus else None
+    # Straight onto the GPU, without a whole copy in CPU memory first; a quantised model could not be moved.
+    # ZeRO-3 divides a model while it loads.
+    on_gpu = bool(run.gpus) and not is_deepspeed_zero3_enabled()
+    device_map = {"": torch.cuda.current_device()} if on_gpu else None
+    if config.liger:
+        liger.check_type(run.model.location, config.trust_remote_code)
     # DeepSpeed keeps fp32 copies of weights that train in 16 bit. Without it nobody does, and most updates
     # are smaller than 16 bit can add to a weight: the weights are fp32 then, and computing is autocast.
     in_fp32 = run.tuner.trains_base and choice.ds_config is None
@@ -174,28 +226,47 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
         device_map,
         attention_of(run).implementation,
     )
-    return run.tuner.attach(base, config.tuner_settings, gradient_checkpointing=choice.gradient_checkpointing)
+    if config.liger:
+        liger.use_kernels(base)
+    model = run.tuner.attach(
+        base, config.tuner_settings, gradient_checkpointing=choice.gradient_checkpointing
+    )
+    if choice.ds_config is None:
+        leave_inputs_as_they_are(model)
+    if on_gpu:
+        join_products(model)
+    return model
+
+
+def leave_inputs_as_they_are(model: torch.nn.Module) -> None:
+    """PEFT would copy the 16-bit input of each adapted layer to the fp32 of its factors, and autocast the
+    copy back. Call it where autocast is on: without DeepSpeed."""
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def make_trainer(
     run: Run,
     args: SFTConfig,
     model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_rows: datasets.Dataset,
-    evaluated_rows: datasets.Dataset,
+    rows: TokenisedParts,
     evaluated: EvaluatedPart,
     watch: StopWatch,
     rows_per_group: int,
 ) -> DurableTrainer:
-    """The trainer of a run; `evaluated` says which part the `evaluated_rows` are."""
+    """The trainer of a run; `evaluated` says which part is measured while it trains."""
     trainer = DurableTrainer(
         model=model,
         args=args,
-        train_dataset=train_rows,
-        eval_dataset=evaluated_rows,
-        processing_class=tokenizer,
-        data_collator=RowCollator(tokenizer.pad_token_id, attention_of(run).padding_free),
+        train_dataset=rows.parts["train"],
+        eval_dataset=rows.parts[evaluated],
+        processing_class=rows.tokenizer,
+        data_collator=RowCollator(
+            rows.tokenizer.pad_token_id,
+            padding_free=attention_of(run).padding_free,
+            multiple=length_multiple(run.gpus, run.choice.precision),
+        ),
         callbacks=[ProgressLines(evaluated)],
         rows_per_group=rows_per_group,
         row_order_file=run.output_dir / ROW_ORDER_FOLDER / f"rank_{args.process_index}.jsonl",

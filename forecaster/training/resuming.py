@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import links_in
+from forecaster.models.finished import WAY_OUT, trained_weights
+from forecaster.models.run_schemas import DatasetFile, ResumableConfigFile, TrainerStateFile
 from forecaster.models.tuners import DEFAULT_TUNER
-from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
+from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG, TRAINER_STATE
+from forecaster.schemas import check, read_checked, read_json, refused
 from forecaster.training import train_config
 from forecaster.training.run import Run
 from forecaster.training.survival import checkpoints
@@ -19,7 +23,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     | {"plan", "fit", "batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
     | {"dataset", "test_dataset", "from_remote", "trust_remote_code", "ds_config", "max_new_tokens"}
     | {"num_epochs", "max_steps", "evaluation_strategy", "eval_steps", "log_interval", "save_total_limit"}
-    | {"grace_seconds", "max_skipped_steps", "keep_best"}
+    | {"grace_seconds", "max_skipped_steps", "keep_best", "allow_told_outcome"}
 )
 
 
@@ -28,8 +32,30 @@ def rows_per_group(run: Run) -> int:
     with. One that goes on with another, because memory ran out, keeps its order."""
     if not run.resume_from:
         return run.micro_batch_size
-    resolved = json.loads((run.output_dir / RUN_CONFIG).read_text())["resolved"]
+    resolved = read_record(run.output_dir)["resolved"]
     return int(resolved.get("rows_per_group", run.micro_batch_size))
+
+
+def read_record(output_dir: Path) -> dict[str, Any]:
+    """run_config.json of a run that goes on; raises ConfigurationError where it is damaged."""
+    record: dict[str, Any] = read_json(output_dir / RUN_CONFIG, WAY_OUT)
+    check(record, ResumableConfigFile, output_dir / RUN_CONFIG, WAY_OUT)
+    return record
+
+
+def check_files(run: Run) -> None:
+    """Check what a run that goes on is about to load and to write over, before anything does; raises
+    ConfigurationError with file and field."""
+    if run.resume_from is None:
+        return
+    if links := links_in(run.output_dir):
+        found = f"is a link to {links[0].resolve()}: what is written there would go elsewhere."
+        raise refused(links[0], found, "Put the file itself there.")
+    record = read_record(run.output_dir)
+    read_checked(run.output_dir / DATASET_FILE, DatasetFile, WAY_OUT)
+    read_checked(run.resume_from / TRAINER_STATE, TrainerStateFile, WAY_OUT)
+    weights = trained_weights(run.resume_from)
+    run.tuner.check_files(run.resume_from, weights, run.model.shape, record["flags"])
 
 
 def check_same_run(run: Run, fingerprint: str, ranks: int) -> None:
@@ -42,10 +68,10 @@ def check_same_run(run: Run, fingerprint: str, ranks: int) -> None:
     Raises:
         ConfigurationError: with everything that differs.
     """
-    record = json.loads((run.output_dir / RUN_CONFIG).read_text())
-    known = json.loads((run.output_dir / DATASET_FILE).read_text())
-    # Runs older than these flags held nothing out, and had LoRA.
-    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "test_from": None}
+    record = read_record(run.output_dir)
+    known = read_json(run.output_dir / DATASET_FILE, WAY_OUT)
+    # Runs older than these flags held nothing out, and had LoRA, and torch's own kernels.
+    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "test_from": None, "liger": False}
     before, now = older | record["flags"], train_config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")

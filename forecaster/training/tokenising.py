@@ -11,7 +11,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.models.templates import prompt_and_answer_ids, prompt_ids
+from forecaster.models.templates import holds_markers, prompt_and_answer_ids, prompt_ids
 from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import FittedPrompt, fit
 from forecaster.training.run import PART_NAMES
@@ -31,6 +31,7 @@ def tokenise_row(
     """
     messages = task.messages(row)
     prompt, answer = prompt_and_answer_ids(tokenizer, messages, task.answer(row))
+    has_markers = holds_markers(tokenizer, messages, task.answer(row))
     limit = max_length - len(answer)
     # Most rows fit as they are: their prompt is not tokenised once more to count it.
     whole = FittedPrompt(messages, 0) if len(prompt) <= limit else None
@@ -39,7 +40,7 @@ def tokenise_row(
         bare = task.without_pieces(messages, task.pieces(messages))
         needed = len(prompt_ids(tokenizer, bare)) + len(answer)
         nothing = {"input_ids": [], "labels": [], "news_dropped": 0, "tokens": 0, "answer_tokens": 0}
-        return nothing | {"tokens_needed": needed}
+        return nothing | {"tokens_needed": needed, "has_markers": has_markers}
     if fitted.news_dropped:
         prompt = prompt_ids(tokenizer, fitted.messages)
     return {
@@ -49,6 +50,7 @@ def tokenise_row(
         "tokens": len(prompt) + len(answer),
         "answer_tokens": len(answer),
         "tokens_needed": len(prompt) + len(answer),
+        "has_markers": has_markers,
     }
 
 
@@ -66,6 +68,9 @@ class RowReport:
     max_length: int
     max_length_that_would_do: int
     """Smallest max_length at which no row would be dropped."""
+    rows_with_markers: int = 0
+    """Rows whose texts hold control tokens of the model, or signs of its template: they are broken up, and so
+    read as text."""
 
     def summary(self, name: str) -> str:
         text = (
@@ -75,6 +80,11 @@ class RowReport:
             f"{len(self.dropped_row_ids)} rows dropped (longer than --max_length {self.max_length} without "
             "any news)."
         )
+        if self.rows_with_markers:
+            text += (
+                f" WARNING: {self.rows_with_markers} rows hold control tokens or turn marks of this model; "
+                "they are tokenised as plain text."
+            )
         if len(self.dropped_row_ids) > 0.05 * self.rows:
             text += (
                 f" WARNING: more than 5 % of the rows are dropped; "
@@ -108,10 +118,24 @@ def tokenise(
         answer_tokens=sum(done["answer_tokens"]),
         max_length=max_length,
         max_length_that_would_do=max((needed[i] for i in too_long), default=max_length),
+        rows_with_markers=sum(done["has_markers"]),
     )
     if too_long:
         done = done.select([i for i, count in enumerate(tokens) if count])
     return done.select_columns(list(_TRAINING_COLUMNS)), report
+
+
+def rehearse(
+    parts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
+) -> None:
+    """What `check_rows_fit` would say after tokenising, from the first row of each part that fits: all rows
+    are read only where none does."""
+    if all(
+        any(tokenise_row(row, tokenizer, max_length, task)["tokens"] for row in p) for p in parts.values()
+    ):
+        return
+    reports = {name: tokenise(rows, tokenizer, max_length, task)[1] for name, rows in parts.items()}
+    check_rows_fit(max_length, reports)
 
 
 def check_rows_fit(max_length: int, reports: Mapping[str, RowReport]) -> None:

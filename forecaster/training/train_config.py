@@ -16,6 +16,9 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.fit import ds_values
+from forecaster.fit.ds_files import read_ds_config
+from forecaster.fit.ds_values import FlagValues
 from forecaster.fit.gpus import GPU_SYNTAX, parse_gpus
 from forecaster.fit.hardware import Asked
 from forecaster.fit.memory import weight_bytes
@@ -23,6 +26,7 @@ from forecaster.flags import REQUIRED, Program, flag, read_words, read_yaml, typ
 from forecaster.models.registry import ALL_PROJECTIONS, BaseModel
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.models.tuners.base import TunerSettings
+from forecaster.network_settings import hub_problems
 from forecaster.settings import Settings
 from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 from forecaster.training.survival import checkpoints
@@ -75,10 +79,18 @@ class TrainConfig:
     )
     from_remote: bool = flag(False, "take hub ids and short names from the hub", ROWS)
     task: str = flag(DEFAULT_TASK, "what the rows are", ROWS, choices=TASKS)
+    allow_told_outcome: bool = flag(
+        False, "train on rows whose prompt says how its week ends, as a teacher's does", ROWS
+    )
     max_length: int = flag(
         4096, "tokens of prompt and answer; longer rows lose their oldest news items", ROWS
     )
-    trust_remote_code: bool = flag(False, "run Python code that a model repository brings along", MODEL)
+    trust_remote_code: bool = flag(
+        False,
+        "run Python code that a model repository brings along; on the command line only",
+        MODEL,
+        by_hand=True,
+    )
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "auto: by GPU; fp32 on CPU", HARDWARE)
     quantization: Literal["auto", "none", "4bit"] = flag(
@@ -100,6 +112,11 @@ class TrainConfig:
         "path, a name in ds_configs/, or auto: by GPU and number of ranks",
         HARDWARE,
         metavar="FILE",
+    )
+    liger: bool = flag(
+        False,
+        "take Liger's fused kernels for norms, MLP and rotary positions (liger-kernel, a GPU)",
+        HARDWARE,
     )
     local_rank: int = flag(-1, "set by the launcher", HARDWARE)
     tuner: str = flag(DEFAULT_TUNER, "how weights are tuned", MODEL, choices=TUNERS)
@@ -300,15 +317,18 @@ def asked_quantization(config: TrainConfig) -> Literal["auto", "none", "4bit"]:
 
 def find_access_problems(model: BaseModel, settings: Settings) -> list[Problem]:
     """A model that this user cannot download."""
-    if model.spec and model.spec.gated and not settings.hf_token and not is_cached(model.location):
-        return [
+    if model.is_local or is_cached(model.location):
+        return []
+    problems = hub_problems()
+    if model.spec and model.spec.gated and not settings.hf_token:
+        problems.append(
             Problem(
                 "--base_model",
                 f"{model.location} is gated, and there is no HF_TOKEN.",
                 "Accept its licence on its hub page and put HF_TOKEN into .env, or give a local folder.",
             )
-        ]
-    return []
+        )
+    return problems
 
 
 def find_model_problems(config: TrainConfig, model: BaseModel) -> list[Problem]:
@@ -402,12 +422,38 @@ class SchedulerChoice:
 
 
 def resolve_scheduler(config: TrainConfig) -> SchedulerChoice:
+    if config.warmup_ratio > 0 and config.max_steps == 1:
+        return SchedulerChoice(
+            config.scheduler, "Scheduler: no warm-up, which would leave the one step none."
+        )
     if config.scheduler == "constant" and config.warmup_ratio > 0:
         return SchedulerChoice(
             "constant_with_warmup",
             f"Scheduler: constant after a linear warm-up over {config.warmup_ratio:g} of the steps.",
         )
     return SchedulerChoice(config.scheduler)
+
+
+def find_ds_config_problems(config: TrainConfig, path: Path) -> list[Problem]:
+    """Values of a DeepSpeed file that are not those of the flags."""
+    read = read_ds_config(path)
+    if isinstance(read, Problem):
+        return [read]
+    steps = config.max_steps if config.max_steps > 0 else None
+    values = FlagValues(
+        config.learning_rate,
+        config.weight_decay,
+        resolve_scheduler(config).name,
+        steps,
+        max(1, warmup_steps(config.warmup_ratio, steps)) if steps else None,
+    )
+    return list(ds_values.find_value_problems(read.content, path.name, values))
+
+
+def warmup_steps(ratio: float, steps: int) -> int:
+    """Steps with a rising rate. The first of them has rate 0: a run of one step has none, or it would learn
+    nothing."""
+    return 0 if steps == 1 else math.ceil(ratio * steps)
 
 
 def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
@@ -433,6 +479,7 @@ def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
         quantization=asked_quantization(config),
         gradient_checkpointing="auto" if checkpointing == "auto" else checkpointing == "true",
         ds_config=config.ds_config,
+        liger=config.liger,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import datasets
 import numpy as np
 import torch
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -23,23 +24,27 @@ from forecaster.training.tokenising import IGNORED
 
 
 class RowCollator:
-    """Pads a batch on the right, or lays its rows end to end with their positions (`padding_free`), and
-    carries the row ids and the number of real tokens along.
+    """Pads a batch on the right, to a `multiple` of tokens, or lays its rows end to end with their positions
+    (`padding_free`), and carries the row ids and the number of real tokens along.
 
     There is no attention mask: a token attends to earlier ones only, and padding comes behind them all.
     Without a mask, SDPA takes its causal kernels, which skip half of the products.
     """
 
-    def __init__(self, pad_token_id: int, padding_free: bool = False) -> None:
-        self._pad_token_id = pad_token_id
-        self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=padding_free)
+    def __init__(self, pad_token_id: int, padding_free: bool = False, multiple: int = 1) -> None:
+        self._pad_token_id, self._fewest_tokens = pad_token_id, max(multiple, 2)
+        self._pad = DataCollatorForLanguageModeling(
+            pad_token_id=pad_token_id,
+            padding_free=padding_free,
+            pad_to_multiple_of=None if padding_free or multiple == 1 else multiple,
+        )
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         if rows:
             batch: dict[str, Any] = self._pad([{k: row[k] for k in ("input_ids", "labels")} for row in rows])
             batch.pop("attention_mask", None)
         else:  # a rank without a row in a short last step: it computes along, for a loss of zero
-            nothing = torch.full((1, 2), self._pad_token_id)
+            nothing = torch.full((1, self._fewest_tokens), self._pad_token_id)
             batch = {"input_ids": nothing, "labels": torch.full_like(nothing, IGNORED)}
         batch["row_ids"] = [row["row_id"] for row in rows]
         batch["tokens"] = sum(len(row["input_ids"]) for row in rows)
@@ -174,10 +179,14 @@ class ForecasterTrainer(SFTTrainer):
     # --- logging ---
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Saves tied weights once: below ZeRO-3 accelerate hands over clones, which no longer look tied."""
+        """Saves tied weights once: below ZeRO-3 accelerate hands over clones, which no longer look tied.
+
+        No pickle of the arguments is left: run_config.json says them, and nothing reads it.
+        """
         if state_dict:
             state_dict = {k: v for k, v in state_dict.items() if k not in self.model.all_tied_weights_keys}
         super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds speed and memory to a training loss, and to every loss `elapsed_s`.

@@ -24,9 +24,11 @@ from tenacity import (
 
 from forecaster.calls import Request
 from forecaster.errors import KeyRefusedError, NoAccessError, UnknownSymbolError, UnreachableError
-from forecaster.retry_after import retry_after_s
+from forecaster.http_limits import ServerFaultError, endless_redirects, limit_requests
+from forecaster.retry_after import in_words, retry_after_s
+from forecaster.vendors.base import FactKind
 from forecaster.vendors.pace import Pace
-from forecaster.vendors.payloads import is_article
+from forecaster.vendors.payloads import fault_of
 
 TRIES = 7
 """Waits of 2, 4, 8, 16, 32 and 60 s in between: two full minutes, so that a limit counted by the minute is
@@ -62,6 +64,13 @@ class _PassingFault(Exception):
     def __init__(self, found: str, *, limited: bool = False, retry_after_s: float | None = None) -> None:
         self.found, self.limited, self.retry_after_s = found, limited, retry_after_s
         super().__init__(found)
+
+    @property
+    def told(self) -> str:
+        """What was found, and what was asked for where it is more than anybody waits."""
+        asked_s = self.retry_after_s or 0.0
+        too_long = f", and a wait of {in_words(asked_s)} is asked for" if asked_s > LONGEST_WAIT_S else ""
+        return self.found + too_long
 
 
 class Finnhub:
@@ -119,7 +128,7 @@ class Finnhub:
             retry=retry_if_exception_type(_PassingFault),
             stop=stop_after_attempt(TRIES),
             wait=_wait_s,
-            before_sleep=self._hold_others,
+            before_sleep=self._before_wait,
             sleep=self.pace.sleep,
             reraise=True,
         )
@@ -140,6 +149,12 @@ class Finnhub:
             fault = _PassingFault("an answer that is not JSON")
         except TypeError:  # from the client, for a refusal whose JSON is not an object
             fault = _PassingFault("a refusal without a reason")
+        except RecursionError:
+            fault = _PassingFault("an answer that is nested too deeply")
+        except ServerFaultError as error:
+            fault = _beyond(error)
+        except requests.TooManyRedirects:
+            fault = _beyond(endless_redirects())
         except requests.Timeout:
             fault = _PassingFault("no answer in time")
         except requests.RequestException as error:
@@ -149,15 +164,20 @@ class Finnhub:
         # Out here nothing is being handled, so no exception that quotes the URL becomes part of this one.
         raise fault
 
-    def _hold_others(self, state: RetryCallState) -> None:
-        """A rate limit counts for all threads, not only for the one that met it."""
-        if _fault_of(state).limited and state.next_action:
-            self.pace.hold(state.next_action.sleep)
+    def _before_wait(self, state: RetryCallState) -> None:
+        """Tell the wait. A rate limit counts for all threads, not only for the one that met it."""
+        if state.next_action:
+            fault, wait_s = _fault_of(state), state.next_action.sleep
+            self.pace.waits.begin(_VENDOR, fault.told, wait_s, state.attempt_number, TRIES)
+            if fault.limited:
+                self.pace.hold(wait_s)
 
     def _client(self) -> finnhub.Client:
         if not hasattr(self._of_thread, "client"):
-            self._of_thread.client = finnhub.Client(api_key=self._api_key)
-            self._clients.append(self._of_thread.client)
+            client = finnhub.Client(api_key=self._api_key)
+            limit_requests(client._session, stays=True)
+            self._of_thread.client = client
+            self._clients.append(client)
         return self._of_thread.client
 
 
@@ -180,6 +200,11 @@ def _refusal(error: finnhub.FinnhubAPIException) -> Exception:
     return NoAccessError(_VENDOR, f"the call was refused (HTTP {status}).")
 
 
+def _beyond(error: ServerFaultError) -> Exception:
+    found = f"the server {error.found}"
+    return UnreachableError(_VENDOR, f"{found}.") if error.is_final else _PassingFault(found)
+
+
 def _fault_of(state: RetryCallState) -> _PassingFault:
     fault = state.outcome.exception() if state.outcome else None
     assert isinstance(fault, _PassingFault)  # nothing else is tried again
@@ -191,33 +216,32 @@ def _wait_s(state: RetryCallState) -> float:
     return _BACKOFF(state) if asked is None else min(asked, LONGEST_WAIT_S)
 
 
+def _checked(kind: FactKind, payload: Payload) -> Payload:
+    if fault := fault_of(kind, payload):
+        raise _PassingFault(fault)
+    return payload
+
+
 def _news(answer: Any) -> list[dict[str, Any]]:
-    # Single odd items stay in the answer, where they are counted; an answer of nothing else is no answer.
-    if isinstance(answer, list) and (not answer or any(is_article(item) for item in answer)):
-        return answer
-    raise _PassingFault("news of an unknown form")
+    return _checked("news", answer)
 
 
 def _profile(answer: Any) -> dict[str, str]:
-    if not isinstance(answer, dict):
-        raise _PassingFault("a profile of an unknown form")
-    if not answer:
+    if answer == {}:
         raise UnknownSymbolError(_VENDOR, "there is no such symbol.")
-    return {fact: str(answer.get(fact) or "") for fact in PROFILE_FACTS}
+    kept = {fact: answer.get(fact) or "" for fact in PROFILE_FACTS} if isinstance(answer, dict) else answer
+    return {fact: str(value) for fact, value in _checked("profile", kept).items()}
 
 
 def _series(answer: Any) -> dict[str, Any]:
-    series = (answer.get("series") or {}) if isinstance(answer, dict) else None
-    kept = (
-        {name: series.get(name) or {} for name in ("quarterly", "annual")} if isinstance(series, dict) else {}
-    )
-    if not kept or not all(isinstance(figures, dict) for figures in kept.values()):
-        raise _PassingFault("figures of an unknown form")
-    return kept
+    series: Any = (answer.get("series") or {}) if isinstance(answer, dict) else None
+    is_named = isinstance(series, dict)
+    kept: Any = {name: series.get(name) or {} for name in ("quarterly", "annual")} if is_named else series
+    return _checked("figures", kept)
 
 
 def _filings(answer: Any) -> list[dict[str, Any]]:
     filings = (answer.get("data") or []) if isinstance(answer, dict) else None
     if not isinstance(filings, list) or not all(isinstance(filing, dict) for filing in filings):
         raise _PassingFault("filings of an unknown form")
-    return [{fact: filing.get(fact) for fact in FILING_FACTS} for filing in filings]
+    return _checked("filings", [{fact: filing.get(fact) for fact in FILING_FACTS} for filing in filings])

@@ -10,14 +10,16 @@ import csv
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -25,7 +27,8 @@ from forecaster.calls import Call, Request
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
 from forecaster.tables import TextRow, column_names, text_rows
-from indices import vendor_symbol
+from forecaster.vendors.payloads import FIRST_YEAR, LAST_YEAR, MOST_SPLIT, is_price
+from indices import calendar_of, vendor_symbol, zone_of
 
 FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
 """A file with all of these is read as answers of Finnhub's company-news."""
@@ -43,9 +46,9 @@ LONGEST_SUMMARY_CHARACTERS = 2000
 
 # In order of preference; names are compared in lower case, with "_" for a space.
 _NEWS_COLUMNS = {
-    "time": ("datetime", "published_at", "time", "date"),
+    "time": ("datetime", "published_at", "time", "date", "published_utc", "created_at"),
     "headline": ("headline", "title", "article_title"),
-    "symbol": ("symbol", "ticker", "stock_symbol", "related"),
+    "symbol": ("symbol", "ticker", "stock_symbol", "related", "symbols", "tickers"),
     "id": ("id",),
     "source": ("source", "publisher"),
     "url": ("url",),
@@ -58,6 +61,7 @@ _SUMMARY_COLUMNS = (
     "lexrank_summary",
     "luhn_summary",
     "lsa_summary",
+    "description",
     *_FULL_TEXT_COLUMNS,
 )
 _NEWS_HELP = (
@@ -66,7 +70,10 @@ _NEWS_HELP = (
     "or one of date, datetime, published_at, time, one of headline, title, and one of symbol, ticker. Rename "
     "the columns."
 )
-_TIME_HELP = "Times are unix seconds or ISO 8601, in UTC where no offset is given; a headline is needed too."
+TIME_HELP = (
+    "Times are unix seconds or milliseconds, ISO 8601 (in UTC where no offset is given), YYYYMMDDHHMMSS (New "
+    "York time), or as in e-mails; a headline is needed too."
+)
 _PRICE_HELP = (
     "A price file needs a date column, and either one column per ticker (AAPL, or close_AAPL) of adjusted "
     "closes, or the columns symbol (or ticker) and close, and if known adj_close (or adj close, adj._close, "
@@ -77,9 +84,26 @@ _ADJUSTED_CLOSE = frozenset({"adjclose", "adjustedclose"})
 """Without spaces, underscores and dots."""
 _FORMATS = (".csv", ".jsonl", ".parquet")
 _UNIX_SECONDS = re.compile(r"(\d{9,10})(?:\.\d*)?")
+_UNIX_PARTS = re.compile(r"(\d{9,10})(?:\d{3}|\d{6}|\d{9})(?:\.0*)?")
+"""Thousandths of a second, or of those, or of these in turn."""
+_RUN_TOGETHER = re.compile(r"((?:19|20)\d{6})(\d{4}(?:\d\d)?)(?:\.0*)?")
+"""YYYYMMDDHHMM or with seconds, as FinGPT's scripts write New York's time."""
+_NAMED_ZONE = re.compile(r"(.+\d)\s*(UTC|GMT|ET|EST|EDT)")
+_ZONES = {
+    **dict.fromkeys(("UTC", "GMT"), UTC),
+    "ET": ZoneInfo("America/New_York"),
+    "EST": timezone(timedelta(hours=-5)),
+    "EDT": timezone(timedelta(hours=-4)),
+}
+_AS_IN_EMAILS = re.compile(r"(?:[A-Za-z]{3}, *)?\d{1,2} [A-Za-z]{3} \d{4} \d\d:\d\d(?::\d\d)? \S+")
+_SYMBOLS = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*(?:/[ABC](?![A-Z0-9]))?")
+"""In a list, with whatever brackets, quotes and signs between them."""
 _TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*")
 _MISSING = frozenset({"", "nan", "nat", "null", "none", "na", "n/a"})
+_NO_SYMBOL = frozenset({"NONE", "NULL"})
+"""Unlike NAN and NA, which are tickers."""
 _MOST_PROBLEMS = 10
+_MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,8 @@ class Imported:
     skipped: dict[str, int]
     """Rows left out, by reason; a row with several symbols counts for each. An "older stray" is in the
     payload of its call, but outside the window and so out of use."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """What became of the rows of symbols that have some but no usable one, by symbol."""
 
 
 # --- news ---------------------------------------------------------------------------------------------------
@@ -103,8 +129,9 @@ def read_news_file(
 ) -> Imported:
     """Articles of a file as `news-file` calls, oldest article first.
 
-    Times without an offset are UTC. A written time of exactly midnight, or a date alone, only names a day:
-    such an article counts as published at the end of that day, 23:59:59.
+    Times without an offset are UTC, but for YYYYMMDDHHMMSS, which is New York's. A written time of exactly
+    midnight, or a date alone, only names a day: such an article counts as published at the end of that day,
+    23:59:59.
 
     A call's window runs from the day of the oldest article to the day of the newest. In a Finnhub dump with
     no more of a symbol than one answer (`MOST_ROWS_OF_ONE_ANSWER`), it starts after the last gap of
@@ -127,24 +154,26 @@ def read_news_file(
         skipped: Counter[str] = Counter()
         articles: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         rows_of: Counter[str] = Counter()
+        lost = _LostRows()
         rows = 0
         for row in text_rows(path, names, form.columns):
             rows += 1
             if row is None:
                 skipped["unreadable row"] += 1
+                lost.count("", "unreadable row")
                 continue
             for symbol in form.symbols_of(row) or [""]:
                 article = _article_or_reason(form, row, symbol, wanted, latest)
                 if isinstance(article, str):
                     skipped[article] += 1
+                    lost.count(symbol, article, row.get(form.by_role["time"], ""))
                     continue
                 rows_of[symbol] += 1
                 skipped["repeated"] += article["id"] in articles[symbol]
                 articles[symbol].setdefault(article["id"], article)
         if not articles and not skipped["symbol not asked for"]:
-            counts = ", ".join(f"{count} with {reason}" for reason, count in sorted(skipped.items()) if count)
-            found = f"none of its {rows} rows is a usable article ({counts})." if rows else "it has no rows."
-            raise ConfigurationError([Problem(f"--news_file {path}", found, _TIME_HELP)])
+            found = f"none of its {rows} rows is {lost.told(lost.by_symbol)}." if rows else "it has no rows."
+            raise ConfigurationError([Problem(f"--news_file {path}", found, TIME_HELP)])
         variant = digest(path)
     calls = []
     for symbol in sorted(articles):
@@ -152,7 +181,42 @@ def read_news_file(
         call, strays = _news_call(symbol, kept, variant, rows_of[symbol], form.is_dump)
         calls.append(call)
         skipped["older stray"] += strays
-    return Imported(calls, rows, {reason: count for reason, count in sorted(skipped.items()) if count})
+    unusable = {
+        symbol: f"none of {symbol}'s {lost.rows_of(symbol)} rows is {lost.told([symbol])}"
+        for symbol in sorted(lost.by_symbol.keys() - articles.keys() - {""})
+    }
+    return Imported(
+        calls, rows, {reason: count for reason, count in sorted(skipped.items()) if count}, unusable
+    )
+
+
+@dataclass
+class _LostRows:
+    """Rows of symbols that were asked for and that are no usable article, by symbol and reason."""
+
+    by_symbol: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    unreadable_time: dict[str, str] = field(default_factory=dict)
+    """The first of each symbol."""
+
+    def count(self, symbol: str, reason: str, time_text: str = "") -> None:
+        if reason == "symbol not asked for":
+            return
+        self.by_symbol[symbol][reason] += 1
+        if reason == "no time" and time_text.strip():
+            self.unreadable_time.setdefault(symbol, time_text.strip()[:40])
+
+    def rows_of(self, symbol: str) -> int:
+        return self.by_symbol[symbol].total()
+
+    def told(self, symbols: Iterable[str]) -> str:
+        """What the rows of these symbols are not, and why."""
+        reasons = sum((self.by_symbol[symbol] for symbol in symbols), Counter())
+        shown = next((self.unreadable_time[name] for name in symbols if name in self.unreadable_time), "")
+        counts = [
+            f"{count} with {reason}" + (f", such as {shown!r}" if shown and reason == "no time" else "")
+            for reason, count in sorted(reasons.items())
+        ]
+        return f"a usable article ({', '.join(counts)})"
 
 
 @dataclass(frozen=True)
@@ -171,7 +235,7 @@ class _NewsForm:
 
     def symbols_of(self, row: TextRow) -> list[str]:
         text = row.get(self.by_role["symbol"], "").strip() or self.file_symbol
-        return sorted({vendor_symbol(part.upper()) for part in re.split(r"[,;\s]+", text) if part})
+        return sorted({vendor_symbol(part) for part in _SYMBOLS.findall(text.upper())} - _NO_SYMBOL)
 
     def article_of(self, row: TextRow, symbol: str) -> dict[str, Any]:
         """As the ledger keeps it; without a readable time, `datetime` is None."""
@@ -235,17 +299,33 @@ def _article_or_reason(
 
 def _published_at(text: str) -> int | None:
     """Unix seconds, rounded down; None for what cannot be read or lies before 1990."""
-    if match := _UNIX_SECONDS.fullmatch(text):
-        seconds = int(match[1])
-    else:
-        try:
-            moment = datetime.fromisoformat(text.removesuffix(" UTC"))
-        except ValueError:
-            return None
+    try:
+        if match := _RUN_TOGETHER.fullmatch(text):
+            written = datetime.strptime(match[1] + match[2].ljust(6, "0"), "%Y%m%d%H%M%S")
+            moment = written.replace(tzinfo=_ZONES["ET"])
+        elif match := _UNIX_SECONDS.fullmatch(text) or _UNIX_PARTS.fullmatch(text):
+            seconds = int(match[1])
+            return seconds if seconds >= EARLIEST_ARTICLE.timestamp() else None
+        else:
+            moment = _moment_of(text)
         if moment.time() == time.min:
             moment += timedelta(hours=23, minutes=59, seconds=59)
-        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        seconds = int(moment.timestamp())
+    except (ValueError, OverflowError):
+        return None
     return seconds if seconds >= EARLIEST_ARTICLE.timestamp() else None
+
+
+def _moment_of(text: str) -> datetime:
+    """A time in ISO 8601, with the name of its zone or without, or as in e-mails; raises ValueError."""
+    named = _NAMED_ZONE.fullmatch(text)
+    try:
+        moment = datetime.fromisoformat(named[1] if named else text)
+    except ValueError:
+        if not _AS_IN_EMAILS.fullmatch(text):
+            raise
+        moment = parsedate_to_datetime(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=_ZONES[named[2]] if named else UTC)
 
 
 def _news_call(
@@ -276,6 +356,9 @@ def _news_call(
 def read_price_file(path: Path, symbols: Collection[str] | None = None) -> Imported:
     """Daily closes of a file as `price-file` calls.
 
+    A moment (a time with an offset) is of the day that it has at the symbol's exchange; only where that gives
+    days of a weekend, and the written days are none, these count.
+
     Closes without adjusted closes beside them are taken as adjusted ones, and the payload says so
     (`adjusted_only`). A day whose close or adjusted close is empty is listed as missing. A call counts as
     fetched when its last day had ended, UTC.
@@ -301,6 +384,8 @@ def read_price_file(path: Path, symbols: Collection[str] | None = None) -> Impor
             prices.problems.append(("", "it has no price."))
         if prices.problems:
             raise ConfigurationError(_price_problems(path, prices.problems))
+        for symbol in prices.written:
+            prices.take_dates_for_midnights(symbol)
         variant = digest(path)
     calls = [_price_call(symbol, prices, variant, form.adjusted_only) for symbol in sorted(prices.bars)]
     return Imported(calls, rows, {"symbol not asked for": prices.others} if prices.others else {})
@@ -349,6 +434,8 @@ class _Prices:
     bars: dict[str, dict[date, tuple[str, str]]] = field(default_factory=lambda: defaultdict(dict))
     missing: dict[str, set[date]] = field(default_factory=lambda: defaultdict(set))
     splits: dict[str, dict[date, str]] = field(default_factory=lambda: defaultdict(dict))
+    written: dict[str, dict[date, date]] = field(default_factory=lambda: defaultdict(dict))
+    """Days of moments, to the days on which they were written, where these are others."""
     others: int = 0
     """Rows of symbols that were not asked for."""
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -359,16 +446,19 @@ class _Prices:
         if row is None:
             self.problems.append((where, "it does not have the fields that the first line names."))
             return
-        day = _day_of(row[form.day])
+        moment = _stamp_of(row[form.day])
         for symbol, *texts in form.cells(row):
             if self.symbols is not None and symbol not in self.symbols:
                 self.others += 1
             elif not symbol:
                 self.problems.append((where, "it names no symbol."))
-            elif day is None:
-                self.problems.append((where, f"{row[form.day]!r} is no day."))
+            elif moment is None:
+                self.problems.append((where, f"{_shown(row[form.day])} is no day."))
                 return
             else:
+                day = _session_of(moment, symbol)
+                if day != moment.date():
+                    self.written[symbol][day] = moment.date()
                 self._take_bar(where, symbol, day, *texts)
 
     def _take_bar(self, where: str, symbol: str, day: date, close: str, adjusted: str, split: str) -> None:
@@ -376,8 +466,8 @@ class _Prices:
         bars = self.bars[symbol]
         if split.lower() not in _MISSING:
             ratio = _number(split)
-            if ratio is None or ratio < 0:
-                self.problems.append((where, f"{symbol}'s split on {day} is {split!r}."))
+            if ratio is None or not 0 <= ratio <= MOST_SPLIT:
+                self.problems.append((where, f"{symbol}'s split on {day} is {_shown(split)}."))
             elif ratio not in (0, 1):
                 self.splits[symbol][day] = split
         if close.lower() in _MISSING or adjusted.lower() in _MISSING:
@@ -385,12 +475,29 @@ class _Prices:
             return
         for text in dict.fromkeys((close, adjusted)):
             price = _number(text)
-            if price is None or price <= 0:
-                self.problems.append((where, f"{symbol}'s price on {day} is {text!r}."))
+            if price is None or not is_price(price):
+                self.problems.append((where, f"{symbol}'s price on {day} is {_shown(text)}."))
                 return
         if day in bars:
             self.problems.append((where, f"it is a second price of {symbol} on {day}."))
         bars[day] = (close, adjusted)
+
+    def take_dates_for_midnights(self, symbol: str) -> None:
+        """Go by the written days of a symbol where these hold no weekend, and its days by the exchange's zone
+        do: a day alone was then written as a moment of it, mostly midnight, UTC."""
+        written = self.written[symbol]
+        days = self.bars[symbol].keys() | self.missing[symbol]
+        if calendar_of(symbol) == "24/7" or not any(map(_is_weekend, days)):
+            return
+        if any(_is_weekend(written.get(day, day)) for day in days):
+            return
+        self.bars[symbol] = {written.get(day, day): bar for day, bar in self.bars[symbol].items()}
+        self.missing[symbol] = {written.get(day, day) for day in self.missing[symbol]}
+        self.splits[symbol] = {written.get(day, day): ratio for day, ratio in self.splits[symbol].items()}
+
+
+def _is_weekend(day: date) -> bool:
+    return day.weekday() > 4
 
 
 def _price_form(path: Path, names: Sequence[str], symbols: Collection[str] | None) -> _PriceForm:
@@ -478,11 +585,23 @@ def _price_problems(path: Path, found: Sequence[tuple[str, str]]) -> list[Proble
     return problems
 
 
-def _day_of(text: str) -> date | None:
+def _shown(text: str) -> str:
+    """A cell in a message, however long it is."""
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+
+
+def _stamp_of(text: str) -> datetime | None:
+    """A day, or a moment of one, as it is written; None for what is none, or none that a price can be of."""
     try:
-        return datetime.fromisoformat(text.strip()).date()
+        stamp = datetime.fromisoformat(text.strip())
     except ValueError:
         return None
+    return stamp if FIRST_YEAR <= stamp.year <= LAST_YEAR else None
+
+
+def _session_of(stamp: datetime, symbol: str) -> date:
+    """The day that a stamp is of: a moment's is that of the symbol's exchange."""
+    return stamp.astimezone(zone_of(symbol)).date() if stamp.tzinfo else stamp.date()
 
 
 def _number(text: str) -> Decimal | None:
@@ -510,6 +629,13 @@ def _problems_told(path: Path, flag: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         found = f"it is not UTF-8 (byte {error.object[error.start : error.start + 1]!r})."
+        raise ConfigurationError([Problem(where, found, way_out)]) from error
+    # Of pyarrow, for moments that no calendar or no clock of Python reaches.
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, pa.ArrowException):
+            found = f"it is no parquet file ({error})."
+        else:
+            found = f"it holds a value that cannot be read ({error})."
         raise ConfigurationError([Problem(where, found, way_out)]) from error
     except OSError as error:
         found = f"it cannot be read ({error.strerror or error})."

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from pyrate_limiter import Decision, Duration, Rate, RateItem, StateBucket
 
+from forecaster.retry_after import Waits
+
 
 class StoppedError(Exception):
     """A wait ended because the run stops."""
@@ -25,13 +27,16 @@ class Pace:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         """
         Args:
             clock: seconds, from any origin at or after zero.
             sleep: moves a simulated clock on; None waits in earnest.
+            tell: hears of waits that a fault makes, not of those for a turn.
         """
         self._clock = clock
+        self.waits = Waits(tell, clock)
         self._simulated_sleep = sleep
         self._stopped = threading.Event()
         self._turn = threading.Lock()

@@ -13,11 +13,13 @@ import pandas as pd
 import requests
 import yfinance
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from yfinance._http import new_session
 from yfinance.data import YfData
 from yfinance.exceptions import YFException, YFPricesMissingError, YFRateLimitError, YFTzMissingError
 
 from forecaster.calls import Request
 from forecaster.errors import UnknownSymbolError, UnreachableError
+from forecaster.http_limits import ServerFaultError, endless_redirects, limit_curl, limit_requests
 from forecaster.vendors.pace import Pace
 
 TRIES = 5
@@ -54,10 +56,15 @@ class Yahoo:
             session: None lets yfinance make its own, which Yahoo takes for a browser's.
         """
         self.pace = pace
-        self._session = session
         yfinance.config.debug.hide_exceptions = False
         # What it would log is raised as well.
         logging.getLogger("yfinance").setLevel(logging.CRITICAL)
+        self._session = session or new_session()
+        if isinstance(self._session, requests.Session):
+            # Without a key there is nothing to lose on another server, and Yahoo has many.
+            limit_requests(self._session, stays=False)
+        else:
+            limit_curl(self._session)
         # Its use of pandas is its own affair.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")
         warnings.filterwarnings("ignore", category=FutureWarning, module="yfinance")
@@ -96,6 +103,7 @@ class Yahoo:
             retry=retry_if_exception_type(_PassingFault),
             stop=stop_after_attempt(TRIES),
             wait=_backoff_s,
+            before_sleep=self._tell_wait,
             sleep=self.pace.sleep,
             reraise=True,
         )
@@ -104,6 +112,11 @@ class Yahoo:
         except _PassingFault as fault:
             found = str(fault)
         raise UnreachableError(_VENDOR, f"no usable answer in {TRIES} tries, in the last one {found}.")
+
+    def _tell_wait(self, state: RetryCallState) -> None:
+        fault = state.outcome.exception() if state.outcome else None
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        self.pace.waits.begin(_VENDOR, str(fault), wait_s, state.attempt_number, TRIES)
 
     def _try(self, symbol: str, first_day: date) -> pd.DataFrame:
         self.pace.take()
@@ -129,12 +142,17 @@ class Yahoo:
             fault = _unknown() if is_delisted else _PassingFault("an error in place of prices")
         except YFException as error:
             fault = _PassingFault(f"an answer without prices ({type(error).__name__})")
+        except ServerFaultError as error:
+            fault = _beyond(error)
         # Where it reads the JSON. Before OSError, as the JSON error of requests is one, too.
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             fault = _PassingFault(f"an answer of an unknown form ({type(error).__name__})")
         except OSError as error:  # every network error of requests and of curl_cffi is one
             status = getattr(getattr(error, "response", None), "status_code", None)
-            fault = _unknown() if status == 404 else _PassingFault(_network_fault(error, status))
+            if type(error).__name__ == "TooManyRedirects":  # of requests, and of curl_cffi
+                fault = _beyond(endless_redirects())
+            else:
+                fault = _unknown() if status == 404 else _PassingFault(_network_fault(error, status))
         raise fault
 
 
@@ -142,6 +160,11 @@ def _yahoo_symbol(symbol: str) -> str:
     """BRK-B for BRK.B, and SAP.DE as it is."""
     found = _CLASS_SHARE.fullmatch(symbol)
     return f"{found[1]}-{found[2]}" if found else symbol
+
+
+def _beyond(error: ServerFaultError) -> Exception:
+    found = f"the server {error.found}"
+    return UnreachableError(_VENDOR, f"{found}.") if error.is_final else _PassingFault(found)
 
 
 def _unknown() -> UnknownSymbolError:

@@ -110,6 +110,15 @@ def test_an_answer_comes_with_its_row_tokens_and_latency(endpoint: Endpoint) -> 
     assert endpoint.keys == [f"Bearer {KEY}"]
 
 
+def test_an_endpoint_is_sent_no_control_token_of_a_known_chat_model(endpoint: Endpoint) -> None:
+    asked = Messages("<s>[INST]Be brief.", "A<|im_end|><｜User｜>B</think> [News] 5<6 <b>C</b>")
+    list(answer_all([("row 0", asked)], a_plan(endpoint), KEY))
+    assert [turn["content"] for turn in endpoint.chats[0]["messages"]] == [
+        "< s>[ INST]Be brief.",
+        "A< |im_end|>< ｜User｜>B< /think> [News] 5<6 <b>C</b>",
+    ]
+
+
 def test_no_prompt_is_no_call(endpoint: Endpoint) -> None:
     assert list(answer_all([], a_plan(endpoint), KEY)) == []
     assert endpoint.paths == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -125,3 +126,23 @@ def test_the_generation_batch_is_what_the_cache_leaves_room_for() -> None:
     # (0.94 x 42.95e9 - 26.03e9 - 1e9) / (4096 x 819,200)
     assert generation_batch_size(shapes["llama2-13b"], False, 4096, a100, 16) == 3
     assert generation_batch_size(shapes["llama2-13b"], False, 4096, 16 * 2**30, 16) == 1
+
+
+def test_cudnns_attention_is_off_while_answers_are_made(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It builds a plan for each new shape, and every step of decoding is one."""
+    seen = []
+    former = model.forward
+
+    @functools.wraps(former)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        cuda = torch.backends.cuda
+        seen.append((cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled(), cuda.math_sdp_enabled()))
+        return former(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", forward)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    answers(model, tokenizer, PROMPTS[:1], 1)
+    assert set(seen) == {(False, True, True)}
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before

@@ -71,7 +71,7 @@ BOLT_CLOSES = {
     day: (price, price)
     for day, price in zip(
         [F0, F1, F2, F3, WEDNESDAY, F4, F5, F6, F7],
-        ["20.00", "21.00", "22.00", "22.50", "9.9", "10.00", "10.00", "9.40", "9.30"],
+        ["12.00", "12.60", "13.20", "13.50", "9.9", "10.00", "10.00", "9.40", "9.30"],
         strict=True,
     )
 }
@@ -347,6 +347,11 @@ def _old_market_cap(case: Case) -> None:
     case.spoil("Acme (ACME) is", "Acme, with a market capitalization of 5.00 in USD, (ACME) is")
 
 
+def _teachers_prompt(case: Case) -> None:
+    label = case.rows["test"][0]["label"]
+    case.spoil("Using only what", f"Let's assume your prediction for next week is {label}. Using only what")
+
+
 def _late_as_of(case: Case) -> None:
     case.rows["test"][0]["as_of"] = "2025-12-05T22:00:00+00:00"
 
@@ -366,6 +371,7 @@ def _training_week_among_the_test_weeks(case: Case) -> None:
         (_quarter_that_ends_with_the_as_of_day, "future quarter", ("test", 0)),
         (_future_week, "future week", ("test", 0)),
         (_old_market_cap, "market capitalisation", ("test", 0)),
+        (_teachers_prompt, "told outcome", ("test", 0)),
         (_late_as_of, "wrong as-of", ("test", 0)),
         (_training_week_among_the_test_weeks, "straddled split", ("train", 4)),
     ],
@@ -398,8 +404,8 @@ def _weeks_in_reverse(case: Case) -> None:
 
 def _week_that_ends_before_it_starts(case: Case) -> None:
     case.spoil(
-        "From 2025-10-31 to 2025-11-07, BOLT's stock price increased from 20.00 to 21.00",
-        "From 2025-11-07 to 2025-10-31, BOLT's stock price decreased from 21.00 to 20.00",
+        "From 2025-10-31 to 2025-11-07, BOLT's stock price increased from 12.00 to 12.60",
+        "From 2025-11-07 to 2025-10-31, BOLT's stock price decreased from 12.60 to 12.00",
         "train",
         1,
     )
@@ -459,8 +465,8 @@ def _no_close_at_the_start(case: Case) -> None:
     del case.rows["train"][3]
     # Made from the older close: everything but the day is right.
     row = case.rows["train"][1]
-    case.spoil("increased from 20.00 to 21.00", "stayed at 20.00", "train", 1)
-    row |= {"start_price": 20.0, "weekly_return_pct": 10.0, "label": "up by more than 5%"}
+    case.spoil("increased from 12.00 to 12.60", "stayed at 12.00", "train", 1)
+    row |= {"start_price": 12.0, "weekly_return_pct": 10.0, "label": "up by more than 5%"}
     row["answer"] = _answer(Label("up", 5))
 
 
@@ -507,7 +513,7 @@ def _no_label(case: Case) -> None:
 
 def _no_past_week(case: Case) -> None:
     case.spoil(
-        "From 2025-10-31 to 2025-11-07, BOLT's stock price increased from 20.00 to 21.00. "
+        "From 2025-10-31 to 2025-11-07, BOLT's stock price increased from 12.00 to 12.60. "
         "No news about it is known of this period.",
         "The past is not known.",
         "train",
@@ -609,7 +615,7 @@ def _embargoed_row() -> dict[str, Any]:
     """It ends on the very day on which the first test week starts."""
     row = dict.fromkeys(("as_of", "weekly_return_pct", "start_price", "end_price"))
     user = render_user_text(
-        Company("BOLT", "Bolt", "Tools", "NASDAQ"), [Week(F3, F4, 22.5, 10.0, ())], {}, None, F4, F5
+        Company("BOLT", "Bolt", "Tools", "NASDAQ"), [Week(F3, F4, 13.5, 10.0, ())], {}, None, F4, F5
     )
     prompt = render_published(Messages("Forecast.", user))
     return {
@@ -688,7 +694,7 @@ def test_a_coins_day_closes_at_midnight_and_its_own_prompt_may_say_cryptocurrenc
 def test_periods_that_name_sundays_run_between_the_last_closes_before_them() -> None:
     user = (
         "[Company Introduction]:\n\nBolt makes bolts.\n\n"
-        "From 2025-11-23 to 2025-11-30, BOLT's stock price decreased from 22.50 to 10.00. News:\n\n"
+        "From 2025-11-23 to 2025-11-30, BOLT's stock price decreased from 13.50 to 10.00. News:\n\n"
         "[Headline]: A sale\n[Summary]: Half price.\n\n"
         "Based on all the information before 2025-11-30, what are the potential concerns for BOLT. Come up "
         "with some, for next week (2025-11-30 to 2025-12-07)."
@@ -882,3 +888,28 @@ def test_published_labels_are_those_of_real_closes_but_for_the_unfinished_last_w
     assert report.checked["labels against closes"] == 70
     wrong = [(finding.symbol, finding.period) for finding in report.findings if finding.kind == "wrong label"]
     assert sorted(wrong) == [(symbol, last_week) for symbol in ("AAPL", "AMGN", "CVX", "HON", "INTC", "MSFT")]
+
+
+def test_a_week_over_prices_that_cannot_be_true_is_an_error_and_a_doubtful_one_a_note(case: Case) -> None:
+    closes = dict(BOLT_CLOSES) | {F6: ("1.88", "1.88"), F7: ("1.86", "1.86")}
+    listed = SymbolEvidence([], _history(closes, {F6: "5"}), {})
+    case.evidence["BOLT"] = listed
+    found = [(f.kind, f.detail) for f in case.audit().findings if f.symbol == "BOLT" and f.row == 1]
+    told = "closes of 10.00 on 2025-12-05 and 1.88 on 2025-12-12: they do not carry the split of 5"
+    assert ("untrue price", f"{told} that is listed for 2025-12-12") in found
+    assert any("BOLT over closes of 10.00 on 2025-12-05" in line for line in case.audit().unchecked)
+    case.evidence["BOLT"] = SymbolEvidence([], _history(closes | {F5: ("1.90", "1.90")}), {})
+    assert "untrue price" not in case.audit().counts
+    case.evidence["BOLT"] = SymbolEvidence([], _history(BOLT_CLOSES | {F4: ("5.00", "5.00")}), {})
+    doubtful = [f for f in case.audit().findings if f.kind == "doubtful price"]
+    assert doubtful and {f.severity for f in doubtful} == {"note"}
+
+
+def test_without_closes_a_move_that_may_be_a_split_is_noted(case: Case) -> None:
+    row = case.rows["test"][1]
+    row |= {"weekly_return_pct": -79.58, "label": "down by more than 5%", "answer": _answer(Label("down", 5))}
+    report = audit_rows(_splits(case.rows))
+    assert [(f.kind, f.row, f.detail) for f in report.findings] == [
+        ("doubtful price", 1, f"{F5} to {F6}: -79.58 %")
+    ]
+    assert report.passed

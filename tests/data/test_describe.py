@@ -125,6 +125,13 @@ def test_empty_cells_are_rows_without_symbol_period_and_label() -> None:
     assert split.prompt_chars == (4, 0)
 
 
+def test_prompts_that_tell_the_outcome_are_counted_where_there_are_some() -> None:
+    told = {**TEST[0], "prompt": "Let's assume your prediction for next week is down by 0-1%."}
+    page = render_markdown(describe({"train": Dataset.from_list(TRAIN), "test": Dataset.from_list([told])}))
+    assert "| prompts that tell the outcome | 0 | 1 |" in " ".join(page.split())
+    assert "outcome" not in render_markdown(describe(_parts()))
+
+
 def test_every_missing_column_of_every_split_is_told_at_once() -> None:
     train = Dataset.from_list(TRAIN).remove_columns(["label", "symbol"])
     test = Dataset.from_list(TEST).remove_columns(["answer"])

@@ -380,12 +380,53 @@ def test_only_a_coin_is_called_a_cryptocurrency() -> None:
 def test_indicators_stand_in_shares_of_the_day_and_stop_at_the_close() -> None:
     days = [date(2024, 1, 1) + timedelta(days=n) for n in range(80)]
     closes = {day: Close(Decimal(10), Decimal(5)) for day in days}
-    closes[date(2024, 3, 16)] = Close(Decimal(99999), Decimal(99999))
+    closes[date(2024, 3, 16)] = Close(Decimal(12), Decimal(6))
     prices = PriceHistory(closes | {date(2024, 3, 22): closes[days[0]]}, {date(2024, 3, 18): Decimal(2)})
     recipe = replace(PLAIN, with_indicators=True)
     example = only(list(examples_of(data_of(prices, DAILY_NEWS), MARCH, [2], recipe)))
     found = read_prompt(example.messages.user).indicators
     assert found["SMA 20"] == "20" and found["EMA 20"] == "20" and found["MACD"] == "0"
+
+
+def test_no_week_over_a_split_that_was_not_applied_is_labelled_or_shown() -> None:
+    raw = {
+        "2024-03-01": "500",
+        "2024-03-08": "510",
+        "2024-03-15": "102",
+        "2024-03-22": "101",
+        "2024-03-28": "101",
+    }
+    data = data_of(history(raw, {"2024-03-13": "5"}), DAILY_NEWS)
+    over, later, last = examples_of(data, MARCH, [1, 2, 3], PLAIN)
+    assert isinstance(over, Dropped) and over.reason == "prices that cannot be true"
+    # The week over it is not shown either, which leaves none.
+    assert isinstance(later, Dropped) and later.reason == "fewer than 1 past weeks with prices"
+    assert isinstance(last, Example)
+    facts = read_prompt(last.messages.user)
+    assert [(str(week.start_price), str(week.end_price)) for week in facts.weeks] == [("102.00", "101.00")]
+
+
+def test_closes_before_a_split_that_was_not_applied_are_those_of_their_days() -> None:
+    raw = {
+        "2024-03-01": "500",
+        "2024-03-08": "510",
+        "2024-03-15": "520",
+        "2024-03-22": "101",
+        "2024-03-28": "101",
+    }
+    data = data_of(history(raw, {"2024-03-19": "5"}), DAILY_NEWS)
+    example = only([next(examples_of(data, MARCH, [1], PLAIN))])
+    facts = read_prompt(example.messages.user)
+    assert [(str(week.start_price), str(week.end_price)) for week in facts.weeks] == [("500.00", "510.00")]
+    assert (example.start_price, example.end_price, example.label) == (510.0, 520.0, Label("up", 1))
+
+
+def test_a_row_over_a_move_that_may_be_a_split_is_flagged() -> None:
+    days = {str(day): "100" for day in sessions_between("XNYS", date(2024, 3, 1), date(2024, 3, 19))}
+    days |= {str(day): "50" for day in sessions_between("XNYS", date(2024, 3, 20), date(2024, 3, 28))}
+    before, over, after = examples_of(data_of(history(days), DAILY_NEWS), MARCH, [1, 2, 3], PLAIN)
+    found = [outcome.flags for outcome in (before, over, after) if isinstance(outcome, Example)]
+    assert found == [(), ("prices_doubtful",), ("prices_doubtful",)]
 
 
 def test_sessions_are_counted_as_far_back_as_the_calendar_reaches() -> None:

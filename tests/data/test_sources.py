@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import datasets
 import pytest
 from small_runs import JsonlWriter
 
+from forecaster.data import sources
 from forecaster.data.build import changed_files, write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
 from forecaster.errors import ConfigurationError
@@ -82,6 +85,67 @@ def test_jsonl_parquet_and_folders_give_the_same_rows(jsonl: JsonlWriter, tmp_pa
         assert answers(corpus.train) == ["A0", "B0"]
         assert answers(corpus.test) == ["A1", "B1"]
     assert len({corpus.fingerprint for corpus in corpora}) == 1
+
+
+FORMS = {
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "CR": lambda text: text.replace("\n", "\r"),
+    "NEL": lambda text: text.replace("\n", "\x85"),
+    "LS": lambda text: text.replace("\n", "\u2028"),
+    "mark": lambda text: f"\ufeff{text}",
+    "NBSP": lambda text: text.replace(" ", "\u00a0"),
+}
+"""Other forms of a text."""
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "folder"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_rows_are_the_same_in_whatever_form_their_texts_are_written(
+    form: Callable[[str], str], kind: str, jsonl: JsonlWriter, tmp_path: Path
+) -> None:
+    prompt = (
+        "[INST]<<SYS>>\nYou forecast.\n<</SYS>>\n\n[Company Introduction]:\n\nA is a listed company.\n\n"
+        "From 2023-12-31 to 2024-01-07, A's stock price increased from 1.00 to 1.02. News during this "
+        "period:\n\n[Headline]: One\n[Summary]: First.\n\n[Headline]: Two\n[Summary]: Second.\n\n"
+        "[Basic Financials]:\n\nNone are known.\n\nUsing only what was known before 2024-01-07, "
+        "forecast.[/INST]"
+    )
+    plain = [a_row("A", week, prompt=prompt, answer="Up.\n\nWell up.") for week in (0, 1)]
+    rows = [{name: form(text) for name, text in row.items()} for row in plain]
+    if kind == "jsonl":
+        path = jsonl("rows.jsonl", rows)
+    else:
+        path = tmp_path / ("rows.parquet" if kind == "parquet" else "rows")
+        as_dataset(rows).to_parquet(path) if kind == "parquet" else as_dataset(rows).save_to_disk(path)
+    before = sorted(path.rglob("*"))
+    corpus = read(path)
+    assert [corpus.train[0][name] for name in plain[0]] == list(plain[0].values())
+    assert corpus.fingerprint == read(jsonl("plain.jsonl", plain)).fingerprint
+    assert WEEKLY.pieces(WEEKLY.messages(corpus.train[0])) == 2
+    assert sorted(path.rglob("*")) == before
+    parts = read_parts(str(path), from_remote=False, task=WEEKLY)
+    assert parts["train"][1]["answer"] == "Up.\n\nWell up."
+
+
+def test_a_folder_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    for answer in ("One.\r\nOne.", "Two.\r\nTwo."):
+        shutil.rmtree(tmp_path / "rows", ignore_errors=True)
+        as_dataset([a_row("A", week, answer=answer) for week in (0, 1)]).save_to_disk(tmp_path / "rows")
+        assert read(tmp_path / "rows").train[0]["answer"] == answer.replace("\r", "")
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x85", "\u2028"], ids=["CRLF", "CR", "NEL", "LS"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["no mark", "mark"])
+def test_rows_may_end_with_any_line_end(tmp_path: Path, end: str, mark: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes((mark + "".join(json.dumps(row) + end for row in TRAIN + TEST)).encode())
+    corpus = read(path)
+    assert (answers(corpus.train), answers(corpus.test)) == (["A0", "B0"], ["A1", "B1"])
+
+
+def test_a_name_of_a_column_may_have_spaces_around_it(jsonl: JsonlWriter) -> None:
+    rows = [{f"\u00a0{name} ": value for name, value in row.items()} for row in TRAIN + TEST]
+    assert answers(read(jsonl("rows.jsonl", rows)).train) == ["A0", "B0"]
 
 
 def test_a_corpus_has_the_published_columns_returns_and_row_ids_and_nothing_else(jsonl: JsonlWriter) -> None:
@@ -348,7 +412,6 @@ def test_a_saved_split_without_rows_is_refused_by_name(tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("cut.jsonl", b'{"prompt": "p", "answer": "a"}\n{"prompt": "p", "ans'),
-        ("binary.jsonl", b"\xff\xfe\x00\x01"),
         ("empty.parquet", b""),
         ("cut.parquet", b"PAR1 and no footer"),
     ],
@@ -729,3 +792,24 @@ def test_one_file_under_two_paths_is_named_twice(jsonl: JsonlWriter) -> None:
     path = Path(jsonl("rows.jsonl", [a_row("A", week) for week in range(3)]))
     with pytest.raises(ConfigurationError, match="more than once"):
         read(f"{path},{path.parent}/./../{path.parent.name}/rows.jsonl")
+
+
+def test_rows_in_a_folder_that_cannot_be_written_are_cached_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"prompt": ["a", "b"], "symbol": ["X", "Y"]}
+    parts = datasets.DatasetDict(
+        train=datasets.Dataset.from_dict(rows), test=datasets.Dataset.from_dict(rows)
+    )
+    parts.save_to_disk(tmp_path / "saved")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    allowed = os.access
+    closed = str(tmp_path / "saved")
+    monkeypatch.setattr(os, "access", lambda p, mode: not str(p).startswith(closed) and allowed(p, mode))
+    loaded = sources._load(sources.Source("saved", "folder", closed))
+    assert {name: part.to_dict() for name, part in loaded.items()} == {"train": rows, "test": rows}
+    places = [Path(file["filename"]) for part in loaded.values() for file in part.cache_files]
+    assert all(tmp_path / "cache" in place.parents for place in places)
+    monkeypatch.setattr(os, "access", lambda p, mode: False)
+    with pytest.raises(ConfigurationError, match=r"HF_HOME: .* cannot be written. Set HF_HOME to a folder"):
+        sources._load(sources.Source("saved", "folder", closed))

@@ -5,6 +5,8 @@
  *     init|CODE                                    nvmlInit fails
  *     driver|VERSION
  *     gpu|UUID|NAME|BYTES|MAJOR.MINOR|MIG          BYTES `-`: memory is not supported; MIG `-`, 0 or 1
+ *     used|BYTES                                   of the GPU above, by others
+ *     hang|SECONDS                                 nvmlInit takes so long
  *     slice|UUID|NAME|BYTES                        of the GPU above; UUID `-` leaves a gap in the numbers
  *     lost|CODE                                    a GPU whose handle cannot be had
  *
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, DRIVER_NOT_LOADED = 9, MOST = 16 };
 
@@ -21,6 +24,7 @@ typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct Unit {
     char uuid[96], name[96], bytes[32], mig;
     int major, minor, failure, slice_count;
+    unsigned long long used;
     struct Unit *slices;
 } Unit;
 
@@ -33,7 +37,7 @@ int nvmlInitWithFlags(unsigned flags)
     const char *path = getenv("NVML_LISTING");
     FILE *listing = path ? fopen(path, "r") : NULL;
     char line[512];
-    int status = SUCCESS;
+    int status = SUCCESS, seconds = 0;
     (void)flags;
     if (!listing)
         return DRIVER_NOT_LOADED;
@@ -44,6 +48,9 @@ int nvmlInitWithFlags(unsigned flags)
     while (fgets(line, sizeof line, listing) && gpu_count < MOST) {
         Unit *gpu = &gpus[gpu_count];
         if (sscanf(line, "init|%d", &status) == 1 || sscanf(line, "driver|%79s", driver_version) == 1)
+            continue;
+        if (sscanf(line, "hang|%d", &seconds) == 1 ||
+            (gpu_count > 0 && sscanf(line, "used|%llu", &gpus[gpu_count - 1].used) == 1))
             continue;
         if (sscanf(line, "gpu|%95[^|]|%95[^|]|%31[^|]|%d.%d|%c", gpu->uuid, gpu->name, gpu->bytes, &gpu->major,
                    &gpu->minor, &gpu->mig) == 6) {
@@ -58,6 +65,7 @@ int nvmlInitWithFlags(unsigned flags)
         }
     }
     fclose(listing);
+    sleep(seconds);
     return status;
 }
 
@@ -98,7 +106,8 @@ int nvmlDeviceGetMemoryInfo(Unit *unit, Memory *memory)
     if (unit->bytes[0] == '-')
         return NOT_SUPPORTED;
     memory->total = memory->free = strtoull(unit->bytes, NULL, 10);
-    memory->used = 0;
+    memory->used = unit->used;
+    memory->free = memory->total - memory->used;
     return SUCCESS;
 }
 

@@ -47,8 +47,19 @@ def test_a_new_field_is_in_the_file_in_a_table_and_in_a_choice(
     assert metrics_json(board)["baselines"]["always up"]["project"]["far_off_share"]["value"] is None
 
     size = tables(board)["size"]
-    assert [(row[0], row[-1]) for row in size.rows[:2]] == [("wrong", "1.000"), ("right", "0.000")]
-    assert size.columns == ("", "MSE (%²)", "MAE (%)", "exact bin", "bins apart", "far off")
+    assert [(row[0], row[-1]) for row in size.rows[:2]] == [
+        ("wrong", "1.000 [0.541, 1.000]"),
+        ("right", "0.000 [0.000, 0.459]"),
+    ]
+    assert size.columns == (
+        "",
+        "MSE (%²)",
+        "of no move, same rows",
+        "MAE (%)",
+        "exact bin",
+        "bins apart",
+        "far off",
+    )
     assert "Far off: by more than two percentage points." in size.note.splitlines()
 
     (choice,) = (choice for choice in board.choices if choice.figure == "far-off forecast")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from csv import QUOTE_NONNUMERIC
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,28 @@ def table(folder: Path, suffix: str, lines: Sequence[Mapping[str, Any]]) -> Path
     path = folder / f"answers{suffix}"
     frame = pd.DataFrame(lines)
     if suffix == ".csv":
-        frame.to_csv(path, index=False)
+        frame.to_csv(path, index=False, quoting=QUOTE_NONNUMERIC)
     elif suffix == ".parquet":
         frame.to_parquet(path)
     else:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("\n", "\r\n"), ("\n", "\r"), ("\n", "\x85"), ("\n", "\u2028"), (" ", "\u00a0")],
+    ids=["CRLF", "CR", "NEL", "LS", "NBSP"],
+)
+def test_answers_are_the_same_in_whatever_form_their_text_is_written(
+    tmp_path: Path, suffix: str, old: str, new: str
+) -> None:
+    line = {"prediction": UP, "reference": DOWN, "symbol": "KO", "period": KO}
+    other = {name: text.replace(old, new) for name, text in line.items()}
+    found = read(table(tmp_path, suffix, [other]))
+    assert (found.answers, found.rows[0].reference) == ((UP,), DOWN)
+    assert (found.rows[0].row_id, found.rows[0].actual) == (f"KO {KO}", DOWN_3)
 
 
 # --- what is read -------------------------------------------------------------------------------------------
@@ -105,7 +122,7 @@ def test_empty_cells_are_missing_answers(tmp_path: Path, jsonl: JsonlWriter) -> 
 def test_blank_lines_of_a_jsonl_file_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text('\n{"prediction": "a\\u2028b", "reference": "b"}\r\n\r\n  \n')
-    assert read(path).answers == ("a\u2028b",)
+    assert read(path).answers == ("a\nb",)
 
 
 def test_repeated_rows_are_told_apart_and_keep_their_answers(tmp_path: Path) -> None:
@@ -222,9 +239,13 @@ def test_a_folder_a_missing_file_and_another_kind_of_file_are_told(tmp_path: Pat
     (tmp_path / "answers.csv").mkdir()
     (tmp_path / "answers.txt").write_text("a")
     for name in ("answers.csv", "missing.csv"):
-        with pytest.raises(ConfigurationError, match=r"is no file\. Give a \.csv, \.jsonl, \.parquet file"):
+        with pytest.raises(
+            ConfigurationError, match=r"is no file\. Give a \.csv, \.jsonl, \.parquet, \.json file"
+        ):
             read(tmp_path / name)
-    with pytest.raises(ConfigurationError, match=r"answers\.txt: is no \.csv, \.jsonl, \.parquet file"):
+    with pytest.raises(
+        ConfigurationError, match=r"answers\.txt: is no \.csv, \.jsonl, \.parquet, \.json file"
+    ):
         read(tmp_path / "answers.txt")
 
 

@@ -128,13 +128,6 @@ AS_TRAINED = "goes with --base_model only: an adapter answers as it was trained.
         ("--base_model m", [NO_ROWS]),
         ("--engine api", [NO_ROWS]),
         (
-            "--adapter a --base_model m",
-            [
-                "--adapter, --base_model: both are given. Give one: the output folder of train_lora.py, or a "
-                "model to answer as it is."
-            ],
-        ),
-        (
             "--base_model m --dataset d --checkpoints all",
             ["--checkpoints: goes with --adapter only. Name the run's output folder."],
         ),

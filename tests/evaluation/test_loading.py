@@ -456,3 +456,40 @@ def test_a_cutoff_that_is_given_stands_for_a_folders_own(tmp_path: Path) -> None
     folder = benchmark(tmp_path / "b", {"base": ["x", "y"]}, **maker)
     assert load(folder).answers[0].knowledge_cutoff == date(2023, 12, 31)
     assert load(folder, knowledge_cutoff=date(2025, 1, 20)).answers[0].knowledge_cutoff == date(2025, 1, 20)
+
+
+# --- json, and columns of each file's own -------------------------------------------------------------------
+
+OTHER_NAMES = {"symbol": "KO", "period": "2026-01-02 to 2026-01-09", "generated": "Up by 2-3%"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [OTHER_NAMES | {"truth": "up by 1-2%"}],
+        {"model": "x", "results": [OTHER_NAMES | {"truth": "up by 1-2%"}]},
+        {name: [value] for name, value in (OTHER_NAMES | {"truth": "up by 1-2%"}).items()},
+        {name: {"0": value} for name, value in (OTHER_NAMES | {"truth": "up by 1-2%"}).items()},
+        {"columns": [*OTHER_NAMES, "truth"], "index": [0], "data": [[*OTHER_NAMES.values(), "up by 1-2%"]]},
+    ],
+    ids=["list", "under a name", "lists", "columns of pandas", "split by pandas"],
+)
+def test_answers_in_json_are_read_by_columns_that_the_run_names(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps(content))
+    (model,) = load(f"GPT={path}:generated,truth").answers
+    assert (model.name, model.answers) == ("GPT", ("Up by 2-3%",))
+    assert [row.actual for row in model.rows] == [UP_1]
+
+
+def test_files_with_different_columns_stand_side_by_side(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    one.write_text("symbol,period,prediction,reference\nKO,2026-01-02 to 2026-01-09,Up by 1-2%,Up by 1-2%\n")
+    other.write_text("symbol,period,said,truth\nKO,2026-01-02 to 2026-01-09,Down by 1-2%,Up by 1-2%\n")
+    board = board_of(load(f"a={one}"), load(f"b={other}:said,truth"))
+    assert {model.name: model.skill.accuracy_of_all_rows.value for model in board.models} == {"a": 1, "b": 0}
+
+
+def test_columns_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"Write FILE:PREDICTION,REFERENCE"):
+        load(f"a={tmp_path}/a.csv:x,,y")

@@ -16,8 +16,9 @@ from forecaster.evaluation.metrics import (
     skill,
 )
 from forecaster.evaluation.published import RougeCache
-from forecaster.evaluation.readings import read_answers
-from forecaster.records import Answer, Unreadable
+from forecaster.evaluation.readings import read_forecasts
+from forecaster.records import Unreadable
+from forecaster.tasks.answers import parse_answer
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 ROWS = rows(
@@ -33,7 +34,7 @@ ANSWERS = [
 
 
 def test_every_figure_is_the_one_counted_by_hand() -> None:
-    found = skill(forecasts_of(read_answers(ANSWERS)), ROWS)
+    found = skill(forecasts_of(read_forecasts(ANSWERS)), ROWS)
     assert (found.rows, found.weeks) == (5, 2)
     assert found.coverage.value == pytest.approx(3 / 5)
     assert found.bin_acc.value == found.bin_acc_independent.value == pytest.approx(2 / 3)
@@ -41,6 +42,8 @@ def test_every_figure_is_the_one_counted_by_hand() -> None:
     assert found.exact_bin_acc.value == pytest.approx(1 / 3)
     assert found.bin_distance.value == pytest.approx((1 + 6 + 0) / 3)
     assert found.mse.value == pytest.approx((1 + 36 + 0) / 3)
+    assert found.mse_of_no_move.value == pytest.approx((1.5**2 + 5.5**2 + 0.5**2) / 3)
+    assert found.mse_against_no_move.value == pytest.approx((37 - 1.5**2 - 5.5**2 - 0.5**2) / 3)
     assert found.mae.value == pytest.approx((1 + 6 + 0) / 3)
     assert found.predicted_up_share.value == pytest.approx(2 / 3)
     assert found.predicted_down_share.value == pytest.approx(1 / 3)
@@ -50,7 +53,7 @@ def test_every_figure_is_the_one_counted_by_hand() -> None:
 
 
 def test_intervals_keep_rows_of_one_week_together_and_say_how_they_were_made() -> None:
-    found = skill(forecasts_of(read_answers(ANSWERS)), ROWS)
+    found = skill(forecasts_of(read_forecasts(ANSWERS)), ROWS)
     assert "2 weeks" in found.bin_acc.method
     assert found.bin_acc_independent.method == "Wilson"
 
@@ -79,7 +82,7 @@ def test_the_bins_stand_in_the_order_of_their_moves() -> None:
 
 
 def test_the_confusion_counts_actual_by_predicted_bins_and_the_unreadable_apart() -> None:
-    counts = confusion(forecasts_of(read_answers(ANSWERS)), ROWS)
+    counts = confusion(forecasts_of(read_forecasts(ANSWERS)), ROWS)
     place = {label: at for at, label in enumerate(BINS)}
     assert counts[place[UP_1]][place[UP_2]] == 1
     assert counts[place[DOWN_OPEN]][place[UP_0]] == 1
@@ -90,19 +93,19 @@ def test_the_confusion_counts_actual_by_predicted_bins_and_the_unreadable_apart(
 
 
 def test_a_missing_answer_is_unreadable_like_any_other() -> None:
-    readings = read_answers([None, "", written(UP_1)])
+    readings = read_forecasts([None, "", written(UP_1)])
     assert readings[0] == Unreadable("no answer")
     assert isinstance(readings[1], Unreadable)
-    assert isinstance(readings[2], Answer)
+    assert readings[2] == UP_1
 
 
 def test_rouge_is_the_f_measure_with_stemming_averaged_over_rows_that_read() -> None:
     reference = written(UP_1, pros="orders rose fast")
-    references = read_answers([reference, reference])
+    references = [parse_answer(text) for text in [reference, reference]]
     cache = RougeCache()
     # Two of three words, one of two pairs: F 0.8 and 2/3. "order" and "orders" are one stem.
     answers = [written(UP_1, pros="order rose"), written(UP_1, pros="nothing shared")]
-    rouge = mean_rouge_of(rouge_by_row(read_answers(answers), references, cache))
+    rouge = mean_rouge_of(rouge_by_row([parse_answer(text) for text in answers], references, cache))
     assert rouge is not None
     assert list(rouge) == ["pros_rouge_scores", "cons_rouge_scores", "anal_rouge_scores"]
     assert rouge["pros_rouge_scores"] == pytest.approx({"rouge1": 0.4, "rouge2": 1 / 3, "rougeL": 0.4})
@@ -110,12 +113,14 @@ def test_rouge_is_the_f_measure_with_stemming_averaged_over_rows_that_read() -> 
     assert rouge["anal_rouge_scores"] == {"rouge1": 1.0, "rouge2": 0.0, "rougeL": 1.0}
     # Two pairs of positive developments; concerns and analyses are the same pair in both rows.
     assert cache.scored == 4
-    rouge_by_row(read_answers(answers), references, cache)
+    rouge_by_row([parse_answer(text) for text in answers], references, cache)
     assert cache.scored == 4
 
 
 def test_answers_or_references_that_do_not_read_have_no_rouge() -> None:
-    references = read_answers(["no reference", written(DOWN_3)])
-    scores = rouge_by_row(read_answers([written(UP_1), "nothing"]), references, RougeCache())
+    references = [parse_answer(text) for text in ["no reference", written(DOWN_3)]]
+    scores = rouge_by_row(
+        [parse_answer(text) for text in [written(UP_1), "nothing"]], references, RougeCache()
+    )
     assert scores == [None, None]
     assert mean_rouge_of(scores) is None

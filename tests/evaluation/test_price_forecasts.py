@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from forecaster.evaluation.distributions import Distribution, log_score
+from forecaster.tasks.distributions import Distribution, log_score
 from forecaster.evaluation.price_forecasts import NORMAL, SCALED, price_forecasts
 from forecaster.records import Label, Row
 

@@ -68,7 +68,7 @@ def test_an_answer_is_read_with_its_think_block_and_without() -> None:
     assert (plain.own, plain.published) == (thinks.own, thinks.published_spoken)
     assert plain.published == plain.published_spoken
     assert (thinks.spoken, thinks.published) == (GOOD.strip(), None)
-    assert none == Reading("", False, NO_ANSWER, None, None)
+    assert none == Reading("", False, NO_ANSWER, NO_ANSWER, None, None)
 
 
 # --- one reading is enough ----------------------------------------------------------------------------------

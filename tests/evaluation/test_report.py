@@ -12,6 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_2, rows
+from boards import written as answer_of
 from example_board import BASE, LABELS, ROWS, TUNED, board_of_logs, board_without_dates, full_board, log
 
 from forecaster.evaluation.report.pages import (
@@ -146,9 +148,9 @@ def test_the_first_table_puts_models_above_the_baselines_that_say_anything(board
         "coin",
         "training majority (up by 1-2%)",
     ]
-    assert table.rows[0] == ("base", "0 of 8", "0.000", "-", "-", "0, -, -", "-")
+    assert table.rows[0] == ("base", "0 of 8", "0.000 [0.000, 0.602]", "-", "-", "0, -, -", "-")
     assert table.rows[1] == (
-        "fine-tuned", "7 of 8", "0.750 [0.291, 1.209]", "0.71", "+5.1 %", "7, 0.857, 0.71", "0.500",
+        "fine-tuned", "7 of 8", "0.750 [0.291, 1.000]", "0.71", "+5.1 %", "7, 0.857, 0.71", "0.500",
     )  # fmt: skip
     assert table.rows[4] == ("zero forecast", "-", "-", "3.25", "-", "-", "-")
 
@@ -169,37 +171,38 @@ def test_published_figures_have_a_second_line_without_think_blocks(board: Scoreb
 def test_directions_are_counted_over_all_rows_and_over_forecasts(board: Scoreboard) -> None:
     table = tables(board)["direction"]
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["base"] == ("0.0 %", "0.000", "-", "-", "-", "-", "-")
+    assert rows["base"] == ("0.0 %", "0.000 [0.000, 0.602]", "-", "-", "-", "-", "-")
     coverage, of_all, of_forecasts, _, called, *_ = rows["fine-tuned"]
     assert (coverage, of_all.split()[0], of_forecasts.split()[0]) == ("87.5 %", "0.750", "0.857")
     assert called == "71.4 % / 28.6 %"
-    assert rows["always up"][:2] == ("100.0 %", "0.625 [-0.137, 1.387]")
+    assert rows["always up"][:2] == ("100.0 %", "0.625 [0.000, 1.000]")
     assert "zero forecast" not in rows
-    assert "Brackets: 95 % intervals (jackknife over 4 weeks, Student's t)." in table.note.splitlines()
+    made = "bound from 4 weeks that are all the same; jackknife over 4 weeks, Student's t"
+    assert f"Brackets: 95 % intervals ({made})." in table.note.splitlines()
 
 
 def test_sizes_stand_beside_the_forecast_of_no_move(board: Scoreboard) -> None:
     rows = {row[0]: [cell.split()[0] for cell in row[1:]] for row in tables(board)["size"].rows}
     assert rows == {
-        "base": ["-", "-", "-", "-"],
-        "fine-tuned": ["0.71", "0.43", "0.714", "0.43"],
-        "zero forecast": ["3.25", "1.50", "-", "-"],
-        "training majority (up by 1-2%)": ["4.38", "1.38", "0.375", "1.38"],
+        "base": ["-", "-", "-", "-", "-"],
+        "fine-tuned": ["0.71", "3.68", "0.43", "0.714", "0.43"],
+        "zero forecast": ["3.25", "3.25", "1.50", "-", "-"],
+        "training majority (up by 1-2%)": ["4.38", "3.25", "1.38", "0.375", "1.38"],
     }
 
 
 def test_a_pair_has_its_counts_and_its_difference(board: Scoreboard) -> None:
     # 2 · 0.5⁶ = 0.03125
     assert tables(board)["pairs"].rows == (
-        ("base against fine-tuned", "0", "6", "0.031", "-0.750 [-1.209, -0.291]", "6"),
-        ("base against always up", "0", "5", "0.062", "-0.625 [-1.387, 0.137]", "7"),
+        ("base against fine-tuned", "0", "6", "0.031", "-0.750 [-1.000, -0.291]", "6"),
+        ("base against always up", "0", "5", "0.062", "-0.625 [-1.000, 0.137]", "7"),
         ("fine-tuned against always up", "2", "1", "1.000", "0.125 [-0.637, 0.887]", "146"),
     )
 
 
 def test_a_lead_that_can_be_chance_is_a_tie(board: Scoreboard) -> None:
     assert tables(board)["choices"].rows[0] == (
-        "accuracy of all rows", "fine-tuned", "fine-tuned", "base", "0.750 [0.291, 1.209]",
+        "accuracy of all rows", "fine-tuned", "fine-tuned", "base", "0.750 [0.291, 1.000]",
     )  # fmt: skip
     tie = Choice("squared error", None, "a", "b", Estimate(-0.5, -1.5, 0.5, "bootstrap over 20 weeks"))
     assert tables(replace(board, choices=(tie,)))["choices"].rows == (
@@ -209,14 +212,23 @@ def test_a_lead_that_can_be_chance_is_a_tie(board: Scoreboard) -> None:
 
 def test_rows_that_may_be_remembered_are_scored_apart(board: Scoreboard) -> None:
     assert tables(board)["knowledge_cutoff"].rows == (
-        ("fine-tuned", "2026-01-12", "4", "1.000", "0.750", "4", "0.500", "0.500"),
+        (
+            "fine-tuned",
+            "2026-01-12",
+            "4",
+            "1.000 [0.158, 1.000]",
+            "0.750",
+            "4",
+            "0.500 [0.079, 0.921]",
+            "0.500",
+        ),
     )
 
 
 def test_text_figures_stand_under_execution_depth_and_clarity(board: Scoreboard) -> None:
     table = tables(board)["text_quality"]
     assert table.columns == ("aspect", "figure", "base", "fine-tuned")
-    assert table.rows[0] == ("Execution", "readable answers", "0.0 %", "87.5 %")
+    assert table.rows[0] == ("Execution", "answers in the form", "0.0 %", "87.5 %")
     assert ("Depth", "factors per answer", "-", "2.0") in table.rows
     assert {row[0] for row in table.rows} == {"Execution", "Depth", "Clarity"}
 
@@ -258,7 +270,7 @@ def test_costs_of_answers_and_of_training_stand_apart(board: Scoreboard) -> None
 
 def test_the_chosen_checkpoint_is_marked(board: Scoreboard) -> None:
     rows = tables(board)["checkpoints"].rows
-    assert rows[0] == ("10", "0.0 %", "0.000", "0.625", "-", "")
+    assert rows[0] == ("10", "0.0 %", "0.000 [0.000, 0.602]", "0.625", "-", "")
     assert (rows[1][0], rows[1][1], rows[1][-1]) == ("20", "87.5 %", "chosen")
 
 
@@ -324,23 +336,62 @@ def test_skill_is_shown_only_where_the_lead_over_the_better_constant_is_more_tha
 
 
 @pytest.mark.parametrize(
-    ("mse", "sentence"),
+    ("apart", "sentence"),
     [
-        (Estimate(3.25, 2.0, 4.0), "3.25 [2.00, 4.00], is not below that of forecasting no move (3.25)."),
         (
-            Estimate(3.0, 2.0, 4.0),
-            "3.00 [2.00, 4.00], is below that of forecasting no move (3.25), but not beyond chance.",
+            Estimate(0.0, -1.0, 1.0),
+            "is not below that of forecasting no move on the same rows (3.25).",
         ),
         (
-            Estimate(3.0, 2.9, 3.2),
-            "3.00 [2.90, 3.20], is below that of forecasting no move (3.25), and so is its whole interval.",
+            Estimate(-0.25, -1.5, 1.0),
+            "is below that of forecasting no move on the same rows (3.25) by 0.25 [-1.00, 1.50], which can "
+            "be chance.",
+        ),
+        (
+            Estimate(-0.25, -0.4, -0.1),
+            "is below that of forecasting no move on the same rows (3.25) by 0.25 [0.10, 0.40].",
+        ),
+        (
+            Estimate(-0.25, method="no interval: the same in every week"),
+            "is below that of forecasting no move on the same rows (3.25), but there is no interval (the "
+            "same in every week): this can be chance.",  # in four weeks
         ),
     ],
 )
-def test_sizes_are_judged_against_forecasting_no_move(
-    board: Scoreboard, mse: Estimate, sentence: str
+def test_sizes_are_judged_against_forecasting_no_move_on_the_same_rows(
+    board: Scoreboard, apart: Estimate, sentence: str
 ) -> None:
-    assert f"Its MSE, {sentence}" in judged(board, mse=mse)[1]
+    mse, zero = Estimate(3.0, 2.0, 4.0), Estimate(3.25)
+    reasons = judged(board, mse=mse, mse_of_no_move=zero, mse_against_no_move=apart)[1]
+    assert f"Its MSE, 3.00 [2.00, 4.00], {sentence} Its knowledge" in reasons
+
+
+def test_a_model_that_speaks_of_calm_rows_alone_is_not_set_beside_the_others() -> None:
+    """Small moves called large, and nothing said of large ones, which no move would miss by 5.5 ** 2."""
+    tested = rows(
+        *[("CALM", week, UP_0) for week in range(8)], *[("WILD", week, DOWN_OPEN) for week in range(8)]
+    )
+    run = ModelAnswers("shy", tested, (answer_of(DOWN_3),) * 8 + ("I cannot say.",) * 8)
+    board = scoreboard([run], None, cost_bps=0.0)
+    (verdict,) = verdicts(board)
+    assert (
+        "Its MSE, 16.00, is not below that of forecasting no move on the same rows (0.25)." in verdict.reasons
+    )
+
+
+def test_a_perfect_forecast_is_beyond_chance() -> None:
+    weeks = [(symbol, week, label) for week in range(12) for symbol, label in (("A", UP_2), ("B", DOWN_0))]
+    tested = rows(*weeks)
+    board = scoreboard(
+        [ModelAnswers("seer", tested, tuple(answer_of(label) for *_, label in weeks))], None, cost_bps=0.0
+    )
+    (verdict,) = verdicts(board)
+    assert verdict.finding == "skill in direction shown"
+    # 0.025 ** (1 / 12) = 0.7354; (2.5 ** 2 + 0.5 ** 2) / 2 = 3.25
+    assert "Its accuracy over all rows, 1.000 [0.735, 1.000], beats always up (0.500) by 0.500." in (
+        verdict.reasons
+    )
+    assert "Its MSE, 0.00, is below that of forecasting no move (3.25) by 3.25." in verdict.reasons
 
 
 def test_where_nothing_reads_there_is_nothing_to_score(board: Scoreboard) -> None:
@@ -366,7 +417,7 @@ def test_a_verdict_says_what_the_model_may_remember(board: Scoreboard) -> None:
 
 
 def test_the_most_accurate_model_is_named_only_where_it_is_no_tie(board: Scoreboard) -> None:
-    assert best_in_words(board) == "fine-tuned is the most accurate: ahead of base by 0.750 [0.291, 1.209]."
+    assert best_in_words(board) == "fine-tuned is the most accurate: ahead of base by 0.750 [0.291, 1.000]."
     tie = replace(board.choices[0], best=None, difference=Estimate(0.1, -0.1, 0.3, "Wilson"))
     assert best_in_words(replace(board, choices=(tie,))) == (
         "No model is shown to be the most accurate: fine-tuned is ahead of base by 0.100 [-0.100, 0.300], "
@@ -384,12 +435,14 @@ def test_the_summary_fits_a_terminal(make: Callable[[], Scoreboard]) -> None:
 
 
 def test_the_summary_has_the_verdict_and_the_notes_below_the_table(board: Scoreboard) -> None:
-    table, text, notes = render_summary(board).split("\n\n")
+    table, text, reasons, notes = render_summary(board).split("\n\n")
     assert table.splitlines()[-2].startswith("training majority (up by")
     lines = text.splitlines()
     assert lines[0] == "base: nothing to score. None of its 8 answers can be read."
     assert lines[1].startswith("fine-tuned: no skill shown. 7 of 8 answers can be read.")
     assert lines[-1].startswith("fine-tuned is the most accurate: ahead of base by 0.750")
+    assert [line.split() for line in reasons.splitlines()[:1]] == [["Unreadable", "answers:"]]
+    assert reasons.splitlines()[1].split() == ["reason", "base", "fine-tuned"]
     assert notes.splitlines()[-1] == "A note."
 
 

@@ -16,10 +16,12 @@ from forecaster.evaluation.statistics import (
     design_effect,
     matthews,
     mcnemar,
+    negated,
     over_weeks,
     ratio,
     rows_needed,
     rows_needed_paired,
+    share_over_weeks,
     wilson,
 )
 
@@ -413,3 +415,39 @@ def test_runs_without_a_difference_need_no_number_of_rows() -> None:
 def test_more_differing_rows_than_rows_are_refused(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="no parts of 6 rows"):
         rows_needed_paired(*counts)
+
+
+# --- shares -------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_a_share_over_few_weeks_ends_at_0_and_1() -> None:
+    # Student's t on 1 degree of freedom: 12.706; the jackknife's standard error of 0 and 1 is 0.5.
+    assert over_weeks([(1.0, 1.0), (0.0, 1.0)], [1, 2]).high == pytest.approx(0.5 + 12.706 * 0.5, abs=1e-3)
+    found = share_over_weeks([1.0, 0.0], [1, 2])
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "weeks", "low", "high"),
+    [
+        (1.0, 12, 0.7353515, 1.0),  # Clopper and Pearson for 12 of 12: 0.025 ** (1 / 12)
+        (0.0, 12, 0.0, 0.2646485),
+        (0.5, 2, 0.0790569, 0.9209431),  # 0.5 * 0.025 ** (1 / 2)
+    ],
+)
+def test_a_share_that_is_the_same_in_every_week_is_bounded_by_their_number(
+    share: float, weeks: int, low: float, high: float
+) -> None:
+    found = share_over_weeks([share] * weeks * 3, list(range(weeks)) * 3)
+    assert found.value == share
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
+    assert found.method == f"bound from {weeks} weeks that are all the same"
+
+
+def test_one_week_bounds_nothing() -> None:
+    assert share_over_weeks([1.0, 1.0], [1, 1]) == Estimate(1.0, method="no interval: one week")
+
+
+def test_a_difference_the_other_way_round() -> None:
+    assert negated(Estimate(-0.5, -0.75, 0.25, "Wilson")) == Estimate(0.5, -0.25, 0.75, "Wilson")
+    assert negated(Estimate(None)) == Estimate(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forecaster.evaluation.distributions import climatology
+from forecaster.tasks.distributions import climatology
 from forecaster.evaluation.text_forecasts import text_forecasts
 from forecaster.records import Label
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from forecaster.evaluation.readings import Reading, read_texts
-from forecaster.evaluation.text import Clarity, Depth, Execution, TextQuality, text_quality
+from forecaster.evaluation.text import Clarity, Depth, Execution, TextQuality, _Source, text_quality
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
 from prompts import render_answer, render_published, render_user_text
 
@@ -277,3 +277,16 @@ def test_real_answers_rest_on_their_own_prompts_and_not_on_those_of_others(real_
         assert grounded is not None
         assert (cited > 0.7, grounded > 0.95) == (is_own, is_own)
         assert (cited < 0.1, grounded < 0.05) == (not is_own, not is_own)
+
+
+def test_a_row_of_thousands_is_read_once_and_its_first_twelve_groups_make_one_number() -> None:
+    # 120,000 groups: hours, when each is the beginning of a number that fails at the end.
+    quality = judged(written(why="It is 1" + ",234" * 120_000 + "y or 18%."))
+    assert quality.clarity.grounded_number_share == 1 / 9_231  # 13 groups each, and the 18
+
+
+def test_three_words_in_a_row_count_within_one_text_of_the_news_only() -> None:
+    source = _Source(PROMPT)
+    assert source.is_cited_by("It is said that INSPECTORS visited the works.")
+    # The end of one text and the beginning of the next are no three in a row.
+    assert not source.is_cited_by("Then backlog by regulators grew.")

@@ -12,6 +12,7 @@ import pytest
 
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.training_log import Point, read_training_log, training_log
+from forecaster.evaluation.wandb_export import is_wandb_export, read_wandb_export
 
 OWN = [
     {
@@ -221,3 +222,74 @@ def test_two_published_runs_are_read(real_data: Path) -> None:
     assert log.last_eval_loss == 0.30347302556037903
     other = read_training_log(real_data / "trainer_logs" / "jiangkunwang_deepseek_r1_distill_8b.json")
     assert (other.last_eval_loss, other.train_samples_per_s) == (0.3243565857410431, 0.499)
+
+
+# --- several trainings in one file --------------------------------------------------------------------------
+
+FIRST = [{"loss": 2.0, "epoch": 0.5}, {"eval_loss": 1.5, "epoch": 0.5}, {"loss": 1.0, "epoch": 1.0}]
+SECOND = [{"loss": 3.0, "epoch": 0.5}, {"loss": 2.0, "epoch": 1.0}]
+END = [{"train_runtime": 5.0, "epoch": 1.0}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(map(str, [*FIRST, *END, *SECOND, *END])),
+        "\n".join(map(str, [*FIRST, *SECOND])),
+        json.dumps([*FIRST, *SECOND]),
+        json.dumps(FIRST) + json.dumps(SECOND),
+        json.dumps(FIRST, indent=1) + "\n" + json.dumps(SECOND, indent=1),
+        json.dumps([FIRST, SECOND]),
+        json.dumps({"log_history": FIRST}) + "\n" + json.dumps({"log_history": SECOND}),
+    ],
+    ids=["printed", "printed, unfinished", "one list", "two lists", "two files", "list of lists", "states"],
+)
+def test_two_trainings_in_one_log_are_refused_with_their_number(text: str, tmp_path: Path) -> None:
+    path = _saved(tmp_path / "runs.json", text) if text[0] == "[" else _saved(tmp_path / "runs.log", text)
+    with pytest.raises(ConfigurationError, match=r"it holds 2 trainings.*Give each a file of its own"):
+        read_training_log(path)
+
+
+def test_a_training_that_was_stopped_and_went_on_is_one() -> None:
+    again = [{"loss": 1.1, "epoch": 1.0}, {"loss": 0.9, "epoch": 1.5}]
+    assert len(training_log([*FIRST, *again]).points) == 5
+    assert len(training_log([*FIRST, *END, {"loss": 0.9, "epoch": 1.5}]).points) == 4
+
+
+def test_each_entry_on_a_line_of_its_own_is_a_log(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "lines.json", "\n".join(map(json.dumps, FIRST)))
+    assert read_training_log(path) == training_log(FIRST)
+
+
+# --- exports of W&B -----------------------------------------------------------------------------------------
+
+
+def test_a_chart_of_one_run_is_its_log(tmp_path: Path) -> None:
+    text = '"Step","a - train/loss","a - train/loss__MIN","a - eval/loss"\n1,2.0,2.0,\n2,1.0,1.0,1.5\n'
+    path = _saved(tmp_path / "chart.csv", text)
+    assert is_wandb_export(path)
+    log = read_wandb_export(path)
+    assert [(point.step, point.loss, point.eval_loss) for point in log.points] == [
+        (1, 2.0, None),
+        (2, 1.0, 1.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"Step","a - train/loss","b - train/loss"\n1,2.0,3.0\n', r"with 2 runs \(a, b\)"),
+        ("Name,State,train/loss\na,finished,0.2\nb,finished,0.3\n", "a table of 2 runs of W&B"),
+    ],
+)
+def test_an_export_of_several_runs_is_refused_with_their_number(
+    text: str, found: str, tmp_path: Path
+) -> None:
+    path = _saved(tmp_path / "chart.csv", text)
+    assert is_wandb_export(path)
+    with pytest.raises(ConfigurationError, match=found):
+        read_wandb_export(path)
+
+
+def test_answers_are_no_export(tmp_path: Path) -> None:
+    assert not is_wandb_export(_saved(tmp_path / "answers.csv", "prediction,reference\na,b\n"))

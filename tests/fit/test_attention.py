@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from forecaster.fit.attention import choose_attention
+from forecaster.fit.attention import choose_attention, length_multiple
 from forecaster.fit.gpus import KNOWN_GPUS
 from forecaster.models.loading import load_base
 from forecaster.models.numerics import Precision
@@ -105,3 +105,38 @@ def test_rows_laid_end_to_end_lose_what_they_lose_padded() -> None:
         assert int(loss.tokens) == 25
         sums.append(loss.nll_sum.item())
     assert sums[1] == pytest.approx(sums[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "precision", "multiple"),
+    [
+        (["h100"], "bf16", 128),
+        (["a100-80", "h200"], "fp16", 128),
+        (["h100"], "fp32", 1),  # cuDNN's attention is for 16 bit
+        (["a100-80"], "bf16", 1),
+        (["t4"], "fp16", 1),
+        ([], "fp32", 1),
+    ],
+)
+def test_batches_have_few_lengths_where_torch_takes_cudnns_attention(
+    gpus: list[str], precision: Precision, multiple: int
+) -> None:
+    assert length_multiple([KNOWN_GPUS[name] for name in gpus], precision) == multiple
+
+
+def test_padding_to_a_multiple_changes_no_loss() -> None:
+    torch.manual_seed(0)
+    model = tiny_model()
+    add_answer_loss(model)
+    row = {"row_id": "r", "input_ids": list(range(10, 70)), "labels": [-100] * 40 + list(range(50, 70))}
+    sums = []
+    for multiple, shape in ((1, (1, 60)), (128, (1, 128))):
+        batch = RowCollator(0, multiple=multiple)([row])
+        assert tuple(batch["input_ids"].shape) == tuple(batch["labels"].shape) == shape
+        assert (batch.pop("row_ids"), batch.pop("tokens")) == (["r"], 60)
+        loss = model(answer_labels=batch.pop("labels"), **batch)
+        assert int(loss.tokens) == 20
+        sums.append(loss.nll_sum.item())
+    assert sums[1] == pytest.approx(sums[0], rel=1e-5)
+    assert tuple(RowCollator(0, multiple=128)([])["input_ids"].shape) == (1, 128)
+    assert tuple(RowCollator(0, padding_free=True, multiple=128)([row])["input_ids"].shape) == (1, 60)

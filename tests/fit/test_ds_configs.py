@@ -87,6 +87,15 @@ def test_16_bit_files_learn_as_a_plain_loop_in_fp32_does(trained: dict[str, dict
             assert (of["scaler"] == "DynamicLossScaler") == (precision == "fp16"), name
 
 
+def test_zero2_adds_16_bit_gradients_up_in_fp32(trained: dict[str, dict[str, Any]]) -> None:
+    """16 equal micro steps, each divided by 16, are one: in bf16, the last ones are rounded to what the sum
+    can hold."""
+    assert trained["bf16_zero2"]["accumulation_error"] < 1e-6
+    assert trained["bf16_zero2"]["error_in_16_bit"] > 1e-3
+    for name in ("bf16_zero2", "fp16_zero2"):
+        assert _read(name)["data_types"] == {"grad_accum_dtype": "fp32"}
+
+
 def test_the_files_are_these() -> None:
     assert sorted(FILES) == [
         "bf16_zero2",

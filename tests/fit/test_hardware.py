@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,9 @@ import pytest
 
 from forecaster.errors import Problem
 from forecaster.fit import ds_files
+from forecaster.fit import gpus as gpus_module
 from forecaster.fit.ds_files import DS_CONFIG_FOLDER, check_ds_config, locate_ds_config, read_ds_config
+from forecaster.fit.gpu_cards import speed_of
 from forecaster.fit.gpus import (
     KNOWN_GPUS,
     Gpu,
@@ -471,7 +476,7 @@ def test_a_file_without_a_zero_stage_is_refused(content: str) -> None:
 
 def test_weights_that_are_larger_than_the_gpu_are_refused_with_what_would_fit() -> None:
     assert refused([T4], alias="llama2-13b", quantization="none", ds_config="fp16_zero2") == [
-        "--base_model: needs about 27.4 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
+        "--base_model: needs about 27.5 GiB (24.2 of them weights) on each GPU, even with 16-bit, 1 x 16 "
         "rows, checkpointing on, ZeRO-2, and Tesla T4 has 15.0. What would fit: --ds_config auto, or "
         "--quantization 4bit, or --base_model qwen2.5-1.5b, or a 40 GB card."
     ]
@@ -659,9 +664,54 @@ def test_a_torch_that_cannot_use_the_gpu_is_named_with_driver_and_way_out(
 ) -> None:
     problem = torch_mismatch([T4], "2.13.0", cuda)
     assert problem.where == "torch"
-    assert problem.found == f"2.13.0 ({built_for}) cannot use Tesla T4 with driver 550.54.15."
+    assert problem.found == (
+        f"2.13.0 ({built_for}) cannot use Tesla T4 (compute capability 7.5) with driver 550.54.15."
+    )
     assert "pip install torch==2.6.0 torchvision==0.21.0" in problem.way_out
 
 
 def test_the_folder_of_deepspeed_files_does_not_depend_on_the_working_folder() -> None:
     assert ds_files.ds_config_files()
+
+
+@pytest.mark.parametrize("capability", [(10, 0), (12, 0), (12, 1)])
+def test_a_blackwell_gpu_is_advised_a_torch_that_has_its_kernels(capability: tuple[int, int]) -> None:
+    card = replace(T4, name="NVIDIA GeForce RTX 5090", compute_capability=capability, driver="570.124.06")
+    problem = torch_mismatch([T4, card], "2.6.0+cu124", "12.4")
+    shown = ".".join(map(str, capability))
+    assert f"cannot use NVIDIA GeForce RTX 5090 (compute capability {shown}) with driver" in problem.found
+    assert "torch==2.7.1 torchvision==0.22.1 --index-url https://download.pytorch.org/whl/cu128" in (
+        problem.way_out
+    )
+
+
+def test_memory_in_use_by_others_is_not_planned_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml_edge.show(
+        monkeypatch, tmp_path, nvml_edge.T4, f"used|{10 * 2**30}", nvml_edge.A100, "used|500000000"
+    )
+    shared, alone = detect_gpus()
+    assert (shared.free_bytes, alone.free_bytes) == (5 * 2**30, 40 * 2**30)
+    assert describe([shared]) == "1 x Tesla T4 (15 GiB, 10 of them in use by others)"
+    assert describe([alone]) == "1 x NVIDIA A100-SXM4-40GB (40 GiB)"
+
+
+def test_a_driver_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpus_module.NVML_TIMEOUT_S == 10.0
+    monkeypatch.setattr(gpus_module, "NVML_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(gpus_module, "_HANGS", threading.Event())
+    nvml_edge.show(monkeypatch, tmp_path, nvml_edge.T4, "hang|1")
+    begun = time.monotonic()
+    assert detect_gpus() == ()
+    assert no_gpu_reason() == " (NVML: it gave no answer in 0 s; `nvidia-smi` tells more)"
+    assert time.monotonic() - begun < 0.9
+    for thread in threading.enumerate():  # while the library that hangs is still the one of this test
+        if thread.daemon and thread.name.endswith("(<lambda>)"):
+            thread.join(5)
+
+
+def test_a_slice_has_its_share_of_the_chips_speed() -> None:
+    whole, cut = speed_of("NVIDIA H100 80GB HBM3"), speed_of("NVIDIA H100 80GB HBM3 MIG 1g.10gb")
+    assert whole.flops_16bit == 989e12
+    assert cut.flops_16bit == pytest.approx(989e12 / 7)
+    assert cut.memory_bytes_per_s == pytest.approx(3350e9 / 7)
+    assert speed_of("NVIDIA H100 80GB HBM3 MIG 3g.40gb").flops_16bit == pytest.approx(989e12 * 3 / 7)

@@ -134,6 +134,33 @@ def test_zeros_buckets_are_allocated_whole_on_one_rank_too() -> None:
     assert training_bytes(TINY, bf16(zero_stage=3)).communication == 2 * 2 * 4**2
 
 
+def test_zero2_sums_16_bit_gradients_in_fp32_and_steps_with_that_sum() -> None:
+    def of(**layout: Any) -> tuple[int, int]:
+        needed = training_bytes(TINY, bf16(lora_rank=2, **layout))
+        return needed.gradients, needed.update
+
+    assert of(zero_stage=2) == (4 * 256, 0)
+    assert of(zero_stage=2, sums_in_fp32=False) == (2 * 256, 4 * 256)
+    assert of(zero_stage=2, offload=True) == (0, 0)
+    assert of(zero_stage=2, offload=True, sums_in_fp32=True) == (4 * 256, 0)
+    fp32 = training_bytes(TINY, Layout("fp32", tuner_settings=TunerSettings(2), zero_stage=2))
+    assert (fp32.gradients, fp32.update) == (4 * 256, 4 * 256)
+
+
+def test_padded_tokens_cost_what_real_ones_do() -> None:
+    padded = bf16(lora_rank=2, length=100, length_multiple=128, micro_batch_size=2)
+    assert padded.tokens == 256
+    assert memory.activation_bytes(TINY, padded) == memory.activation_bytes(
+        TINY, bf16(lora_rank=2, length=128, micro_batch_size=2)
+    )
+
+
+def test_ligers_norms_keep_16_bits_and_its_mlp_two_of_three_tensors() -> None:
+    # Of a layer's 200 bytes a token: norms 2*2*4 for 2*4*4, MLP 2*2*8 for 2*3*8.
+    assert memory.layer_activation_bytes(TINY, bf16(lora_rank=2)) == 200
+    assert memory.layer_activation_bytes(TINY, bf16(lora_rank=2, liger=True)) == 200 - 16 - 16
+
+
 def test_offload_leaves_the_optimizer_to_the_cpu() -> None:
     shape = SHAPES["qwen2.5-1.5b"]
     layout = bf16(tuner="full", zero_stage=2, ranks=2, offload=True)

@@ -182,7 +182,7 @@ def test_a_run_out_of_memory_is_told_what_was_planned_and_measured_and_how_to_go
     message = planner.out_of_memory_message(made, int(23.4 * GIB), 24 * GIB, has_checkpoint=True)
     assert message == (
         "Out of memory: 21.3 GiB were planned (16-bit, 4 x 4 rows, checkpointing on, ZeRO-2), 23.4 of 24.0 "
-        "GiB were in use. The next smaller setting needs 19.0: go on with\n"
+        "GiB were in use. The next smaller setting needs 19.1: go on with\n"
         "  --batch_size 2 --gradient_accumulation_steps 8 --gradient_checkpointing true "
         "--ds_config bf16_zero2 --resume"
     )

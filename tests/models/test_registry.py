@@ -202,7 +202,32 @@ def test_a_folder_without_a_readable_config_is_refused(config: bytes | None, tmp
     problem = resolve(_folder(tmp_path / "base", config))
     assert isinstance(problem, Problem)
     assert problem.where == "--base_model"
-    assert problem.found.endswith("base has no readable config.json.")
+    assert "base has no readable config.json (" in problem.found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        (
+            "max_position_embeddings",
+            "4096",
+            "max_position_embeddings is '4096': it should be a valid integer",
+        ),
+        ("hidden_size", -1, "hidden_size is -1: it should be greater than or equal to 1"),
+        (
+            "num_hidden_layers",
+            10**9,
+            "num_hidden_layers is 1000000000: it should be less than or equal to 10000",
+        ),
+        ("vocab_size", [1], "vocab_size is [1]: it should be a valid integer"),
+    ],
+)
+def test_a_config_with_a_wrong_field_is_refused_by_name(
+    field: str, value: Any, found: str, tmp_path: Path
+) -> None:
+    problem = resolve(_folder(tmp_path / "base", json.dumps({"model_type": "llama", field: value}).encode()))
+    assert isinstance(problem, Problem)
+    assert problem.found.endswith(f"base has no readable config.json ({found}).")
 
 
 def test_a_config_that_lacks_the_sizes_of_its_architecture_does_not_raise(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from forecaster.training.train_config import (
     find_value_problems,
     parse_flags,
     resolve_scheduler,
+    warmup_steps,
 )
 
 NEEDED = ["--base_model", "qwen2.5-1.5b", "--dataset", "rows.jsonl"]
@@ -99,6 +100,24 @@ def test_an_evaluation_strategy_of_no_in_yaml_is_no(yaml_file: Path) -> None:
     assert parse_flags(["--config", str(yaml_file)]).evaluation_strategy == "no"
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_file_is_no_consent_to_run_code(yaml_file: Path, value: str) -> None:
+    with yaml_file.open("a") as file:
+        file.write(f"trust_remote_code: {value}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        parse_flags(["--config", str(yaml_file), "--trust_remote_code"])
+    assert str(caught.value) == (
+        f"--config: {yaml_file} sets trust_remote_code. It counts on the command line only: a file is no "
+        "consent."
+    )
+
+
+def test_consent_to_run_code_is_given_on_the_command_line(yaml_file: Path) -> None:
+    asked = ["--config", str(yaml_file)]
+    assert parse_flags(asked).trust_remote_code is False
+    assert parse_flags([*asked, "--trust_remote_code"]).trust_remote_code is True
+
+
 def test_a_flag_can_undo_a_boolean_of_the_yaml_file(yaml_file: Path) -> None:
     with yaml_file.open("a") as file:
         file.write("from_remote: true\n")
@@ -158,6 +177,14 @@ def test_all_values_that_cannot_be_read_are_told_at_once(yaml_file: Path) -> Non
     ("words", "messages"),
     [
         (["--lora", "4"], ["--lora: is no flag. Did you mean --lora_r?"]),
+        (["--lora_rank", "4"], ["--lora_rank: is no flag. Did you mean --lora_r?"]),
+        (["--deepspeed", "a.json"], ["--deepspeed: is no flag. Did you mean --ds_config?"]),
+        (["--model_name_or_path", "a"], ["--model_name_or_path: is no flag. Did you mean --base_model?"]),
+        (
+            ["--per-device-train-batch-size=4"],
+            ["--per-device-train-batch-size=4: is no flag. Did you mean --batch_size?"],
+        ),
+        (["--max_seq_length", "9"], ["--max_seq_length: is no flag. Did you mean --max_length?"]),
         (["--zzz=1"], ["--zzz=1: is no flag. See --help."]),
         (
             ["--learning_rat", "1", "--epochs", "3", "--num_epoch=2"],
@@ -201,7 +228,7 @@ def _yaml_problem(content: str | bytes | None, tmp_path: Path) -> str:
 
 def test_unknown_keys_of_a_yaml_file_are_all_named_with_the_known_ones(tmp_path: Path) -> None:
     problem = _yaml_problem("base_model: m\nlora_rank: 4\n1: x\nepochs: 3\n", tmp_path)
-    assert " sets 1, epochs, lora_rank. Known names: base_model, batch_size, " in problem
+    assert " sets 1, epochs, lora_rank. Known names: allow_told_outcome, base_model, batch_size, " in problem
 
 
 @pytest.mark.parametrize("content", ["", "- base_model\n", "just text\n", "5\n"])
@@ -611,3 +638,8 @@ def test_of_two_configuration_files_the_last_is_read_and_recorded(yaml_file: Pat
 def test_infinite_values_are_refused(flag: str) -> None:
     flags = parse_flags(["--base_model", "m", "--dataset", "d", f"--{flag}", "inf"])
     assert [problem.where for problem in find_value_problems(flags)] == [f"--{flag}"]
+
+
+@pytest.mark.parametrize(("ratio", "steps", "warm"), [(0.03, 1, 0), (0.03, 2, 1), (0.03, 100, 3), (0, 1, 0)])
+def test_the_only_step_of_a_run_is_no_warm_up(ratio: float, steps: int, warm: int) -> None:
+    assert warmup_steps(ratio, steps) == warm

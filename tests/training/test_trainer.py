@@ -113,3 +113,10 @@ def test_loss_gradient_and_evaluation_are_those_of_a_plain_loop(tmp_path: Path) 
     with torch.no_grad():
         whole = sum(plain_sum(plain, row) for row in all_rows) / sum(answer for _, answer in SIZES)
     assert tested.evaluate()["eval_loss"] == pytest.approx(whole.item(), abs=1e-5)
+
+
+def test_no_pickle_of_the_arguments_is_left_beside_a_model(tmp_path: Path) -> None:
+    trainer(tmp_path, Gradients()).save_model(str(tmp_path / "saved"))
+    saved = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= saved
+    assert not {name for name in saved if name.endswith((".bin", ".pt", ".pkl"))}

@@ -434,6 +434,95 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     assert "--price_file" in told(lambda: read_price_file(tmp_path / "none.csv"))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20230703124706", "2023-07-03T16:47:06+00:00"),
+        ("20230103124706", "2023-01-03T17:47:06+00:00"),
+        ("202307031247", "2023-07-03T16:47:00+00:00"),
+        ("20230703124706.0", "2023-07-03T16:47:06+00:00"),
+        ("20230703000000", "2023-07-04T03:59:59+00:00"),
+        ("20230703T124706", "2023-07-03T12:47:06+00:00"),
+        ("1688388426", "2023-07-03T12:47:06+00:00"),
+        ("1688388426123", "2023-07-03T12:47:06+00:00"),
+        ("1688388426123456789", "2023-07-03T12:47:06+00:00"),
+        ("2023-07-03 12:47:06 ET", "2023-07-03T16:47:06+00:00"),
+        ("2023-07-03 12:47:06 EST", "2023-07-03T17:47:06+00:00"),
+        ("2023-07-03 12:47:06-04:00", "2023-07-03T16:47:06+00:00"),
+        ("Mon, 03 Jul 2023 12:47:06 GMT", "2023-07-03T12:47:06+00:00"),
+        ("Mon, 03 Jul 2023 12:47:06 -0400", "2023-07-03T16:47:06+00:00"),
+    ],
+)
+def test_times_are_read_in_every_form_that_leaves_no_doubt(
+    written: CsvWriter, text: str, expected: str
+) -> None:
+    (call,) = news(written("n.csv", [("date", "headline", "symbol"), (text, "Up", "AAPL")])).calls
+    assert datetime.fromtimestamp(call.payload[0]["datetime"], UTC).isoformat() == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["20231303124706", "07/03/2023 12:47 PM", "Jul 3", "99999999999999", "0001-01-01T00:00:00-23:00"]
+)
+def test_a_symbol_without_a_readable_time_is_told_with_a_value(written: CsvWriter, text: str) -> None:
+    rows = [(text, "Up", "AAPL"), (text, "Down", "AAPL"), ("2023-07-03T12:00:00Z", "Up", "MSFT")]
+    imported = news(written("n.csv", [("date", "headline", "symbol"), *rows]))
+    found = f"none of AAPL's 2 rows is a usable article (2 with no time, such as {text!r})"
+    assert dict(imported.unusable) == {"AAPL": found}
+    assert [call.request.symbol for call in imported.calls] == ["MSFT"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['AAPL', 'BRK-B']",
+        '["AAPL","BRK/B"]',
+        "AAPL, BRK.B",
+        "$AAPL|$BRK.B",
+        "{AAPL;BRK.B}",
+        "['AAPL' 'BRK.B']",
+    ],
+)
+def test_a_cell_may_hold_a_list_of_tickers(written: CsvWriter, cell: str) -> None:
+    rows = [("date", "title", "tickers"), ("2026-01-05T10:00:00Z", "Up", cell)]
+    assert [call.request.symbol for call in news(written("n.csv", rows)).calls] == ["AAPL", "BRK.B"]
+
+
+def test_lists_of_tickers_in_json_and_parquet_are_read(tmp_path: Path, jsonl: JsonlWriter) -> None:
+    row = {
+        "published_utc": "2026-01-05T10:00:00Z",
+        "title": "Up",
+        "tickers": ["AAPL", "NAN"],
+        "description": "d",
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "n.parquet")
+    for path in (jsonl("n.jsonl", [row]), tmp_path / "n.parquet"):
+        calls = news(path).calls
+        assert [(call.request.symbol, call.payload[0]["summary"]) for call in calls] == [
+            ("AAPL", "d"),
+            ("NAN", "d"),
+        ]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x85", "\u2028"], ids=["CRLF", "CR", "NEL", "LS"])
+def test_files_say_the_same_with_every_line_end(tmp_path: Path, end: str) -> None:
+    texts = {
+        "news": 'date,headline,symbol,summary\n2026-01-05T10:00:00Z,"One\nline",AAPL,"And\n\nmore"\n',
+        "prices": "Date,AAPL\n2026-01-05,1.50\n2026-01-06,2\n",
+    }
+    payloads = []
+    for text in (texts, {kind: f"\ufeff{text}".replace("\n", end) for kind, text in texts.items()}):
+        for kind in text:
+            (tmp_path / f"{kind}.csv").write_bytes(text[kind].encode())
+        payloads.append(
+            (
+                news(tmp_path / "news.csv").calls[0].payload,
+                read_price_file(tmp_path / "prices.csv").calls[0].payload,
+            )
+        )
+    assert payloads[0] == payloads[1]
+    assert payloads[1][0][0]["summary"] == "And\n\nmore"
+
+
 # --- prices: forms ------------------------------------------------------------------------------------------
 
 
@@ -502,6 +591,32 @@ def test_a_long_file_with_adjusted_closes_and_splits(written: CsvWriter) -> None
     assert call.payload["missing_days"] == ["2024-06-11"]
     assert call.payload["adjusted_only"] is False
     assert imported.skipped == {"symbol not asked for": 1}
+
+
+@pytest.mark.parametrize(
+    ("symbol", "stamps", "days"),
+    [
+        # A coin's bar begins at midnight, UTC: the evening before in New York.
+        ("BTC-USD", ["2025-06-01 20:00:00-04:00", "2025-06-02 20:00:00-04:00"], ["2025-06-02", "2025-06-03"]),
+        ("AAPL", ["2025-06-02 00:00:00-04:00", "2025-06-03 00:00:00-04:00"], ["2025-06-02", "2025-06-03"]),
+        ("AAPL", ["2025-06-03T00:00:00Z", "2025-06-04T00:00:00+00:00"], ["2025-06-02", "2025-06-03"]),
+        ("AAPL", ["2025-06-02T22:00:00+02:00", "2025-06-04T05:00:00+09:00"], ["2025-06-02", "2025-06-03"]),
+        ("SAP.DE", ["2025-06-01T18:00:00-04:00", "2025-06-02T18:00:00-04:00"], ["2025-06-02", "2025-06-03"]),
+        (
+            "NDA-FI.HE",
+            ["2025-06-02 00:00:00+03:00", "2025-06-03 00:00:00+03:00"],
+            ["2025-06-02", "2025-06-03"],
+        ),
+        # A Monday's midnight, UTC, is a Sunday in New York: the day alone was meant.
+        ("AAPL", ["2025-06-02T00:00:00Z", "2025-06-03T00:00:00Z"], ["2025-06-02", "2025-06-03"]),
+        ("AAPL", ["2025-06-02 23:30:00", "2025-06-03"], ["2025-06-02", "2025-06-03"]),
+    ],
+)
+def test_a_moment_is_of_the_day_that_it_has_at_the_exchange(
+    written: CsvWriter, symbol: str, stamps: Sequence[str], days: Sequence[str]
+) -> None:
+    path = written("p.csv", [("Date", "symbol", "close"), *((stamp, symbol, "5") for stamp in stamps)])
+    assert bars(read_price_file(path)) == {symbol: [(day, "5", "5") for day in days]}
 
 
 def test_a_long_file_with_closes_alone_counts_as_adjusted(written: CsvWriter) -> None:
@@ -757,3 +872,56 @@ def test_a_large_file_takes_no_more_memory_than_what_was_asked_for(tmp_path: Pat
     assert (imported.rows, imported.calls[0].count) == (10200, 200)
     assert path.stat().st_size > 20_000_000
     assert peak_bytes < 4_000_000
+
+
+# --- values that nothing can have ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("1e400", "'1e400'"),
+        ("1e-400", "'1e-400'"),
+        ("1e999999999999999999", "'1e999999999999999999'"),
+        ("9" * 100_000, f"'{'9' * 40}...'"),
+    ],
+)
+def test_a_price_that_nothing_can_have_is_told_and_no_longer_than_a_line(
+    cell: str, shown: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(f"date,symbol,close\n2026-02-02,AAPL,{cell}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_price_file(path)
+    (problem,) = caught.value.problems
+    assert problem.found == f"AAPL's price on 2026-02-02 is {shown}."
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31", "1748822400000000000"])
+def test_a_day_that_cannot_be_reckoned_with_is_none(day: str, tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(f"date,symbol,close\n{day},AAPL,100\n")
+    with pytest.raises(ConfigurationError, match=f"row 1: '{day}' is no day"):
+        read_price_file(path)
+
+
+def test_days_in_nanoseconds_are_days_and_a_day_that_no_calendar_reaches_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "prices.parquet"
+
+    def write(days: pa.Array) -> None:
+        pq.write_table(pa.table({"date": days, "symbol": ["AAPL"], "close": [100.0]}), path)
+
+    write(pa.array([1_770_076_800_000_000_001], pa.timestamp("ns")))
+    assert read_price_file(path).calls[0].request.window_start == "2026-02-03"
+    write(pa.array([2**31 - 1], pa.int32()).cast(pa.date32()))
+    with pytest.raises(ConfigurationError, match="it holds a value that cannot be read"):
+        read_price_file(path)
+
+
+def test_a_million_brackets_are_one_row_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "prices.jsonl"
+    path.write_text(
+        '{"date": "2026-02-02", "symbol": "AAPL", "close": 1}\n{"date": ' + "[" * 1_000_000 + "\n"
+    )
+    with pytest.raises(ConfigurationError, match="row 2: it does not have the fields"):
+        read_price_file(path)

@@ -70,6 +70,7 @@ def _model(model: ModelScorecard) -> dict[str, Any]:
         "project": {
             "rows": model.rows,
             "valid_count": model.valid_count,
+            "form_followed": model.form_followed,
             "unreadable": dict(model.unreadable),
             "rouge": model.rouge and dict(model.rouge),
             **_skill(model.skill),

@@ -40,8 +40,18 @@ def render_summary(board: Scoreboard) -> str:
     lines += [best] if (best := best_in_words(board)) else []
     if table is None:
         return "There is nothing to show: no answers, and no training log."
-    blocks = ([_for_terminal(table)], _wrapped(lines), _wrapped([table.note, *board.notes]))
+    blocks = (
+        [_for_terminal(table)],
+        _wrapped(lines),
+        _reasons(found.get("unreadable")),
+        _wrapped([table.note, *board.notes]),
+    )
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _reasons(unreadable: Table | None) -> list[str]:
+    """Why answers could not be read."""
+    return [f"{unreadable.title}:", _for_terminal(unreadable)] if unreadable else []
 
 
 def _wrapped(lines: Iterable[str]) -> list[str]:

@@ -137,15 +137,20 @@ def _at_a_glance(board: Scoreboard) -> Table:
         ),
         tuple(_glance_row(card) for card in cards),
         _note(
-            "Read: answers that this project's parser reads. Accuracy: share of right directions; a row "
-            "without a readable answer is wrong.",
-            "MSE: squared difference of bin midpoints, of readable forecasts.",
+            "Read: answers that forecast one direction and size, in whatever form. Accuracy: share of right "
+            "directions; a row without a readable forecast is wrong.",
+            "MSE: squared difference of bin midpoints, of readable forecasts. Where these are not all rows, "
+            "the verdict takes the zero forecast on the same rows.",
             f"Long/short: return after costs of {board.cost_bps:g} basis points.",
             "As published: by the parser of published work, think blocks removed.",
             "Below the models: forecasts that need none.",
-            _methods(board, [card.skill.accuracy_of_all_rows for card in cards]),
+            _methods(board, [card.skill.accuracy_of_all_rows for card in cards if _has_accuracy(card)]),
         ),
     )
+
+
+def _has_accuracy(card: Scorecard) -> bool:
+    return isinstance(card, ModelScorecard) or card.skill.bin_acc.value is not None
 
 
 def _glance_row(card: Scorecard) -> tuple[str, ...]:
@@ -156,11 +161,10 @@ def _glance_row(card: Scorecard) -> tuple[str, ...]:
         of = card.as_published_without_think or card.as_published
         published = f"{of.valid_count}, {number(of.bin_acc, 3)}, {number(of.mse, 2)}"
         seconds = significant(_seconds_per_answer(card))
-    has_accuracy = isinstance(card, ModelScorecard) or skill.bin_acc.value is not None
     return (
         card.name,
         read,
-        with_interval(skill.accuracy_of_all_rows, 3) if has_accuracy else NONE,
+        with_interval(skill.accuracy_of_all_rows, 3) if _has_accuracy(card) else NONE,
         number(skill.mse.value, 2),
         _pct(book.cumulative_return_pct) if book and book.hit_rate is not None else NONE,
         published,
@@ -397,7 +401,7 @@ def _part_cells(part: Skill | None) -> tuple[str, str, str]:
 # --- texts --------------------------------------------------------------------------------------------------
 
 _TEXT_FIGURES: tuple[tuple[str, str, Callable[[TextQuality], str]], ...] = (
-    ("Execution", "readable answers", lambda text: percent(text.execution.readable_share)),
+    ("Execution", "answers in the form", lambda text: percent(text.execution.readable_share)),
     ("Execution", "of these, run on behind the end", lambda text: percent(text.execution.runs_on_share)),
     ("Execution", "words per answer", lambda text: number(text.execution.answer_words, 0)),
     ("Depth", "factors per answer", lambda text: number(text.depth.factors_per_answer, 1)),
@@ -447,7 +451,7 @@ def _unreadable(board: Scoreboard) -> Table:
             (reason, *(str(model.unreadable.get(reason, 0)) for model in board.models))
             for reason in sorted(totals, key=lambda reason: (-totals[reason], reason))
         ),
-        "Answers that this project's parser does not read, by the first fault that it meets.",
+        "Answers without a forecast that this project's parser reads, by the first fault of their form.",
     )
 
 

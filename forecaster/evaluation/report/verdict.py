@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forecaster.evaluation.figures import contests_of
-from forecaster.evaluation.metrics import Skill
+from forecaster.evaluation.metrics import Skill, cases_by_row
 from forecaster.evaluation.report.tables import NO_INTERVAL, method_in_words, with_interval
 from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard, is_sure
-from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
+from forecaster.evaluation.statistics import Estimate, negated
+from forecaster.records import Row
+from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP
 
 ACCURACY = contests_of(Skill)["accuracy_of_all_rows"].name
 """Name of the choice that a verdict goes by."""
@@ -58,9 +60,9 @@ def _verdict(model: ModelScorecard, board: Scoreboard) -> Verdict:
     constant = next(line for line in board.baselines if line.name == pair.second)
     finding, reason = _of_direction(model, constant, pair, has_dates)
     reasons = [
-        f"{model.valid_count} of {model.rows} answers can be read.",
+        f"{model.valid_count} of {model.rows} answers can be read{_in_form(model)}.",
         reason,
-        _of_size(model, board.baselines),
+        _of_size(model, board.rows, has_dates),
         _of_memory(model),
     ]
     return Verdict(model.name, finding, " ".join(filter(None, reasons)))
@@ -84,24 +86,36 @@ def _of_direction(
     if lead.value is None or lead.value <= 0:
         return "no skill shown", f"{said} does not beat {against}."
     if lead.low is None:
-        why = method_in_words(lead.method, has_dates).removeprefix(NO_INTERVAL)
-        reason = f"{said} is above {against}, but there is no interval ({why}): this can be chance."
-        return "no skill shown", reason
+        return "no skill shown", f"{said} is above {against}, but {_without_interval(lead, has_dates)}"
     return "no skill shown", f"{said} is above {against} {by}, which can be chance."
 
 
-def _of_size(model: ModelScorecard, baselines: Sequence[Scorecard]) -> str:
-    """Squared error against that of forecasting no move."""
-    mse = model.skill.mse
-    zero = next((line.skill.mse.value for line in baselines if line.name == ZERO), None)
-    if mse.value is None or zero is None:
+def _of_size(model: ModelScorecard, rows: Sequence[Row], has_dates: bool) -> str:
+    """Squared error against that of forecasting no move, on the rows for which the model names a size."""
+    mse, zero, apart = model.skill.mse, model.skill.mse_of_no_move, model.skill.mse_against_no_move
+    if mse.value is None or zero.value is None or apart.value is None:
         return ""
-    said, against = f"Its MSE, {with_interval(mse, 2)},", f"that of forecasting no move ({zero:.2f})"
-    if mse.value >= zero:
+    sized = {case.week for case in cases_by_row(model.forecasts, rows) if case and case.forecast.label}
+    where = "" if model.skill.coverage.value == 1 else " on the same rows"
+    said = f"Its MSE, {with_interval(mse, 2)},"
+    against = f"that of forecasting no move{where} ({zero.value:.2f})"
+    if apart.value >= 0:
         return f"{said} is not below {against}."
-    if mse.high is None or mse.high >= zero:
-        return f"{said} is below {against}, but not beyond chance."
-    return f"{said} is below {against}, and so is its whole interval."
+    by = f"by {with_interval(negated(apart), 2)}"
+    if is_sure(apart, len(sized), -1):
+        return f"{said} is below {against} {by}."
+    if apart.low is None:
+        return f"{said} is below {against}, but {_without_interval(apart, has_dates)}"
+    return f"{said} is below {against} {by}, which can be chance."
+
+
+def _without_interval(lead: Estimate, has_dates: bool) -> str:
+    why = method_in_words(lead.method, has_dates).removeprefix(NO_INTERVAL)
+    return f"there is no interval ({why}): this can be chance."
+
+
+def _in_form(model: ModelScorecard) -> str:
+    return "" if model.form_followed == model.valid_count else f", {model.form_followed} of them in the form"
 
 
 def _of_memory(model: ModelScorecard) -> str:

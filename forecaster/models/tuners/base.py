@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecaster.errors import Problem
 from forecaster.models.numerics import Quantization
@@ -113,6 +113,24 @@ class Tuner(ABC):
         Raises:
             AdapterNotTrainedError: naming the first bad tensor.
         """
+
+    def check_files(
+        self, folder: Path, weights: Sequence[Path], shape: ModelShape | None, flags: Mapping[str, Any]
+    ) -> None:
+        """Check what a run's folder or a checkpoint holds of this tuner before anything loads it, as it may
+        come from anyone.
+
+        Args:
+            weights: the files with what was trained.
+            shape: of the base model; None: it is not known.
+            flags: of the training.
+
+        Raises:
+            ConfigurationError: with file and field or tensor.
+        """
+        from forecaster.models.tensor_files import check_model
+
+        check_model(weights)
 
     @abstractmethod
     def describe(self, settings: TunerSettings) -> str:

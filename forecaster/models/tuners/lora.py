@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import AdapterNotTrainedError
 from forecaster.models.numerics import Quantization
@@ -82,6 +83,15 @@ class LoraTuner(Tuner):
                 str(folder), "every LoRA-B factor", "is still zero, as before training"
             )
         return names
+
+    def check_files(
+        self, folder: Path, weights: Sequence[Path], shape: ModelShape | None, flags: Mapping[str, Any]
+    ) -> None:
+        """Both factors of every target in every layer, in the shapes of the base model, and what PEFT reads
+        beside them."""
+        from forecaster.models.weight_files import check_low_rank
+
+        check_low_rank(folder, shape, flags, self.peft_options)
 
     def describe(self, settings: TunerSettings) -> str:
         lora = f"r {settings.rank}, alpha {settings.alpha}"

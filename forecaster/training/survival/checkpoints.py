@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forecaster.errors import ConfigurationError
 from forecaster.files import differences, sha256_of, to_disk, write_whole
+from forecaster.schemas import read_checked
 
 MANIFEST = "manifest.json"
 UNFINISHED_PREFIX = "tmp-checkpoint-"
@@ -97,13 +99,17 @@ def mark_complete(folder: Path) -> None:
 def fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file is as its manifest says."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
-        return "it has no manifest: it was not finished"
-    except (NotADirectoryError, ValueError):
+        if not (folder / MANIFEST).exists():
+            return "it has no manifest: it was not finished"
+        manifest = read_checked(folder / MANIFEST, dict[str, str], "")
+    except ConfigurationError:
         return "its manifest is damaged"
-    if not isinstance(manifest, dict) or not manifest:
+    if not manifest:
         return "its manifest is damaged"
+    if elsewhere := next(
+        (name for name in manifest if name.startswith("/") or ".." in name.split("/")), None
+    ):
+        return f"its manifest names {elsewhere}"
     # DeepSpeed loads shards by a pattern of names: one that was put there later would be unpickled too.
     foreign = next(
         (name for path in _files(folder) if (name := _name_in(folder, path)) not in manifest), None

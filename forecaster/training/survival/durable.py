@@ -16,8 +16,11 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from forecaster.errors import SAVED_UNFINISHED, WOULD_FAIL_AGAIN, TrainingFailedError, TrainingStoppedError
+from forecaster.models.finished import WAY_OUT
+from forecaster.models.run_schemas import SumsFile
 from forecaster.models.weights import sort_adapter_config
 from forecaster.run_folder import ADAPTER_CONFIG
+from forecaster.schemas import read_checked
 from forecaster.training.survival import checkpoints
 from forecaster.training.survival.stopping import StopWatch, ignore_stop_signals
 from forecaster.training.trainer import ForecasterTrainer
@@ -62,13 +65,13 @@ class DurableTrainer(ForecasterTrainer):
             return
         path = self._resumed_from / _sums_name(self.args.process_index)
         if path.exists():  # checkpoints of older versions have none
-            sums = json.loads(path.read_text())
-            self._tr_loss += torch.tensor(sums["loss"], dtype=self._tr_loss.dtype)
-            self._globalstep_last_logged = sums["last_logged_step"]
-            self._total_loss_scalar = sums["total_loss"]
+            sums = read_checked(path, SumsFile, WAY_OUT)
+            self._tr_loss += torch.tensor(sums.loss, dtype=self._tr_loss.dtype)
+            self._globalstep_last_logged = sums.last_logged_step
+            self._total_loss_scalar = sums.total_loss
             self._initial_global_step = 0
-            self._total_train_tokens = sums["train_tokens"]
-            self._metrics["train"].update(sums["metrics"])
+            self._total_train_tokens = sums.train_tokens
+            self._metrics["train"].update(sums.metrics)
         if (self._resumed_from / _PENDING).exists():
             try:
                 self._evaluate(None, None)

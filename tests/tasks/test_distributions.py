@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from forecaster.evaluation import distributions
-from forecaster.evaluation.distributions import BINS, Distribution
+from forecaster.tasks import distributions
+from forecaster.tasks.distributions import BINS, Distribution
 from forecaster.records import Label
 
 HIGHEST_DOWN, LOWEST_UP = Label("down", 0), Label("up", 0)

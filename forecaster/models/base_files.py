@@ -1,0 +1,68 @@
+"""What can be known of a model's folder before it is loaded: whether its files are whole, and whether its
+tokenizer fits its embedding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import is_lfs_pointer
+from forecaster.models.tensor_files import read_header
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+
+
+def find_file_problems(folder: Path, flag: str = "--base_model") -> list[Problem]:
+    """Weights and tokenizer files that are pointers, cut off or missing, and a tokenizer of more tokens than
+    the embedding has rows."""
+    pointers = [path.name for path in sorted(folder.iterdir()) if path.is_file() and is_lfs_pointer(path)]
+    if pointers:
+        found = f"{folder} holds pointers of Git LFS in place of {', '.join(pointers)}."
+        return [Problem(flag, found, "Run `git lfs pull` there, or download the files themselves.")]
+    try:
+        shapes = dict(_tensor_shapes(folder))
+    except (ConfigurationError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if isinstance(error, ConfigurationError):
+            (problem,) = error.problems
+            reason = f"{Path(problem.where).name} {problem.found[:-1]}"
+        found = f"{folder} cannot be loaded ({reason})."
+        return [Problem(flag, found, "Check its name and files: take a whole copy.")]
+    rows = next((shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
+    tokens = _tokens_of(folder)
+    if rows is not None and tokens is not None and tokens > rows:
+        found = f"{folder} has a tokenizer of {tokens:,} tokens, and an embedding of {rows:,}."
+        way_out = "Take the tokenizer that belongs to the weights, or resize the embedding and save both."
+        return [Problem(flag, found, way_out)]
+    return []
+
+
+def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor in the folder's safetensors files.
+
+    Raises:
+        ConfigurationError: a file is not whole.
+        ValueError: one is missing, or the index is no JSON.
+    """
+    paths = sorted(folder.glob("model*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and folder / "model.safetensors" not in paths:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(name for name in names if not (folder / name).is_file()):
+            raise ValueError(f"{index.name} names {', '.join(missing)}, which {folder} lacks")
+    for path in paths:
+        for name, tensor in read_header(path).items():
+            yield name, tensor.shape
+
+
+def _tokens_of(folder: Path) -> int | None:
+    """One more than the highest token id; None where no tokenizer.json tells."""
+    try:
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
+        return 1 + max([*ids, *(token["id"] for token in content.get("added_tokens", ()))])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # what the tokenizer's own loader says of it

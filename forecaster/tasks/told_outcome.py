@@ -1,0 +1,139 @@
+"""Prompts that say how their week ends: those of a teacher who was told, published as they were."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from forecaster.records import Label
+from forecaster.tasks.answers import directions_named, parse_prediction
+from prompts import split_published, without_news
+
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])(?<!e\.g\.)(?<!i\.e\.)\s+|(?<![:\n])\n+(?![(a-z])")
+_OUTCOME = (
+    r"(?:predict\w*|forecast\w*|outcomes?|results?|move(?:ment)?s?|labels?|answer|target|returns?|direction|"
+    r"(?:stock|share|closing )?prices?|stock|shares?|conclusion|truth)"
+)
+# Said to whoever answers; "analysts assume that" is news.
+_ASSUMED = re.compile(
+    r"(?:\b(?:let['’]?s|let us|we(?: will| can)?|please|now|then|and"
+    r"|you(?: should| can| may| must| are to)?)\s+"
+    r"|^\W*)(?:\w+ly\s+)?"
+    r"(?:assum(?:e|ing)|suppos(?:e|ing)|presume|imagine|pretend|take it|know(?:ing)?)\b"
+    r"|\b(?:assuming|supposing|given|knowing) (?:that|the|your)\b|\b(?:as|is|was) (?:settled|given|known)\b"
+    r"|假设|假定|已知",
+    re.IGNORECASE,
+)
+_TRUTH = re.compile(
+    r"\b(?:actual|true|real(?:i[sz]ed)?|correct|ground[- ]truth|observed|eventual|subsequent|expected|target|"
+    r"gold|bin|final|future)\s+(?:\w+\s+){0,4}?"
+    r"(?:outcome|(?:price )?move(?:ment)?|label|answer|output|returns?|direction|price|prediction|change)\b"
+    r"|\bground[- ]truth\b|\bturn(?:s|ed) out\b"
+    r"|\b(?:actually|eventually|subsequently)\s+(?:moved?|went|go|rose|fell|clos\w+|end\w+|increas\w+|declin\w+|"
+    r"decreas\w+|dropp?\w*|gain\w*|lost)\b"
+    r"|实际|真实",
+    re.IGNORECASE,
+)
+# What only a prompt's builder writes, wherever in a prompt it stands.
+_OF_THE_WEEK = re.compile(
+    r"\byour (?:final )?(?:predict|forecast|answer|conclusion)"
+    r"|\b(?:next|coming|upcoming|following|target|this) week\b"
+    r"|\d{4}-\d\d-\d\d (?:to|-|until) \d{4}-\d\d-\d\d|下周|未来一周",
+    re.IGNORECASE,
+)
+_FIELD = re.compile(
+    r"\W*(?:\w+[ -]){0,4}(?:outcome|movement|move|label|answer|return|direction|truth)\W{0,3}[:=]", re.I
+)
+_ABOUT_OUTCOME = re.compile(rf"\b{_OUTCOME}\b|预测|股价|走势|结果", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|never|n['’]t|without|avoid)\s+(?:\w+\s+)?(?:assum|suppos|presum|consider)", re.I
+)
+_EXAMPLE = re.compile(
+    r"\b(?:e\.?g\b|i\.e\b|for example|for instance|such as|example|one of|either|whether|choose|options?|"
+    r"format|formatted|in the form|bins?:)",
+    re.IGNORECASE,
+)
+_INSTRUCTION = re.compile(
+    r"\b(?:predict|forecast|outcome|assum|suppos|label|analy[sz]|explain|support|(?:next|coming|upcoming|"
+    r"following) week|actual|answer|truth)\w*|预测|假设|下周",
+    re.IGNORECASE,
+)
+_DATA = re.compile(r"\s*(?:\[|-|•|From \d{4}-\d\d-\d\d to )")
+_BIN_CODE = re.compile(r"(?<![\w.])(?P<direction>[UD])(?P<size>[1-5])(?P<plus>\+?)(?!\w|\.\d)")
+# Words that a prediction does not use, and a report of what happened does.
+_OTHER_WORDS = re.compile(
+    r"\b(?:rose|risen|gained|climbed|jumped|advanced|rallied)\b|上涨|涨|上升"
+    r"|(?P<down>\b(?:fell|fallen|lost|dropped|slid|sank|plunged|tumbled)\b|下跌|跌|下降)",
+    re.IGNORECASE,
+)
+
+
+def told_outcome(prompt: str, label: Label | None) -> str | None:
+    """The sentence of a prompt, outside its news, that says how its week ends; None where there is none.
+
+    A sentence counts that has the reader assume an outcome, or calls one the true one; and, in the question
+    at the end, any that names the row's own bin.
+
+    Args:
+        prompt: in the published form, or any text.
+        label: what the week's move was; None where that is not known.
+    """
+    messages = split_published(prompt)
+    frame = without_news(messages.user)
+    question = _question(frame)
+    for sentence in _sentences(f"{frame}\n\n{messages.system}"):
+        of_the_week = _OF_THE_WEEK.search(sentence) or _FIELD.match(sentence)
+        if of_the_week and _hands_over(sentence):
+            return _shortened(sentence)
+    for sentence in _sentences(question):
+        if _hands_over(sentence):
+            return _shortened(sentence)
+        if label is not None and not _EXAMPLE.search(sentence) and _bin_of(sentence) == label:
+            return _shortened(sentence)
+    return None
+
+
+def _sentences(text: str) -> Iterator[str]:
+    return (part for part in _SENTENCE_END.split(text) if part and not part.isspace())
+
+
+def _hands_over(sentence: str) -> bool:
+    """Whether a sentence hands an outcome over: the reader is to assume it, or it is called the true one."""
+    found = _ASSUMED.search(sentence) or _TRUTH.search(sentence)
+    if not found or not _ABOUT_OUTCOME.search(sentence):
+        return False
+    if _EXAMPLE.search(sentence) or _DENIED.search(sentence):
+        return False
+    said = sentence[found.start() :]
+    return _bin_of(said) is not None or len(directions_named(_in_plain_words(said))) == 1
+
+
+def _in_plain_words(text: str) -> str:
+    return _OTHER_WORDS.sub(lambda word: " down " if word["down"] else " up ", text)
+
+
+def _bin_of(sentence: str) -> Label | None:
+    """The one bin that a sentence names, in words or as a code such as `U3` or `D5+`."""
+    codes = {
+        Label("up" if c["direction"] == "U" else "down", int(c["size"]) - (0 if c["plus"] else 1))
+        for c in _BIN_CODE.finditer(sentence)
+    }
+    if len(codes) == 1:
+        return codes.pop()
+    found = parse_prediction(_in_plain_words(sentence))
+    return found if isinstance(found, Label) else None
+
+
+def _question(frame: str) -> str:
+    """The instructions at the end of a prompt, behind its data."""
+    kept: list[str] = []
+    for paragraph in reversed(frame.strip().split("\n\n")):
+        if _DATA.match(paragraph) or not _INSTRUCTION.search(paragraph):
+            break
+        kept.append(paragraph)
+    return "\n\n".join(reversed(kept))
+
+
+def _shortened(sentence: str, max_chars: int = 160) -> str:
+    sentence = " ".join(sentence.split())
+    return sentence if len(sentence) <= max_chars else sentence[: max_chars - 3] + "..."
