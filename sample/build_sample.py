@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from forecaster.data.build import write_manifest
 from forecaster.models.templates import prepare_tokenizer, prompt_ids
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
-from prompts import SYSTEM_PROMPT, render_answer, render_label, render_published, render_user_text
+from prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
 
 logger = logging.getLogger("build_sample")
 
@@ -263,17 +263,14 @@ def template_answer(story: Story) -> Answer:
 
 
 def diary(story: Story) -> str:
-    """Company, news, the moves of the past weeks and a plain paragraph on the last one: the words of an
-    answer, those of its labels among them, without its form and without what comes."""
+    """Company, news and a plain paragraph on the past week: the words of an answer, without its form."""
     case = story.case
     introduction = messages_for(story).user.partition("\n\nFinancials of ")[0]
     positive, concerns = _factors(story)
-    moves = [
-        (after.week_end, Label.between(before.usd, after.usd)) for before, after in pairwise(case.closes)
-    ]
-    lines = "".join(f"{week_end}: {render_label(label)}\n" for week_end, label in moves)
-    text = f"{' '.join(positive + concerns)} {_analysis(story, moves[-1][1], case.known_until)}"
-    return f"{introduction}\n\nMoves:\n{lines}\n{text}"
+    past_label = Label.between(case.closes[-2].usd, case.closes[-1].usd)
+    return (
+        f"{introduction}\n\n{' '.join(positive + concerns)} {_analysis(story, past_label, case.known_until)}"
+    )
 
 
 def _analysis(story: Story, label: Label, week_end: date) -> str:

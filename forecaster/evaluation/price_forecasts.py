@@ -13,8 +13,8 @@ from decimal import Decimal
 import numpy as np
 import scipy  # loads scipy.stats only where it is used: importing that takes a second
 
-from forecaster.tasks.distributions import Distribution
 from forecaster.records import Row
+from forecaster.tasks.distributions import Distribution
 
 Closes = Callable[[str], Mapping[date, Decimal] | None]
 """A symbol's adjusted closes by day; None where there are none."""

@@ -46,13 +46,13 @@ class ModelAnswers:
     rows: tuple[Row, ...]
     answers: tuple[str | None, ...]
     """None: there is no answer, as where the prompt did not fit."""
-    label_log_likelihoods: tuple[Mapping[str, float] | None, ...] = ()
-    """By row, of each label; empty where no answer has any."""
     speed: AnswerSpeed | None = None
     knowledge_cutoff: date | None = None
     """Last day of whose news the model may have read."""
     trained_until: date | None = None
     """Last day of the weeks that it was fine-tuned on."""
+    label_log_likelihoods: tuple[Mapping[str, float] | None, ...] = ()
+    """By row, of each label; empty where no answer has any."""
 
     def only(self, row_ids: Iterable[str]) -> ModelAnswers:
         """The answers to these rows, in their order; every id has to be there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forecaster.records import ALL_LABELS, Label
@@ -80,12 +80,6 @@ def of_log_likelihoods(log_likelihoods: Mapping[str, float], temperature: float 
     return Distribution(tuple(weight / total for weight in weights))
 
 
-def pooled(first: Distribution, second: Distribution, weight: float) -> Distribution:
-    """`weight` of the first and the rest of the second: a linear pool."""
-    mixed = [weight * a + (1 - weight) * b for a, b in zip(first.shares, second.shares, strict=True)]
-    return Distribution(tuple(mixed))
-
-
 # --- scores -------------------------------------------------------------------------------------------------
 
 
@@ -117,20 +111,14 @@ def brier_score_of_up(forecast: Distribution, actual: Label) -> float:
 
 # --- what is known without a model --------------------------------------------------------------------------
 
+PRIOR_ROWS = 12
+"""One in each bin, so that none is impossible."""
 
-def climatology(
-    labels: Sequence[Label], prior: Distribution | None = None, prior_rows: float = 12
-) -> Distribution:
-    """How often each bin happened before.
+
+def climatology(counts: Mapping[Label, int]) -> Distribution:
+    """How often each bin happened before, with one more row in each.
 
     Args:
-        labels: of training rows.
-        prior: what is believed without them; None: every bin alike.
-        prior_rows: how many rows that belief counts as, so that no bin is impossible.
+        counts: rows by label.
     """
-    believed = prior.shares if prior else (1 / len(BINS),) * len(BINS)
-    counts = [prior_rows * share for share in believed]
-    for label in labels:
-        counts[PLACE[label]] += 1
-    total = sum(counts)
-    return Distribution(tuple(count / total for count in counts))
+    return Distribution.of_weights({label: counts.get(label, 0) + PRIOR_ROWS / len(BINS) for label in BINS})

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from forecaster.tasks.distributions import Distribution, log_score
 from forecaster.evaluation.price_forecasts import NORMAL, SCALED, price_forecasts
 from forecaster.records import Label, Row
+from forecaster.tasks.distributions import Distribution, log_score
 
 FIRST = date(2024, 1, 1)
 SESSIONS = [day for day in (FIRST + timedelta(n) for n in range(1400)) if day.weekday() < 5]

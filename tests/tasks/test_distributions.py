@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from forecaster.records import Label
 from forecaster.tasks import distributions
 from forecaster.tasks.distributions import BINS, Distribution
-from forecaster.records import Label
 
 HIGHEST_DOWN, LOWEST_UP = Label("down", 0), Label("up", 0)
 EVEN = Distribution((1 / 12,) * 12)
@@ -78,17 +78,9 @@ def test_brier_score_of_a_rise() -> None:
 
 
 def test_climatology_counts_and_leaves_no_bin_impossible() -> None:
-    found = distributions.climatology([LOWEST_UP] * 9 + [HIGHEST_DOWN] * 3)
+    found = distributions.climatology({LOWEST_UP: 9, HIGHEST_DOWN: 3})
     assert found.shares[6] == pytest.approx((9 + 1) / 24)
     assert found.shares[0] == pytest.approx(1 / 24)
-    # A symbol's own rows beside those of all: twelve rows of belief.
-    own = distributions.climatology([BINS[0]] * 12, prior=found)
-    assert own.shares[0] == pytest.approx((12 / 24 + 12) / 24)
-
-
-def test_a_pool_weighs_two_forecasts() -> None:
-    mixed = distributions.pooled(at(up_0=1.0), EVEN, 0.25)
-    assert mixed.shares[6] == pytest.approx(0.25 + 0.75 / 12)
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (0.5,) * 12, (-0.1, 1.1, *(0.0,) * 10), (math.nan, *(0.1,) * 11)])
