@@ -20,6 +20,8 @@ from typing import Literal
 from forecaster.records import Answer, Company, Label, MacroReading, Messages, NewsItem, Week
 
 POSITIVE, CONCERNS, FORECAST = "Positive Developments", "Potential Concerns", "Prediction & Analysis"
+PREDICTION, ANALYSIS = "Prediction:", "Analysis:"
+"""What the last section's two lines begin with."""
 FINANCIALS, INDICATORS, MACRO = "Basic Financials", "Technical Indicators", "Market Environment"
 
 _ANSWER_FORM = f"""\
@@ -519,10 +521,14 @@ def render_teacher_correction(fault: str, outcome: Label | None) -> str:
 # --- answers ------------------------------------------------------------------------------------------------
 
 
+def render_label(label: Label) -> str:
+    """A label as an answer's prediction writes it."""
+    return label.text[0].upper() + label.text[1:]
+
+
 def render_answer(answer: Answer) -> str:
     """An answer in the published form."""
-    prediction = answer.label.text[0].upper() + answer.label.text[1:]
     return (
         f"[{POSITIVE}]:\n{answer.positive_developments}\n\n[{CONCERNS}]:\n{answer.potential_concerns}\n\n"
-        f"[{FORECAST}]:\nPrediction: {prediction}\nAnalysis: {answer.analysis}"
+        f"[{FORECAST}]:\n{PREDICTION} {render_label(answer.label)}\n{ANALYSIS} {answer.analysis}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -81,6 +81,9 @@ class Reply:
     prompt_tokens: int | None
     news_dropped: int
     new_tokens: int | None
+    label_log_likelihoods: Mapping[str, float] | None = None
+    """Of the task's choices by label; None where the answer has no place for them, or the engine does not
+    tell."""
 
 
 Record = Callable[[Sequence[Reply], float], None]
@@ -155,6 +158,7 @@ def _reply(answerer: Answerer, prompt: Prompt, generated: Generated) -> Reply:
         len(prompt.token_ids or ()),
         prompt.news_dropped,
         generated.new_tokens,
+        generated.label_log_likelihoods,
     )
 
 
@@ -236,7 +240,12 @@ def _with_transformers(
             )
         answering = hf_engine.with_adapter(model, adapter) if adapter else model
         generated = hf_engine.generate(
-            answering, tokenizer, batches, max_new_tokens=plan.max_new_tokens, warn=warn
+            answering,
+            tokenizer,
+            batches,
+            max_new_tokens=plan.max_new_tokens,
+            warn=warn,
+            choices=plan.task.choices,
         )
         yield answerer, sum(map(len, batches)), generated
         if answerer.adapter:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from forecaster.answering.choice_likelihoods import choice_log_likelihoods, choice_tree, find_place
 from forecaster.fit.attention import sdpa_for
 from forecaster.fit.memory import RESERVE_BYTES, USABLE_SHARE, generation_batch_size, weight_bytes
 from forecaster.models.loading import load_base
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.registry import BaseModel
 from forecaster.models.templates import end_token_ids, prompt_ids
-from forecaster.tasks.base import Task
+from forecaster.tasks.base import Choices, Task
 from forecaster.tasks.trimming import fit
 from prompts import split_published
 
@@ -42,6 +44,9 @@ class Generated:
     row_id: str
     text: str
     new_tokens: int
+    label_log_likelihoods: Mapping[str, float] | None = None
+    """Of the task's choices by label, given the answer up to their place; None where it has no such
+    place."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,12 @@ def generate(
     *,
     max_new_tokens: int,
     warn: Callable[[str], None],
+    choices: Choices | None = None,
 ) -> Iterator[GeneratedBatch]:
-    """Greedy answers batch by batch; one that runs out of GPU memory is cut into halves, and so are those
-    after it, which `warn` is told."""
+    """Greedy answers batch by batch, and how likely each of the choices was; a batch that runs out of GPU
+    memory is cut into halves, and so are those after it, which `warn` is told."""
     ends = end_token_ids(tokenizer)
+    weigh = _weigher(tokenizer, choices)
     # Instead of the model's own settings, not beside them: Qwen2.5 brings a repetition penalty, which would
     # act on every word of the prompt.
     model.generation_config = GenerationConfig(
@@ -146,7 +153,7 @@ def generate(
             batch = batch[:most]
         began = time.perf_counter()
         try:
-            answers = _answer(model, tokenizer, batch, ends)
+            answers = _answer(model, tokenizer, batch, ends, weigh)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -158,17 +165,46 @@ def generate(
         yield GeneratedBatch(answers, time.perf_counter() - began)
 
 
+Weigh = Callable[[PreTrainedModel, Any, Any, list[list[int]]], list[dict[str, float] | None]]
+"""Model, padded prompts, what `generate` gave back and the answers' ids to log-likelihoods by row."""
+
+
+def _weigher(tokenizer: PreTrainedTokenizerBase, choices: Choices | None) -> Weigh:
+    tree = choice_tree(tokenizer, choices) if choices else None
+
+    def weigh(
+        model: PreTrainedModel, padded: Any, output: Any, answers: list[list[int]]
+    ) -> list[dict[str, float] | None]:
+        if tree is None or choices is None:
+            return [None] * len(answers)
+        places = [find_place(tokenizer, tree, choices, ids) for ids in answers]
+        found = choice_log_likelihoods(
+            model, tree, output.past_key_values, padded["attention_mask"], output.sequences, places
+        )
+        return [None if of is None else dict(zip(choices.labels, of, strict=True)) for of in found]
+
+    return weigh
+
+
 def _answer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt], ends: set[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Prompt],
+    ends: set[int],
+    weigh: Weigh,
 ) -> tuple[Generated, ...]:
     padded = tokenizer.pad({"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt")
     with torch.inference_mode(), sdpa_kernel(WITHOUT_CUDNN):
-        output = model.generate(**padded.to(model.device))
-    answers = output[:, padded["input_ids"].shape[1] :].tolist()
-    return tuple(_decode(tokenizer, prompt, ids, ends) for prompt, ids in zip(batch, answers, strict=True))
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: list[int], ends: set[int]) -> Generated:
-    end = next((i for i, token in enumerate(ids) if token in ends), len(ids))
-    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-    return Generated(prompt.row_id, str(text).strip(), min(end + 1, len(ids)))
+        output = model.generate(**padded.to(model.device), return_dict_in_generate=True)
+    written = output.sequences[:, padded["input_ids"].shape[1] :].tolist()
+    answers = [ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))] for ids in written]
+    weights = weigh(model, padded, output, answers)
+    return tuple(
+        Generated(
+            prompt.row_id,
+            str(tokenizer.decode(ids, skip_special_tokens=True)).strip(),
+            min(len(ids) + 1, len(whole)),
+            of_labels,
+        )
+        for prompt, ids, whole, of_labels in zip(batch, answers, written, weights, strict=True)
+    )

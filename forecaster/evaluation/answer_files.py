@@ -113,7 +113,7 @@ def read_answer_file(
     answers = [_text(line[columns.prediction]) for line in lines]
     if rows is not None:
         own, answers = _matched(path, own, answers, rows)
-    return ModelAnswers(name, own, tuple(answers), _speed(table))
+    return ModelAnswers(name, own, tuple(answers), speed=_speed(table))
 
 
 def _read_table(path: Path) -> pd.DataFrame:

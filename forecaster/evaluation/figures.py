@@ -25,6 +25,8 @@ class Case:
     forecast: Forecast
     actual: Label
     week: Hashable
+    return_pct: float | None = None
+    """What the week brought, as exactly as it is known; None: no more than `actual` says."""
 
 
 RowValue: TypeAlias = Callable[[Case], float | None]
@@ -36,7 +38,7 @@ Better: TypeAlias = Literal["higher", "lower"]
 class Column:
     """Where the report shows a figure, and how."""
 
-    table: Literal["direction", "size"]
+    table: Literal["direction", "size", "probability"]
     title: str
     style: Literal["interval", "percent", "significant", "count"] = "interval"
     """With its interval; in percent; as a bare number with three digits; as a whole number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,8 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.answer_files import SUFFIXES, Columns, json_rows, read_answer_file
 from forecaster.evaluation.metrics import Skill
-from forecaster.evaluation.rows import ModelAnswers, on_common_rows
+from forecaster.evaluation.price_forecasts import Closes
+from forecaster.evaluation.rows import ModelAnswers, on_common_rows, with_returns
 from forecaster.evaluation.scorecard import (
     CheckpointScore,
     Scoreboard,
@@ -181,11 +182,14 @@ def _labels(counts: Mapping[str, int]) -> dict[Label, int]:
 
 def side_by_side(
     runs: Sequence[Loaded],
-    with_returns: Callable[[tuple[Row, ...]], tuple[Row, ...]],
+    closes: Closes,
     *,
     cost_bps: float,
 ) -> Scoreboard:
     """All models of all runs on the rows that every one of them answered.
+
+    Args:
+        closes: rows get their returns from them, and forecasts that need no more.
 
     Raises:
         ConfigurationError: two runs have one name, or no row is in all of them.
@@ -199,7 +203,7 @@ def side_by_side(
     if answers:
         answers, note = on_common_rows(answers)
         answers, disagreement = _agreed(answers)
-        answers = [replace(model, rows=with_returns(model.rows)) for model in answers]
+        answers = [replace(model, rows=with_returns(model.rows, closes)) for model in answers]
         notes += [line for line in (note, disagreement) if line]
     labels = [run.training_labels for run in runs if run.training_labels]
     same = labels[0] if labels and all(of == labels[0] for of in labels) else None
@@ -211,6 +215,7 @@ def side_by_side(
         cost_bps=cost_bps,
         logs={run.name: run.log for run in runs if run.log},
         notes=notes,
+        closes=closes,
     )
     if len(runs) > 1:
         return board

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from forecaster.evaluation.figures import Case, Column, RowValue, figure, figures_of, mean_figure
 from forecaster.evaluation.published import SECTIONS, RougeCache, mean_rouge
+from forecaster.evaluation.ranks import RankSkill, rank_skill, weekly_rank_correlations
 from forecaster.evaluation.statistics import (
     Estimate,
     design_effect,
@@ -18,13 +19,12 @@ from forecaster.evaluation.statistics import (
     rows_needed,
     wilson,
 )
-from forecaster.records import ALL_LABELS, Answer, Direction, Label, Row, Unreadable
+from forecaster.records import Answer, Direction, Label, Row, Unreadable
+from forecaster.tasks import distributions
+from forecaster.tasks.distributions import BINS, PLACE, Distribution, of_log_likelihoods
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
-BINS: tuple[Label, ...] = tuple(sorted(ALL_LABELS, key=lambda label: label.midpoint_pct))
-"""The twelve bins from the strongest fall to the strongest rise; neighbours are one bin apart."""
 _NOT_NEGATIVE = (0.0, math.inf)
-_PLACE = {label: place for place, label in enumerate(BINS)}
 
 
 # --- what one row adds --------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def _squared_miss_against_no_move(case: Case) -> float | None:
 
 def _bins_apart(case: Case) -> int | None:
     label = case.forecast.label
-    return abs(_PLACE[label] - _PLACE[case.actual]) if label else None
+    return abs(PLACE[label] - PLACE[case.actual]) if label else None
 
 
 def _is_exact(case: Case) -> bool | None:
@@ -76,6 +76,16 @@ def _margins(case: Case) -> tuple[float, float, float, float]:
     """True ups, true downs, false ups, false downs."""
     up, right = case.forecast.direction == "up", _is_right(case)
     return float(up and right), float(not up and right), float(up and not right), float(not up and not right)
+
+
+def _scored(score: Callable[[Distribution, Label], float]) -> RowValue:
+    """A score of probabilities; None where there are none."""
+
+    def value(case: Case) -> float | None:
+        given = case.forecast.distribution
+        return None if given is None else score(given, case.actual)
+
+    return value
 
 
 # --- what is no mean ----------------------------------------------------------------------------------------
@@ -113,6 +123,33 @@ def _rows_needed(cases: Sequence[Case]) -> int | None:
         return None
     accuracy = sum(map(_is_right, directed)) / len(directed)
     return rows_needed(accuracy, design_effect=_design_effect(cases) or 1.0)
+
+
+def _ranks(cases: Sequence[Case]) -> RankSkill | None:
+    """Of the rows that are ranked; where no forecast is readable there is no rank."""
+    ranked = [(rank, case) for case in cases if (rank := case.forecast.rank) is not None]
+    returns = [case.actual.midpoint_pct if case.return_pct is None else case.return_pct for _, case in ranked]
+    by_week = weekly_rank_correlations(
+        [rank for rank, _ in ranked], returns, [case.week for _, case in ranked]
+    )
+    return rank_skill(by_week)
+
+
+def _rank_correlation(cases: Sequence[Case]) -> Estimate:
+    found = _ranks(cases)
+    if found is None:
+        return Estimate(None)
+    return Estimate(found.mean, found.low, found.high, f"Student's t over {found.weeks} weeks")
+
+
+def _rank_t(cases: Sequence[Case]) -> float | None:
+    found = _ranks(cases)
+    return found.t if found else None
+
+
+def _detectable_rank_correlation(cases: Sequence[Case]) -> float | None:
+    found = _ranks(cases)
+    return found.detectable if found and found.deviation else None
 
 
 # --- the figures --------------------------------------------------------------------------------------------
@@ -271,6 +308,75 @@ class Skill:
             "power 80 %).",
         ),
     )
+    rank_correlation: Estimate = figure(
+        _rank_correlation,
+        "-1 to 1",
+        "Mean over weeks of the rank correlation, within a week, of P(up) (or else the named move) and the "
+        "return that came. Weeks with fewer than three forecasts are left out.",
+        Column(
+            "direction",
+            "rank correlation",
+            place=7,
+            note="Rank correlation: whether forecasts order a week's symbols as their returns then did; what "
+            "moves all of them takes no part.",
+        ),
+        better="higher",
+    )
+    rank_correlation_t: float | None = figure(
+        _rank_t,
+        "-",
+        "Student's t of `rank_correlation` over weeks: beyond about 2 it is no accident.",
+        better="higher",
+    )
+    detectable_rank_correlation: float | None = figure(
+        _detectable_rank_correlation,
+        "0 to 1",
+        "The smallest true rank correlation that so many weeks, as unlike as these, would show in four of "
+        "five tests (two-sided 5 %).",
+        better="lower",
+    )
+    label_mass: Estimate = mean_figure(
+        lambda case: case.forecast.label_mass,
+        "share",
+        "What the twelve labels have of everything that the model could have written in their place.",
+        Column("probability", "label mass", place=0),
+        better="higher",
+    )
+    log_score: Estimate = mean_figure(
+        _scored(distributions.log_score),
+        "nats",
+        "Log-likelihood of what happened, by the probabilities of the twelve bins; -2.485 for twelve alike.",
+        Column(
+            "probability",
+            "log score",
+            place=1,
+            note="Log score: log-likelihood of the bin that happened, in nats; -2.485 where all twelve are "
+            "alike.",
+        ),
+        better="higher",
+    )
+    direction_log_score: Estimate = mean_figure(
+        _scored(distributions.direction_log_score),
+        "nats",
+        "The part of `log_score` that the direction has; -0.693 for a coin. The rest is the size's.",
+        Column("probability", "of it, direction", place=2),
+        better="higher",
+    )
+    ranked_probability_score: Estimate = mean_figure(
+        _scored(distributions.ranked_probability_score),
+        "0 to 1",
+        "Mean squared difference of forecast and actual cumulative distribution at the eleven borders of "
+        "bins.",
+        Column("probability", "ranked probability score", digits=4, place=3),
+        better="lower",
+    )
+    brier_score_of_up: Estimate = mean_figure(
+        _scored(distributions.brier_score_of_up),
+        "0 to 1",
+        "Mean squared difference of P(up) and whether it rose; 0.25 for a coin.",
+        Column("probability", "Brier score of up", place=4),
+        better="lower",
+    )
 
 
 def skill(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> Skill:
@@ -286,7 +392,7 @@ def skill(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> Skill:
 def cases_by_row(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Case | None]:
     """Each row's forecast beside its outcome; None where the outcome is not known."""
     return [
-        Case(forecast, row.actual, row.week or row.row_id) if row.actual is not None else None
+        Case(forecast, row.actual, row.week or row.row_id, row.return_pct) if row.actual is not None else None
         for forecast, row in zip(forecasts, rows, strict=True)
     ]
 
@@ -294,9 +400,28 @@ def cases_by_row(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Cas
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-def forecasts_of(readings: Sequence[Label | Unreadable]) -> list[Forecast]:
-    """What each answer forecasts; nothing where no forecast can be read."""
-    return [Forecast.of_label(label) if isinstance(label, Label) else SILENT for label in readings]
+def forecasts_of(
+    readings: Sequence[Label | Unreadable],
+    label_log_likelihoods: Sequence[Mapping[str, float] | None] = (),
+) -> list[Forecast]:
+    """What each answer forecasts; nothing where no forecast can be read, and no probabilities either.
+
+    Args:
+        label_log_likelihoods: by answer; empty where none has any.
+    """
+    said = [Forecast.of_label(label) if isinstance(label, Label) else SILENT for label in readings]
+    if not label_log_likelihoods:
+        return said
+    return [
+        replace(
+            forecast,
+            distribution=of_log_likelihoods(logs),
+            label_mass=distributions.label_mass(logs),
+        )
+        if logs and forecast != SILENT
+        else forecast
+        for forecast, logs in zip(said, label_log_likelihoods, strict=True)
+    ]
 
 
 def rouge_by_row(
@@ -331,5 +456,5 @@ def confusion(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> tuple[tuple
     counts = np.zeros((len(BINS), len(BINS) + 1), dtype=int)
     for forecast, row in zip(forecasts, rows, strict=True):
         if row.actual is not None:
-            counts[_PLACE[row.actual], _PLACE[forecast.label] if forecast.label else len(BINS)] += 1
+            counts[PLACE[row.actual], PLACE[forecast.label] if forecast.label else len(BINS)] += 1
     return tuple(tuple(int(count) for count in line) for line in counts)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
@@ -40,6 +40,9 @@ class Prediction:
     prompt_tokens: int | None
     news_dropped: int
     new_tokens: int | None
+    label_log_likelihoods: Mapping[str, float] | None = None
+    """How likely the model held each label where it wrote its prediction, given what it had written so far;
+    None where the answer has no such place, or the engine does not tell."""
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class Prediction:
         prompt_tokens: int | None,
         news_dropped: int,
         new_tokens: int | None,
+        label_log_likelihoods: Mapping[str, float] | None = None,
     ) -> Prediction:
         """A model's answer to a row; None for its text where the prompt did not fit."""
         return cls(
@@ -62,10 +66,13 @@ class Prediction:
             prompt_tokens=prompt_tokens,
             news_dropped=news_dropped,
             new_tokens=new_tokens,
+            label_log_likelihoods=label_log_likelihoods,
         )
 
 
 _FIELDS = {field.name for field in fields(Prediction)}
+_REQUIRED_FIELDS = {field.name for field in fields(Prediction) if field.default is MISSING}
+"""Folders of former versions have no more."""
 
 
 class Journal:
@@ -172,7 +179,7 @@ def _known_lines(folder: Path) -> list[dict[str, Any]]:
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Lines of a file without one that a kill cut off."""
     lines = _parsed_lines(path, _whole(path.read_bytes()))
-    if not all(line.keys() >= _FIELDS for line in lines):
+    if not all(line.keys() >= _REQUIRED_FIELDS for line in lines):
         raise ConfigurationError([_damaged(path)])
     return lines
 
@@ -182,7 +189,7 @@ def _whole(content: bytes) -> bytes:
 
 
 def _prediction(line: Mapping[str, Any]) -> Prediction:
-    return Prediction(**{name: line[name] for name in _FIELDS})
+    return Prediction(**{name: line[name] for name in _FIELDS & line.keys()})
 
 
 # --- who answered -------------------------------------------------------------------------------------------
@@ -305,6 +312,7 @@ def read_answers(folder: Path, task: Task) -> Answered:
             name=name,
             rows=rows,
             answers=tuple(predictions[row_id].answer for row_id in ids),
+            label_log_likelihoods=tuple(predictions[row_id].label_log_likelihoods for row_id in ids),
             speed=_speed(speeds.get(name), makers.get(name, {})),
             knowledge_cutoff=_day(makers.get(name, {}).get("knowledge_cutoff")),
             trained_until=_day(makers.get(name, {}).get("trained_until")),

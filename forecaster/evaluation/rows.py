@@ -51,15 +51,20 @@ class ModelAnswers:
     """Last day of whose news the model may have read."""
     trained_until: date | None = None
     """Last day of the weeks that it was fine-tuned on."""
+    label_log_likelihoods: tuple[Mapping[str, float] | None, ...] = ()
+    """By row, of each label; empty where no answer has any."""
 
     def only(self, row_ids: Iterable[str]) -> ModelAnswers:
         """The answers to these rows, in their order; every id has to be there."""
-        at = {row.row_id: place for place, row in enumerate(self.rows)}
-        places = [at[row_id] for row_id in row_ids]
+        place_of = {row.row_id: place for place, row in enumerate(self.rows)}
+        places = [place_of[row_id] for row_id in row_ids]
         return replace(
             self,
             rows=tuple(self.rows[place] for place in places),
             answers=tuple(self.answers[place] for place in places),
+            label_log_likelihoods=tuple(self.label_log_likelihoods[at] for at in places)
+            if self.label_log_likelihoods
+            else (),
         )
 
 

@@ -21,6 +21,7 @@ from forecaster.evaluation.metrics import (
     rouge_by_row,
     skill,
 )
+from forecaster.evaluation.price_forecasts import Closes, price_forecasts
 from forecaster.evaluation.published import Published, RougeCache, score_as_published
 from forecaster.evaluation.readings import Reading, read_forecasts, read_texts
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers
@@ -35,7 +36,7 @@ from forecaster.evaluation.text import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
 from forecaster.records import Answer, Label, Row, Unreadable
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
-from forecaster.tasks.weekly_rows import Forecast
+from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 Key = TypeVar("Key", str, date)
 Values = Sequence[float | None]
@@ -146,8 +147,13 @@ def scoreboard(
     seed: int = 0,
     logs: Mapping[str, TrainingLog] | None = None,
     notes: Sequence[str] = (),
+    closes: Closes | None = None,
 ) -> Scoreboard:
-    """Figures of every run; all have the same rows, in the same order."""
+    """Figures of every run; all have the same rows, in the same order.
+
+    Args:
+        closes: what forecasts from closes alone are made of; None: there are none.
+    """
     rows = runs[0].rows if runs else ()
     cache = RougeCache()
     readings = read_texts(
@@ -156,7 +162,9 @@ def scoreboard(
     models = tuple(_model_scorecard(run, readings, cache, cost_bps, seed) for run in runs)
     lines = tuple(
         _scorecard(name, forecasts, rows, cost_bps, seed, permutations=0)
-        for name, forecasts in baselines(rows, training_labels, seed=seed).items()
+        for name, forecasts in (
+            baselines(rows, training_labels, seed=seed) | _from_closes(rows, closes)
+        ).items()
     ) if rows else ()  # fmt: skip
     return Scoreboard(
         rows=rows,
@@ -168,6 +176,16 @@ def scoreboard(
         cost_bps=cost_bps,
         notes=(*notes, *_notes(rows), *_trained_on(runs)),
     )
+
+
+def _from_closes(rows: Sequence[Row], closes: Closes | None) -> dict[str, list[Forecast]]:
+    """Those that have a forecast for any row; they say how far, and nothing of where to."""
+    found = price_forecasts(rows, closes) if closes else {}
+    return {
+        name: [Forecast(distribution=given) if given else SILENT for given in of]
+        for name, of in found.items()
+        if any(of)
+    }
 
 
 def _scorecard(
@@ -197,7 +215,8 @@ def _model_scorecard(
     own = [answer.own for answer in answers]
     rouge = rouge_by_row(own, [reference.own for reference in references], cache)
     said = [answer.forecast for answer in answers]
-    plain = _scorecard(run.name, forecasts_of(said), run.rows, cost_bps, seed, permutations=1000)
+    forecasts = forecasts_of(said, run.label_log_likelihoods)
+    plain = _scorecard(run.name, forecasts, run.rows, cost_bps, seed, permutations=1000)
     before = [_may_be_remembered(row, run.knowledge_cutoff) for row in run.rows]
     as_published, without_think = _as_published(answers, references, cache)
     return ModelScorecard(

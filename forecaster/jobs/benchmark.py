@@ -16,7 +16,7 @@ from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.loading import Loaded, load_run, side_by_side
 from forecaster.evaluation.report import pages, tracked
-from forecaster.evaluation.rows import rows_of_dataset, with_returns
+from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import Scoreboard
 from forecaster.evaluation.task_scores import (
     TaskScore,
@@ -202,8 +202,7 @@ def finish(
         claim: of the folder that they go to; it is made when there are figures.
         run: the training whose W&B run takes the figures; None: they have one of their own.
     """
-    closes = closes_of(config.price_file)
-    board = side_by_side(runs, lambda rows: with_returns(rows, closes), cost_bps=config.cost_bps)
+    board = side_by_side(runs, closes_of(config.price_file), cost_bps=config.cost_bps)
     with claim as folder:
         refuse_links(folder)
         pages.write_metrics(folder / predictions.METRICS, board)

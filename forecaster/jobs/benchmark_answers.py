@@ -144,7 +144,13 @@ def with_engine(asked: AskedModel, engine: str) -> AskedModel:
 def prediction_of(reply: Reply, row: Row) -> Prediction:
     """A local model's answer, as it is kept."""
     return Prediction.of(
-        reply.model, row, reply.text, reply.prompt_tokens, reply.news_dropped, reply.new_tokens
+        reply.model,
+        row,
+        reply.text,
+        reply.prompt_tokens,
+        reply.news_dropped,
+        reply.new_tokens,
+        reply.label_log_likelihoods,
     )
 
 

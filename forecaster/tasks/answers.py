@@ -152,6 +152,16 @@ def parse_answer(text: str) -> Answer | Unreadable:
     return Answer(sections["positive"], sections["concerns"], label, analysis_text)
 
 
+_LINE_MARKS = re.compile(rf"(?:{_MARKS}|{_FORECAST_HEADER}[*_ \t]*+)$", re.IGNORECASE)
+
+
+def can_predict_after(beginning: str) -> bool:
+    """Whether a `Prediction:` that follows this beginning of an answer is its forecast: it stands on a line
+    of its own, behind all think blocks."""
+    line = beginning.rpartition("\n")[2]
+    return bool(_LINE_MARKS.match(line)) and not _THINK_TAG.search(without_think_block(beginning))
+
+
 def _without_rule(section: str) -> str:
     """A section without the markdown rule, or the header's own marks, on lines behind it."""
     lines = section.strip().split("\n")

@@ -41,6 +41,22 @@ class Metric:
     """Of what happened and what was read in the answer, in this order; both are known."""
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The texts that one place of an answer can hold, so that a model can be asked how likely each is."""
+
+    before: str
+    """What stands right before them, from the beginning of its line."""
+    labels: tuple[str, ...]
+    """Their names, as the label column has them."""
+    texts: tuple[str, ...]
+    """How an answer writes each."""
+    after: str
+    """What stands right behind them."""
+    can_follow: Callable[[str], bool]
+    """Whether `before` and a choice may follow this beginning of an answer."""
+
+
 class Task(ABC):
     """One kind of question to a model."""
 
@@ -54,6 +70,8 @@ class Task(ABC):
     """The column whose values are counted in training, for a baseline that answers the most frequent one."""
     key_columns: ClassVar[tuple[str, ...]] = ()
     """The columns that `key` needs; none: rows have no dates."""
+    choices: ClassVar[Choices | None] = None
+    """What the decisive place of its answers can hold; None: anything."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """What its answers are worth; none: it has a scorecard of its own, as the weekly forecast does."""
 

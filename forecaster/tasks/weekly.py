@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from forecaster.records import Label, Messages, Row, Unreadable
-from forecaster.tasks.answers import parse_prediction
-from forecaster.tasks.base import DatasetRow, RowKey, Task
+from forecaster.records import ALL_LABELS, Label, Messages, Row, Unreadable
+from forecaster.tasks.answers import can_predict_after, parse_prediction
+from forecaster.tasks.base import Choices, DatasetRow, RowKey, Task
 from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly_rows import make_row, parse_period
-from prompts import news_item_spans, split_published, without_oldest_news
+from prompts import ANALYSIS, PREDICTION, news_item_spans, render_label, split_published, without_oldest_news
 
 COLUMNS = ("prompt", "answer", "period", "label", "symbol")
 """What published datasets have."""
@@ -26,6 +26,13 @@ class WeeklyForecast(Task):
     number_columns = (RETURN_COLUMN,)
     label_column = "label"
     key_columns = ("symbol", "period")
+    choices = Choices(
+        before=PREDICTION,
+        labels=tuple(label.text for label in ALL_LABELS),
+        texts=tuple(f" {render_label(label)}" for label in ALL_LABELS),
+        after=f"\n{ANALYSIS}",
+        can_follow=can_predict_after,
+    )
 
     def faults(self, row: DatasetRow) -> list[str]:
         faults = [

@@ -6,10 +6,13 @@ import random
 from collections.abc import Mapping, Sequence
 
 from forecaster.records import Label, Row
+from forecaster.tasks.distributions import climatology
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 ALWAYS_UP, ALWAYS_DOWN, MAJORITY = "always up", "always down", "training majority"
 LAST_WEEK, ZERO, COIN = "last week again", "zero forecast", "coin"
+CLIMATOLOGY = "climatology"
+"""How often each bin happened in training."""
 
 
 def baselines(
@@ -19,7 +22,7 @@ def baselines(
 
     Args:
         training_labels: rows by label in training; None where that is not known, and then there is no
-            majority.
+            majority and no climatology.
         seed: of the coin, which falls the same way for the same row in every run.
     """
     found = {
@@ -32,6 +35,7 @@ def baselines(
     if training_labels:
         most = max(sorted(training_labels), key=lambda label: training_labels[label])
         found[f"{MAJORITY} ({most.text})"] = [Forecast.of_label(most)] * len(rows)
+        found[CLIMATOLOGY] = [Forecast(distribution=climatology(training_labels))] * len(rows)
     return found
 
 

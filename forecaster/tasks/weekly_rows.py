@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from forecaster.records import Answer, Direction, Label, Row
 from forecaster.tasks.answers import parse_answer, parse_prediction
+from forecaster.tasks.distributions import Distribution
 from forecaster.tasks.loose_forecasts import read_forecast
 from prompts import read_prompt, split_published
 
@@ -78,10 +79,23 @@ class Forecast:
     size_pct: float | None = None
     """Signed."""
     label: Label | None = None
+    distribution: Distribution | None = None
+    """How likely it holds each bin."""
+    label_mass: float | None = None
+    """Of a model: what the twelve labels have of all that it could have written in their place."""
 
     @classmethod
     def of_label(cls, label: Label) -> Forecast:
         return cls(label.direction, label.midpoint_pct, label)
+
+    @property
+    def rank(self) -> float | None:
+        """What orders symbols by their outlook: P(up), or else the named move; None for silence."""
+        if self.distribution:
+            return self.distribution.up
+        if self.size_pct is not None:
+            return self.size_pct
+        return None if self.direction is None else 1.0 if self.direction == "up" else -1.0
 
 
 SILENT = Forecast()

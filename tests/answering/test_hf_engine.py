@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,9 +69,9 @@ def test_a_repetition_penalty_that_a_model_brings_along_changes_nothing(model: A
 def test_an_answer_ends_before_its_end_token(
     model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def buy_it(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+    def buy_it(input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
         # "buy it </s>", then padding as other rows of a batch would need it
-        return torch.cat([input_ids, torch.tensor([[11, 13, 12, 2, 0, 0]])], dim=1)
+        return SimpleNamespace(sequences=torch.cat([input_ids, torch.tensor([[11, 13, 12, 2, 0, 0]])], dim=1))
 
     monkeypatch.setattr(model, "generate", buy_it)
     generated = answers(model, tokenizer, PROMPTS[:1], 1)["r#0"]

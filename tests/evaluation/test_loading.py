@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,7 @@ def run(name: str, rows: Sequence[Row], *answers: str | None, **more: Any) -> Lo
 
 
 def board_of(*runs: Loaded) -> Scoreboard:
-    return side_by_side(runs, lambda rows: rows, cost_bps=10.0)
+    return side_by_side(runs, lambda symbol: None, cost_bps=10.0)
 
 
 def test_one_run_keeps_the_names_of_its_models(tmp_path: Path) -> None:
@@ -348,7 +349,7 @@ def test_runs_of_one_training_have_its_majority_for_a_baseline() -> None:
         run("y", [A], DOWN, training_labels=dict(same)),
         run("csv", [A], "?"),
     )
-    assert board.baselines[-1].name == "training majority (up by 2-3%)"
+    assert [line.name for line in board.baselines[-2:]] == ["training majority (up by 2-3%)", "climatology"]
     assert board.notes == (
         "1 of 1 rows have a label, but no return: the backtest takes the middle of the bin (5.5 % beyond "
         "five). --price_file gives real returns.",
@@ -366,10 +367,11 @@ def test_runs_of_different_trainings_have_no_common_majority() -> None:
 
 
 def test_returns_are_put_into_the_rows_of_every_model() -> None:
-    def doubled(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-        return tuple(replace(each, return_pct=2.0) for each in rows)
+    def closes(symbol: str) -> dict[date, Decimal]:
+        assert symbol == "A" and A.start and A.end
+        return {A.start: Decimal(50), A.end: Decimal(51)}
 
-    board = side_by_side([run("x", [A], UP), run("y", [A], DOWN)], doubled, cost_bps=0.0)
+    board = side_by_side([run("x", [A], UP), run("y", [A], DOWN)], closes, cost_bps=0.0)
     assert [r.return_pct for r in board.rows] == [2.0]
     assert [m.backtest["long/short"].cumulative_return_pct for m in board.models] == [
         pytest.approx(2.0),

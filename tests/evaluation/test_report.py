@@ -115,6 +115,7 @@ def test_a_board_with_everything_has_all_tables(board: Scoreboard) -> None:
         "as_published",
         "direction",
         "size",
+        "probability",
         "pairs",
         "choices",
         "knowledge_cutoff",
@@ -171,7 +172,7 @@ def test_published_figures_have_a_second_line_without_think_blocks(board: Scoreb
 def test_directions_are_counted_over_all_rows_and_over_forecasts(board: Scoreboard) -> None:
     table = tables(board)["direction"]
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["base"] == ("0.0 %", "0.000 [0.000, 0.602]", "-", "-", "-", "-", "-")
+    assert rows["base"] == ("0.0 %", "0.000 [0.000, 0.602]", "-", "-", "-", "-", "-", "-")
     coverage, of_all, of_forecasts, _, called, *_ = rows["fine-tuned"]
     assert (coverage, of_all.split()[0], of_forecasts.split()[0]) == ("87.5 %", "0.750", "0.857")
     assert called == "71.4 % / 28.6 %"

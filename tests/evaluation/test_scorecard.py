@@ -178,10 +178,11 @@ def test_baselines_stand_beside_the_models_on_the_same_rows() -> None:
         "zero forecast",
         "coin",
         "training majority (down by more than 5%)",
+        "climatology",
     ]
     assert (found["always up"], found["always down"]) == (0.6, 0.4)
     assert found["training majority (down by more than 5%)"] == 0.4
-    assert found["zero forecast"] is found["last week again"] is None
+    assert found["zero forecast"] is found["last week again"] is found["climatology"] is None
     # Middles of the bins: 1.5, -3.5, 0.5, -0.5 and 1.5.
     zero = next(line for line in board.baselines if line.name == "zero forecast")
     assert zero.skill.mse.value == pytest.approx((2.25 + 12.25 + 0.25 + 0.25 + 2.25) / 5)

@@ -40,6 +40,7 @@ def tables(board: Scoreboard) -> dict[str, Table]:
         "as_published": _as_published(board),
         "direction": _direction(board),
         "size": _size(board),
+        "probability": _probability(board),
         "pairs": _pairs(board),
         "choices": _choices(board),
         "knowledge_cutoff": _knowledge_cutoff(board),
@@ -236,7 +237,8 @@ def _cards(board: Scoreboard, has_figure: Callable[[Skill], bool]) -> list[Score
 
 
 def _has_any(skill: Skill) -> bool:
-    return bool(skill.coverage.value)
+    """Whether it names a direction or a size."""
+    return skill.bin_acc.value is not None or skill.mse.value is not None
 
 
 def _direction(board: Scoreboard) -> Table:
@@ -270,6 +272,27 @@ def _size(board: Scoreboard) -> Table:
             "Over readable forecasts; errors are differences of bin midpoints (5.5 % beyond five).",
             *(column.note for column in columns.values()),
             "The zero forecast says that nothing moves: a model with no smaller MSE knows no sizes.",
+            _methods(board, _with_intervals(cards, columns)),
+        ),
+    )
+
+
+def _probability(board: Scoreboard) -> Table:
+    cards = [
+        card
+        for card in _cards(board, lambda skill: skill.log_score.value is not None)
+        if card.skill.log_score.value is not None
+    ]
+    columns = _columns("probability", cards)
+    return Table(
+        "Probabilities",
+        ("", *(column.title for column in columns.values())),
+        tuple(_figures_row(card, columns) for card in cards),
+        _note(
+            "Of the forecasts that give each of the twelve bins a probability: those of a model are its "
+            "likelihoods of the labels where it wrote its prediction. Climatology: how often each bin "
+            "happened in training.",
+            *(column.note for column in columns.values()),
             _methods(board, _with_intervals(cards, columns)),
         ),
     )

@@ -1,0 +1,98 @@
+"""Forecasts with probabilities, beside those that need no model, in scores and tables."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from boards import DOWN_0, DOWN_3, UP_1, UP_2, row, written
+
+from forecaster.evaluation.metrics import forecasts_of
+from forecaster.evaluation.price_forecasts import NORMAL, SCALED
+from forecaster.evaluation.report.pages import tables
+from forecaster.evaluation.rows import ModelAnswers, numbered
+from forecaster.evaluation.scorecard import Scoreboard, scoreboard
+from forecaster.records import ALL_LABELS, Label, Unreadable
+
+ROWS = numbered(
+    [
+        row(symbol, week, label)
+        for week in range(2)
+        for symbol, label in zip("ABC", (UP_1, DOWN_0, UP_2), strict=True)
+    ]
+)
+"""In both weeks C gains most and B falls."""
+
+
+def likely(label: Label, share: float, mass: float = 0.8) -> dict[str, float]:
+    """Log-likelihoods with `share` of the labels' mass on one of them, and the rest even."""
+    rest = (1 - share) / 11
+    return {each.text: math.log(mass * (share if each == label else rest)) for each in ALL_LABELS}
+
+
+def board_of(*likelihoods: dict[str, float] | None) -> Scoreboard:
+    answers = tuple(written(UP_1) for _ in ROWS)
+    model = ModelAnswers("m", ROWS, answers, label_log_likelihoods=likelihoods)
+    return scoreboard([model], {UP_1: 3, DOWN_3: 1}, cost_bps=0.0)
+
+
+def test_probabilities_are_scored_and_order_the_symbols_of_a_week() -> None:
+    # P(up): highest for C and lowest for B in the first week; highest for A and lowest for B in the second.
+    first = likely(UP_1, 0.5), likely(DOWN_0, 0.9), likely(UP_2, 0.9)
+    second = likely(UP_2, 0.9), likely(DOWN_0, 0.9), likely(UP_2, 0.5)
+    skill = board_of(*first, *second).models[0].skill
+    assert skill.label_mass.value == pytest.approx(0.8)
+    logs = [math.log(0.5), *[math.log(0.9)] * 2, math.log(0.1 / 11), math.log(0.9), math.log(0.5)]
+    assert skill.log_score.value == pytest.approx(sum(logs) / 6)
+    up = {0.5: 0.5 + 5 * 0.5 / 11, 0.9: 0.9 + 5 * 0.1 / 11}
+    of_rows = [math.log(up[share]) for share in (0.5, 0.9, 0.9, 0.9, 0.9, 0.5)]
+    assert skill.direction_log_score.value == pytest.approx(sum(of_rows) / 6)
+    misses = [(1 - up[share]) ** 2 for share in (0.5, 0.9, 0.9, 0.9, 0.9, 0.5)]
+    assert skill.brier_score_of_up.value == pytest.approx(sum(misses) / 6)
+    # One week in order, one with two neighbours changed: 1 and 1/2.
+    assert skill.rank_correlation.value == pytest.approx(0.75)
+    assert skill.rank_correlation_t == pytest.approx(3.0)
+    assert (skill.rank_correlation.low, skill.rank_correlation.high) == (-1.0, 1.0)  # of two weeks
+
+
+def test_without_probabilities_the_named_moves_order_and_nothing_is_scored_by_them() -> None:
+    skill = board_of().models[0].skill
+    assert skill.log_score.value is skill.label_mass.value is None
+    assert skill.rank_correlation.value == 0.0  # all the same
+
+
+def test_an_answer_that_cannot_be_read_has_no_probabilities() -> None:
+    told = forecasts_of([Unreadable("no"), UP_1], [likely(UP_1, 0.5), None])
+    assert [forecast.distribution for forecast in told] == [None, None]
+
+
+def test_climatology_stands_beside_a_model_in_the_table_of_probabilities_alone() -> None:
+    board = board_of(*[likely(UP_1, 0.5)] * 6)
+    table = tables(board)["probability"]
+    assert [line[0] for line in table.rows] == ["m", "climatology"]
+    # Four rows of training and one more in each bin: 4/16, 1/16 and 1/16 of what happened.
+    expected = (math.log(4 / 16) + 2 * math.log(1 / 16)) / 3
+    climatology = next(line for line in board.baselines if line.name == "climatology")
+    assert climatology.skill.log_score.value == pytest.approx(expected)
+    assert [line[1].split()[0] for line in table.rows] == ["0.800", "-"]
+    assert "climatology" not in [line[0] for line in tables(board)["direction"].rows]
+
+
+def test_closes_give_forecasts_of_sizes() -> None:
+    rng = np.random.default_rng(0)
+    first = date(2022, 1, 3)
+
+    def closes(symbol: str) -> dict[date, Decimal]:
+        days = [first + timedelta(day) for day in range(1600)]
+        prices = 100 * np.cumprod(1 + rng.normal(0, 0.01, size=len(days)))
+        return {day: Decimal(f"{price:.4f}") for day, price in zip(days, prices, strict=True)}
+
+    known = {symbol: closes(symbol) for symbol in "ABC"}
+    model = ModelAnswers("m", ROWS, tuple(written(UP_1) for _ in ROWS))
+    board = scoreboard([model], None, cost_bps=0.0, closes=known.get)
+    table = tables(board)["probability"]
+    assert [line[0] for line in table.rows] == [NORMAL, SCALED]
+    assert not {NORMAL, SCALED} & {line[0] for line in tables(board)["at_a_glance"].rows}
