@@ -12,6 +12,8 @@ from typing import Literal
 
 Direction = Literal["up", "down"]
 
+FIRST_YEAR, LAST_YEAR = 1800, 2200
+"""Of a price or a period, with room before and after for all that is reckoned from it."""
 OPEN_BIN_PCT = 5
 """Moves beyond this many percent share one open bin."""
 

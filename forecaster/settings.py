@@ -73,7 +73,10 @@ def load_settings() -> Settings:
     _drop_empty_keys()  # one that is set but empty would hide the one in `.env`
     try:
         if path := find_dotenv(usecwd=True):
-            load_dotenv(stream=StringIO(read_text(Path(path))), override=False)
+            text = read_text(Path(path))
+            if "\0" in text:  # UTF-16 without its mark: no variable can hold one
+                raise ConfigurationError([Problem(".env", "holds zero bytes.", "Save it as UTF-8.")])
+            load_dotenv(stream=StringIO(text), override=False)
     except UnicodeDecodeError:  # not its cause: that one quotes the file
         raise ConfigurationError([Problem(".env", "is no UTF-8 text.", "Save it as UTF-8.")]) from None
     _drop_empty_keys()  # one that is empty would make the clients ask for another

@@ -80,7 +80,7 @@ def json_lines(path: Path, *, numbers_as_text: bool = False) -> Iterator[tuple[i
             if line.strip():
                 try:
                     found = json.loads(line, parse_float=as_text, parse_int=as_text, parse_constant=as_text)
-                except (json.JSONDecodeError, RecursionError):
+                except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
                     found = None
                 yield number, found if isinstance(found, dict) else None
 
@@ -110,7 +110,7 @@ def _other_line_end(first_line: str) -> str | None:
     if row.startswith("{"):
         try:
             json.loads(row)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return None  # it stands within a text
     return sign
 
@@ -118,4 +118,8 @@ def _other_line_end(first_line: str) -> str | None:
 def _text(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, dict):
+        return ""  # an object is no text
+    if isinstance(value, bytes):  # of a parquet file whose writer did not say that it is text
+        value = value.decode("utf-8")
     return value.isoformat() if isinstance(value, date) else in_one_form(str(value))

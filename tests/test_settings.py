@@ -165,3 +165,10 @@ def test_a_launch_that_is_there_in_part_is_told(
         assert settings.rank == int(variables.get("RANK", 0))
     else:
         assert told in str(settings.launch_problem)
+
+
+def test_an_env_file_with_zero_bytes_is_refused_without_its_words(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(f"WANDB_API_KEY={KEY}\n".encode("utf-16-le"))
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert list(caught.value.problems) == [Problem(".env", "holds zero bytes.", "Save it as UTF-8.")]

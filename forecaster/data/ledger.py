@@ -84,7 +84,7 @@ class Ledger:
                 call.status,
                 call.count,
                 int(call.truncated),
-                call.fetched_at.astimezone(UTC).isoformat(timespec="seconds"),
+                _stamp(call),
                 call.sha256,
                 zlib.compress(canonical(call.payload)),
             )
@@ -120,17 +120,17 @@ class Ledger:
     ) -> None:
         """Write what a file of the user's own gives of some symbols; what an earlier reading of the same file
         gave of them, and this one does not, goes."""
-        fresh = {(_key(call.request), call.sha256) for call in calls}
+        fresh = {(_key(call.request), call.sha256, _stamp(call)) for call in calls}
         with self._lock, self._connection:
             known = self._connection.execute(
-                "SELECT id, symbol, window_start, window_end, sha256 FROM calls "
+                "SELECT id, symbol, window_start, window_end, sha256, fetched_at FROM calls "
                 "WHERE endpoint = ? AND variant = ?",
                 (endpoint, variant),
             ).fetchall()
             outdated = [
                 (row,)
-                for row, symbol, start, end, sha256 in known
-                if symbol in symbols and ((endpoint, symbol, start, end, variant), sha256) not in fresh
+                for row, symbol, start, end, sha256, stamp in known
+                if symbol in symbols and ((endpoint, symbol, start, end, variant), sha256, stamp) not in fresh
             ]
             self._connection.executemany("DELETE FROM calls WHERE id = ?", outdated)
         self.record(*calls)
@@ -209,6 +209,10 @@ def fingerprint(traces: Iterable[Trace]) -> str:
     for trace in sorted(traces):
         digest.update(json.dumps([_key(trace.request), trace.status, trace.sha256]).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _stamp(call: Call) -> str:
+    return call.fetched_at.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _key(request: Request) -> tuple[str, str, str, str, str]:

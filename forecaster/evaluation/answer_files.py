@@ -13,7 +13,7 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
 from forecaster.plain_text import in_one_form
 from forecaster.records import Row
-from forecaster.tables import json_lines
+from forecaster.tables import column_names, json_lines
 from forecaster.tasks.weekly_rows import make_row
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ def read_answer_file(
         if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t"):
             way_out = "Save it with commas between the columns."
         raise ConfigurationError([Problem("columns", found, way_out)])
+    if path.suffix == ".csv" and (twice := [name for name in wanted if column_names(path).count(name) > 1]):
+        found = f"{path} has the column {twice[0]!r} more than once."
+        raise ConfigurationError([Problem("columns", found, "Give each column a name of its own.")])
     lines: list[dict[str, Any]] = table.to_dict("records")
     if problem := _without_text(path, lines, wanted):
         raise ConfigurationError([problem])

@@ -16,7 +16,8 @@ from forecaster.plain_text import in_one_form
 
 _WAY_OUT = (
     "Give a trainer_state.json, a log_history.json, a JSON list of the metrics that a training printed, or "
-    "the text of a run with its lines such as {'loss': 0.4, 'learning_rate': 5e-05, 'epoch': 0.5}."
+    "the text of a run with its lines such as {'loss': 0.4, 'learning_rate': 5e-05, 'epoch': 0.5}; or, of "
+    "answers, a JSON list of objects with the columns prediction and reference."
 )
 _KINDS = ("loss", "eval_loss", "train_runtime")
 """Every entry of a training holds one of these; what else is among them (scores, settings) does not."""
@@ -135,12 +136,12 @@ def _json_entries(text: str, suffix: str, where: str) -> list[Mapping[str, Any]]
     """Entries of a JSON file; None for what is no JSON and not named so."""
     try:
         documents = _documents(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError too is a number of thousands of digits
         if suffix.lower() != ".json":
             return None
-        detail = (
-            f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        )
+        detail = "too deep" if isinstance(error, RecursionError) else str(error)
+        if isinstance(error, json.JSONDecodeError):
+            detail = f"{error.msg}, line {error.lineno}"
         raise _no_log(where, f"it is not whole JSON ({detail}).") from error
     found = documents[0] if len(documents) == 1 else documents
     logs = [_log_of(part) for part in found] if isinstance(found, list) else []

@@ -49,9 +49,13 @@ _DENIED = re.compile(
     r"\b(?:not|never|n['’]t|without|avoid)\s+(?:\w+\s+)?(?:assum|suppos|presum|consider)", re.I
 )
 _EXAMPLE = re.compile(
-    r"\b(?:e\.?g\b|i\.e\b|for example|for instance|such as|example|one of|either|whether|choose|options?|"
+    r"\b(?:(?:label|answer|prediction|line|form|value|something)s? like\b"
+    r"|e\.?g\b|i\.e\b|for example|for instance|such as|example|one of|either|whether|choose|options?|"
     r"format|formatted|in the form|bins?:)",
     re.IGNORECASE,
+)
+_PAST = re.compile(
+    r"\b(?:last|past|previous|prior) (?:few |\d+ )?(?:week|month|quarter|year)s?\b", re.IGNORECASE
 )
 _INSTRUCTION = re.compile(
     r"\b(?:predict|forecast|outcome|assum|suppos|label|analy[sz]|explain|support|(?:next|coming|upcoming|"
@@ -88,7 +92,11 @@ def told_outcome(prompt: str, label: Label | None) -> str | None:
     for sentence in _sentences(question):
         if _hands_over(sentence):
             return _shortened(sentence)
-        if label is not None and not _EXAMPLE.search(sentence) and _bin_of(sentence) == label:
+        is_of_past = _PAST.search(sentence) and not _OF_THE_WEEK.search(sentence)
+        if label is None or is_of_past or _EXAMPLE.search(sentence):
+            continue
+        # "Treat this as the outcome: up by 2-3%": "as" begins the grounds of an answer, but not of a task.
+        if label in (_bin_of(sentence), _bin_of(sentence.rpartition(":")[2])):
             return _shortened(sentence)
     return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
-from forecaster.records import Answer, Direction, Label, Row
+from forecaster.records import FIRST_YEAR, LAST_YEAR, Answer, Direction, Label, Row
 from forecaster.tasks.answers import parse_answer, parse_prediction
 from forecaster.tasks.distributions import Distribution
 from forecaster.tasks.loose_forecasts import read_forecast
@@ -22,7 +22,7 @@ def parse_period(period: str) -> tuple[date, date]:
         date.fromisoformat(start.strip()),
         date.fromisoformat(end.strip()) if separator else date.min,
     )
-    if first >= last:
+    if not (first < last and first.year >= FIRST_YEAR and last.year <= LAST_YEAR):
         raise ValueError(f"not a period: {period!r}")
     return first, last
 
@@ -39,6 +39,8 @@ def make_row(
     """A row from its texts; what is not given is read from the prompt and the reference answer."""
     facts = read_prompt(split_published(prompt).user)
     start, end = facts.target_start, facts.target_end
+    if end is not None and not FIRST_YEAR <= end.year <= LAST_YEAR:
+        start = end = None
     with suppress(ValueError):
         start, end = parse_period(period or "")
     symbol = symbol if symbol is not None else facts.symbol

@@ -26,8 +26,9 @@ import pyarrow as pa
 from forecaster.calls import Call, Request
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
+from forecaster.records import FIRST_YEAR, LAST_YEAR
 from forecaster.tables import TextRow, column_names, text_rows
-from forecaster.vendors.payloads import FIRST_YEAR, LAST_YEAR, MOST_SPLIT, is_price
+from forecaster.vendors.payloads import MOST_SPLIT, is_price
 from indices import calendar_of, vendor_symbol, zone_of
 
 FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
@@ -40,6 +41,8 @@ MOST_ROWS_OF_ONE_ANSWER = 261
 STRAY_DISTANCE = timedelta(days=30)
 """A gap this long in a dump of one answer sets strays, which are months or years older, apart from the asked
 days."""
+SMALLEST_WEEKLY_GAP = timedelta(days=5)
+"""Between weekly bars, holidays included."""
 EARLIEST_ARTICLE = datetime(1990, 1, 1, tzinfo=UTC)
 LONGEST_SUMMARY_CHARACTERS = 2000
 """Of a full text only the beginning is kept: it is about as long as Finnhub's longest summaries."""
@@ -99,6 +102,8 @@ _AS_IN_EMAILS = re.compile(r"(?:[A-Za-z]{3}, *)?\d{1,2} [A-Za-z]{3} \d{4} \d\d:\
 _SYMBOLS = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*(?:/[ABC](?![A-Z0-9]))?")
 """In a list, with whatever brackets, quotes and signs between them."""
 _TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.^=-]*")
+_VENDOR_ID = re.compile(r"0*[1-9]\d*")
+"""Other ids (0, -1, nan, a rounded 1.35e+08) stand at many articles."""
 _MISSING = frozenset({"", "nan", "nat", "null", "none", "na", "n/a"})
 _NO_SYMBOL = frozenset({"NONE", "NULL"})
 """Unlike NAN and NA, which are tickers."""
@@ -241,7 +246,7 @@ class _NewsForm:
         """As the ledger keeps it; without a readable time, `datetime` is None."""
         values = {role: row.get(name, "").strip() for role, name in self.by_role.items()}
         published = _published_at(values["time"])
-        vendor_id = values["id"] if self.is_dump and values["id"] not in ("", "0") else ""
+        vendor_id = values["id"] if self.is_dump and _VENDOR_ID.fullmatch(values["id"]) else ""
         words = f"{symbol}\n{published}\n{values['headline']}".encode("utf-8", "surrogatepass")
         return {
             "id": f"finnhub:{vendor_id}" if vendor_id else f"file:{hashlib.sha256(words).hexdigest()[:16]}",
@@ -325,6 +330,8 @@ def _moment_of(text: str) -> datetime:
         if not _AS_IN_EMAILS.fullmatch(text):
             raise
         moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None and not text.endswith("-0000"):
+            raise  # the name of a zone that is not known: its time may be hours off
     return moment if moment.tzinfo else moment.replace(tzinfo=_ZONES[named[2]] if named else UTC)
 
 
@@ -357,7 +364,8 @@ def read_price_file(path: Path, symbols: Collection[str] | None = None) -> Impor
     """Daily closes of a file as `price-file` calls.
 
     A moment (a time with an offset) is of the day that it has at the symbol's exchange; only where that gives
-    days of a weekend, and the written days are none, these count.
+    days of a weekend, or the bars are of a week or more and all at midnight, and the written days are of no
+    weekend, these count.
 
     Closes without adjusted closes beside them are taken as adjusted ones, and the payload says so
     (`adjusted_only`). A day whose close or adjusted close is empty is listed as missing. A call counts as
@@ -436,6 +444,8 @@ class _Prices:
     splits: dict[str, dict[date, str]] = field(default_factory=lambda: defaultdict(dict))
     written: dict[str, dict[date, date]] = field(default_factory=lambda: defaultdict(dict))
     """Days of moments, to the days on which they were written, where these are others."""
+    timed: set[str] = field(default_factory=set)
+    """Symbols with such a moment that is no midnight where it was written."""
     others: int = 0
     """Rows of symbols that were not asked for."""
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -459,6 +469,8 @@ class _Prices:
                 day = _session_of(moment, symbol)
                 if day != moment.date():
                     self.written[symbol][day] = moment.date()
+                    if moment.time() != time.min:
+                        self.timed.add(symbol)
                 self._take_bar(where, symbol, day, *texts)
 
     def _take_bar(self, where: str, symbol: str, day: date, close: str, adjusted: str, split: str) -> None:
@@ -484,16 +496,24 @@ class _Prices:
 
     def take_dates_for_midnights(self, symbol: str) -> None:
         """Go by the written days of a symbol where these hold no weekend, and its days by the exchange's zone
-        do: a day alone was then written as a moment of it, mostly midnight, UTC."""
+        do, or they are bars of a week or more, all at midnight: a day alone was then written as a moment
+        of it. Fridays at midnight, UTC, are Thursdays at the exchange, which are no weekend."""
         written = self.written[symbol]
         days = self.bars[symbol].keys() | self.missing[symbol]
-        if calendar_of(symbol) == "24/7" or not any(map(_is_weekend, days)):
+        if calendar_of(symbol) == "24/7" or not (
+            any(map(_is_weekend, days)) or (symbol not in self.timed and _are_weeks_apart(days))
+        ):
             return
         if any(_is_weekend(written.get(day, day)) for day in days):
             return
         self.bars[symbol] = {written.get(day, day): bar for day, bar in self.bars[symbol].items()}
         self.missing[symbol] = {written.get(day, day) for day in self.missing[symbol]}
         self.splits[symbol] = {written.get(day, day): ratio for day, ratio in self.splits[symbol].items()}
+
+
+def _are_weeks_apart(days: Collection[date]) -> bool:
+    gaps = [later - day for day, later in pairwise(sorted(days))]
+    return bool(gaps) and min(gaps) >= SMALLEST_WEEKLY_GAP
 
 
 def _is_weekend(day: date) -> bool:

@@ -9,13 +9,13 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from forecaster.records import FIRST_YEAR, LAST_YEAR
+
 if TYPE_CHECKING:
     from forecaster.vendors.base import FactKind
 
 _LAST_SECOND = 253_402_300_799
 """The last that a datetime can hold: the end of the year 9999."""
-FIRST_YEAR, LAST_YEAR = 1800, 2200
-"""Of a price, with room before and after for all that is reckoned from it."""
 LOWEST_PRICE, HIGHEST_PRICE = Decimal("1e-15"), Decimal("1e15")
 """Of anything, in any currency: a coin of a millionth of a cent, an index of a currency in ruins."""
 MOST_SPLIT = Decimal("1e9")

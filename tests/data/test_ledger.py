@@ -118,3 +118,12 @@ def test_a_payload_that_was_tampered_with_is_told(ledger: Ledger) -> None:
         other.commit()
         with pytest.raises(sqlite3.DatabaseError, match="the ledger is damaged at"):
             ledger.answer(NEWS)
+
+
+def test_a_file_that_is_read_again_mends_a_damaged_time_of_its_answer(ledger: Ledger) -> None:
+    call = Call(Request("news-file", "AAPL", "2025-12-01", "2025-12-31", "digest"), "answered", THEN, [])
+    ledger.record_file("news-file", "digest", ["AAPL"], [call])
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("UPDATE calls SET fetched_at = 'yesterday'")
+    ledger.record_file("news-file", "digest", ["AAPL"], [call])
+    assert ledger.answers("news-file", "AAPL") == [call]

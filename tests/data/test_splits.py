@@ -30,6 +30,8 @@ def test_a_period_is_its_first_and_last_day() -> None:
         "None",
         "2024-03-03 to 2024-02-25",
         "2024-03-03 to 2024-03-03",
+        "9999-12-24 to 9999-12-31",
+        "0001-01-01 to 2024-03-03",
     ],
 )
 def test_anything_else_is_no_period(period: str) -> None:

@@ -338,3 +338,13 @@ def test_the_published_outputs_find_their_rows_in_the_published_test_set(real_da
     assert sum(r.actual is None for r in matched.rows) == 0
     assert alone.speed is not None
     assert (alone.speed.answers, round(alone.speed.seconds)) == (300, 4369)
+
+
+def test_a_column_that_stands_twice_in_a_csv_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has the column 'prediction' more than once"):
+        read(csv(tmp_path, "prediction,prediction,reference\na,b,c\n"))
+
+
+def test_days_that_no_market_has_are_no_dates(tmp_path: Path) -> None:
+    (row,) = read(csv(tmp_path, "prediction,reference,symbol,period\na,b,KO,9999-12-24 to 9999-12-31\n")).rows
+    assert (row.start, row.end, row.week) == (None, None, None)

@@ -293,3 +293,10 @@ def test_an_export_of_several_runs_is_refused_with_their_number(
 
 def test_answers_are_no_export(tmp_path: Path) -> None:
     assert not is_wandb_export(_saved(tmp_path / "answers.csv", "prediction,reference\na,b\n"))
+
+
+def test_a_number_of_thousands_of_digits_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_text('[{"loss": 1.0, "step": ' + "9" * 5000 + "}]")
+    with pytest.raises(ConfigurationError, match=r"it is not whole JSON \(Exceeds the limit"):
+        read_training_log(path)

@@ -57,6 +57,7 @@ def test_an_outcome_that_is_handed_over_is_found_in_any_wording(question: str) -
         "If the prediction is up by 2-3% but the indicators conflict, explain the divergence.",
         "Label: up by 2-3%",
         "Explain why the price goes up by 2-3% in the coming week.",
+        "Treat the following as the outcome: up by 2-3%.",
     ],
 )
 def test_the_rows_own_bin_in_the_question_tells_it(question: str) -> None:
@@ -98,3 +99,14 @@ def test_no_row_of_the_published_sets_without_teacher_text_is_accused(real_data:
     ]
     assert len(rows) == 3244
     assert [row["symbol"] for row in rows if WEEKLY.told_outcome(row)] == []
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Your prediction should be a label like 'up by 2-3%'.",
+        "Last week the stock rose by 2.4%. Predict next week's move.",
+    ],
+)
+def test_examples_and_the_past_do_not_tell_the_rows_own_bin(question: str) -> None:
+    assert told_outcome(prompt(question), UP_2) is None

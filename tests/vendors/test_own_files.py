@@ -20,6 +20,7 @@ from forecaster.calls import Request
 from forecaster.data.ledger import Ledger
 from forecaster.data.news import coverage_of
 from forecaster.errors import ConfigurationError
+from forecaster.tables import json_lines
 from forecaster.vendors.own_files import (
     LONGEST_SUMMARY_CHARACTERS,
     Imported,
@@ -609,6 +610,10 @@ def test_a_long_file_with_adjusted_closes_and_splits(written: CsvWriter) -> None
         ),
         # A Monday's midnight, UTC, is a Sunday in New York: the day alone was meant.
         ("AAPL", ["2025-06-02T00:00:00Z", "2025-06-03T00:00:00Z"], ["2025-06-02", "2025-06-03"]),
+        # Weekly bars at midnight, UTC, are of the Fridays that they name.
+        ("AAPL", ["2025-06-06T00:00:00Z", "2025-06-13 00:00:00+00:00"], ["2025-06-06", "2025-06-13"]),
+        # At another hour they are moments: after hours of a Friday in New York.
+        ("AAPL", ["2025-06-07T00:30:00Z", "2025-06-14T00:30:00Z"], ["2025-06-06", "2025-06-13"]),
         ("AAPL", ["2025-06-02 23:30:00", "2025-06-03"], ["2025-06-02", "2025-06-03"]),
     ],
 )
@@ -925,3 +930,51 @@ def test_a_million_brackets_are_one_row_that_cannot_be_read(tmp_path: Path) -> N
     )
     with pytest.raises(ConfigurationError, match="row 2: it does not have the fields"):
         read_price_file(path)
+
+
+def test_a_zone_that_is_not_known_makes_no_time(written: CsvWriter) -> None:
+    rows = [
+        ("date", "symbol", "title"),
+        ("Mon, 05 Jan 2026 10:00:00 HST", "AAPL", "ten hours off, if it passed for UTC"),
+        ("Mon, 05 Jan 2026 10:00:00 -0000", "AAPL", "UTC"),
+        ("Mon, 05 Jan 2026 10:00:00 EST", "AAPL", "New York"),
+    ]
+    imported = read_news_file(written("n.csv", rows), ["AAPL"])
+    assert [(item["datetime"], item["headline"]) for item in imported.calls[0].payload] == [
+        (1767607200, "UTC"),
+        (1767625200, "New York"),
+    ]
+    assert imported.skipped == {"no time": 1}
+
+
+@pytest.mark.parametrize("vendor_id", ["0", "-1", "nan", "0.0", "1.35e+08", ""])
+def test_articles_that_share_what_is_no_id_are_all_kept(written: CsvWriter, vendor_id: str) -> None:
+    rows = [
+        ("id", "datetime", "headline", "source", "url", "summary"),
+        (vendor_id, 1767607200, "one", "s", "u", ""),
+        (vendor_id, 1767607300, "two", "s", "u", ""),
+    ]
+    imported = read_news_file(written("AAPL_week1.csv", rows), ["AAPL"])
+    assert [item["headline"] for item in imported.calls[0].payload] == ["one", "two"]
+    assert imported.skipped == {}
+
+
+def test_an_object_is_no_headline_and_bytes_are_the_text_that_they_hold(tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    path.write_text(
+        '{"date": "2026-01-05", "symbol": "AAPL", "title": {"en": "nested"}}\n'
+        '{"date": "2026-01-05", "symbol": "AAPL", "title": "plain"}\n'
+    )
+    imported = read_news_file(path, ["AAPL"])
+    assert [item["headline"] for item in imported.calls[0].payload] == ["plain"]
+    assert imported.skipped == {"no headline": 1}
+    table = pa.table({"date": ["2026-01-05"], "symbol": [b"AAPL"], "title": ["caf\u00e9".encode()]})
+    pq.write_table(table, tmp_path / "n.parquet")
+    imported = read_news_file(tmp_path / "n.parquet", ["AAPL"])
+    assert [item["headline"] for item in imported.calls[0].payload] == ["caf\u00e9"]
+
+
+def test_a_number_of_thousands_of_digits_is_a_row_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": ' + "9" * 5000 + '}\n{"id": 1}\n')
+    assert list(json_lines(path)) == [(1, None), (2, {"id": 1})]
