@@ -118,10 +118,19 @@ def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTraine
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
         if tokenizer.eos_token is None:
             raise ValueError("its tokenizer has no end token")
+        _check_added_tokens(tokenizer, model)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError([cannot_load(model.location, str(error))]) from error
     tokenizer.padding_side = "right"
     return tokenizer, prepare_tokenizer(tokenizer)
+
+
+def _check_added_tokens(tokenizer: PreTrainedTokenizerBase, model: BaseModel) -> None:
+    """Raises ValueError for a token that tokenizer_config.json adds behind the end of the embedding."""
+    highest = max(tokenizer.added_tokens_decoder, default=0)
+    if model.shape and highest >= model.shape.vocab_size:
+        token = str(tokenizer.added_tokens_decoder[highest])
+        raise ValueError(f"its token {token!r} is number {highest}, and vocab_size {model.shape.vocab_size}")
 
 
 def load_saved_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
