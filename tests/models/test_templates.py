@@ -296,3 +296,13 @@ def test_a_token_that_the_configuration_adds_behind_the_embedding_is_told(tmp_pa
     assert isinstance(model, BaseModel)
     with pytest.raises(ConfigurationError, match="its token '<over>' is number 1314, and vocab_size 1314"):
         load_tokenizer(model, trust_remote_code=False)
+
+
+def test_a_token_that_the_tokenizers_class_adds_and_no_row_holds_is_no_fault(tmp_path: Path) -> None:
+    base = shutil.copytree(ROOT / "sample" / "base", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "qwen2"}))
+    model = resolve(str(base))
+    assert isinstance(model, BaseModel)
+    tokenizer, _ = load_tokenizer(model, trust_remote_code=False)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 0)
