@@ -12,6 +12,7 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import is_lfs_pointer
 from forecaster.models.tensor_files import read_header
 from forecaster.run_folder import ADAPTER_CONFIG
+from forecaster.schemas import FileName, check, read_json
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
@@ -62,8 +63,9 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """
     paths = sorted(folder.glob("model*.safetensors"))
     index = folder / "model.safetensors.index.json"
-    if index.is_file() and folder / "model.safetensors" not in paths:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if index.exists() and folder / "model.safetensors" not in paths:
+        files = read_json(index, "")["weight_map"]
+        names = set(check(files, dict[str, FileName], index, "").values())
         if missing := sorted(name for name in names if not (folder / name).is_file()):
             raise ValueError(f"{index.name} names {', '.join(missing)}, which {folder} lacks")
     for path in paths:

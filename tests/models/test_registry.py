@@ -253,6 +253,15 @@ def test_weights_of_more_layers_than_the_config_says_are_refused(tmp_path: Path)
     assert problem.found.endswith("base has a config.json with num_hidden_layers 2, and weights of 3 layers.")
 
 
+def test_an_index_names_no_files_elsewhere(tmp_path: Path) -> None:
+    folder = Path(_folder(tmp_path / "base", json.dumps(TOY).encode()))
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "../other"}}')
+    problem = resolve(str(folder))
+    assert isinstance(problem, Problem)
+    assert "(model.safetensors.index.json lm_head.weight is '../other': it should match" in problem.found
+
+
 def test_a_base_folder_that_holds_an_adapter_is_refused(tmp_path: Path) -> None:
     folder = Path(_folder(tmp_path / "base", json.dumps(TOY).encode()))
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "another/base"}')
