@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from forecaster.errors import (
     AdapterNotTrainedError,
     ConfigurationError,
     KeyRefusedError,
+    Problem,
     RunOutOfMemoryError,
     TrainingFailedError,
     TrainingStoppedError,
@@ -68,6 +70,8 @@ def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) ->
     except VendorError as error:
         return _told(error, error.exit_status, ways_on.vendor)
     except (sqlite3.Error, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return report_problems(program, ConfigurationError([_name_too_long(error)]))
         return _told(error, 1, ways_on.disk)
     except KeyboardInterrupt:
         if ways_on.interrupted:
@@ -81,6 +85,13 @@ def report_problems(program: str, error: ConfigurationError) -> int:
     for problem in error.problems:
         print(redact(f"  - {problem}"), file=sys.stderr)
     return error.exit_status
+
+
+def _name_too_long(error: OSError) -> Problem:
+    """A path that no disk takes, as any flag or record may hold one."""
+    name = str(error.filename)
+    found = f"{name[:60]}... is too long for a path ({len(name):,} characters)."
+    return Problem("a path", found, "Most disks take 255 bytes for a name and 4,096 for a path: shorten it.")
 
 
 def _told(error: Exception, status: int, way_on: str | None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import date
@@ -311,11 +312,15 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
     path = in_project(path)
     try:
         # The base loader leaves scalars as written: `no` is a strategy then, and 1e-5 a number.
-        content = yaml.load(read_text(Path(path)), Loader=yaml.BaseLoader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        text = read_text(Path(path))
+        content, tree = yaml.load(text, Loader=yaml.BaseLoader), yaml.compose(text, Loader=yaml.BaseLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise refused(f"cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise refused("is not a list of `name: value` lines.")
+    written = Counter(str(key.value) for key, _ in tree.value)
+    if twice := sorted(name for name, times in written.items() if times > 1):
+        raise refused(f"sets {', '.join(twice)} more than once.", "Keep one line of each.")
     flags = _named(program.record)
     names = {name for name, one in flags.items() if not one.by_hand}
     if by_hand := sorted(set(map(str, content)) & (flags.keys() - names)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 
@@ -51,6 +52,12 @@ def status_of(error: BaseException, ways_on: WaysOn = WAYS_ON) -> int:
         ),
         (VendorError("Yahoo", "is down."), 1, "", "\nYahoo: is down.\nIt goes on later.\n"),
         (OSError("No space left"), 1, "", "\nNo space left\nMend this.\n"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 5000),
+            *(2, ""),
+            f"\nprogram.py cannot start, 1 to mend:\n  - a path: {'a' * 60}... is too long for a path (5,000 "
+            "characters). Most disks take 255 bytes for a name and 4,096 for a path: shorten it.\n",
+        ),
         (sqlite3.OperationalError("disk is full"), 1, "", "\ndisk is full\nMend this.\n"),
         (KeyboardInterrupt(), 130, "", "\nStopped.\n"),
     ],

@@ -266,3 +266,19 @@ def test_a_file_of_the_project_is_found_from_any_folder(
 def test_scripts_keep_their_line_ends_in_every_checkout() -> None:
     lines = (PROJECT / ".gitattributes").read_text(encoding="utf-8").splitlines()
     assert "*.sh text eol=lf" in lines
+
+
+def test_a_file_that_sets_a_flag_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("lora_r: 8\nseed: 1\nlora_r: 16\n")
+    with pytest.raises(ConfigurationError) as caught:
+        train_config.parse_flags(["--config", str(path)])
+    (problem,) = caught.value.problems
+    assert str(problem) == f"--config: {path} sets lora_r more than once. Keep one line of each."
+
+
+def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("lora_r: " + "[" * 10_000)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        train_config.parse_flags(["--config", str(path)])

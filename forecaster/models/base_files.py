@@ -4,19 +4,30 @@ tokenizer fits its embedding."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import is_lfs_pointer
 from forecaster.models.tensor_files import read_header
+from forecaster.run_folder import ADAPTER_CONFIG
+from forecaster.schemas import FileName, check, read_json
 
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
-def find_file_problems(folder: Path, flag: str = "--base_model") -> list[Problem]:
-    """Weights and tokenizer files that are pointers, cut off or missing, and a tokenizer of more tokens than
-    the embedding has rows."""
+def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | None = None) -> list[Problem]:
+    """Weights and tokenizer files that are pointers, cut off or missing, an adapter among them, a tokenizer
+    of more tokens than the embedding has rows, and weights of another number of layers.
+
+    Args:
+        layers: as the folder's config.json says; None: not known.
+    """
+    if (folder / ADAPTER_CONFIG).exists():  # transformers would load it too, over the base that it names
+        found = f"{folder} holds an adapter ({ADAPTER_CONFIG}) beside a model."
+        return [Problem(flag, found, "Merge it into the model, or keep it in a folder of its own.")]
     pointers = [path.name for path in sorted(folder.iterdir()) if path.is_file() and is_lfs_pointer(path)]
     if pointers:
         found = f"{folder} holds pointers of Git LFS in place of {', '.join(pointers)}."
@@ -30,6 +41,10 @@ def find_file_problems(folder: Path, flag: str = "--base_model") -> list[Problem
             reason = f"{Path(problem.where).name} {problem.found[:-1]}"
         found = f"{folder} cannot be loaded ({reason})."
         return [Problem(flag, found, "Check its name and files: take a whole copy.")]
+    held = 1 + max((int(match[1]) for name in shapes if (match := _LAYER.match(name))), default=-1)
+    if layers is not None and held and held != layers:
+        found = f"{folder} has a config.json with num_hidden_layers {layers}, and weights of {held} layers."
+        return [Problem(flag, found, "Take the config.json that belongs to the weights.")]
     rows = next((shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
     tokens = _tokens_of(folder)
     if rows is not None and tokens is not None and tokens > rows:
@@ -48,8 +63,9 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """
     paths = sorted(folder.glob("model*.safetensors"))
     index = folder / "model.safetensors.index.json"
-    if index.is_file() and folder / "model.safetensors" not in paths:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if index.exists() and folder / "model.safetensors" not in paths:
+        files = read_json(index, "")["weight_map"]
+        names = set(check(files, dict[str, FileName], index, "").values())
         if missing := sorted(name for name in names if not (folder / name).is_file()):
             raise ValueError(f"{index.name} names {', '.join(missing)}, which {folder} lacks")
     for path in paths:
@@ -59,6 +75,8 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _tokens_of(folder: Path) -> int | None:
     """One more than the highest token id; None where no tokenizer.json tells."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
     try:
         content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         vocabulary = content["model"]["vocab"]

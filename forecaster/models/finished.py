@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -146,9 +145,9 @@ def _tuner_of(record: Mapping[str, Any]) -> Tuner:
 def _missing_weights(folder: Path) -> list[str]:
     """Names of files that the folder lacks of an adapter, or of a whole model."""
     try:
-        record = json.loads((folder / RUN_CONFIG).read_text(encoding="utf-8"))
+        record = read_json(folder / RUN_CONFIG, WAY_OUT)
         holds_model = not _tuner_of(record).saves_adapter
-    except (AttributeError, LookupError, OSError, TypeError, ValueError, RecursionError):
+    except (AttributeError, ConfigurationError, LookupError, TypeError):
         holds_model = False  # a damaged record is told by itself
     if not holds_model:
         return [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
@@ -161,7 +160,7 @@ def _has_template(folder: Path) -> bool:
     if any((folder / name).is_file() for name in _TEMPLATES):
         return True
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json(folder / "tokenizer_config.json", WAY_OUT)
+    except ConfigurationError:
         return False
     return isinstance(config, dict) and bool(config.get("chat_template"))

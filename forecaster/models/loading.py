@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -21,6 +22,11 @@ from forecaster.errors import ConfigurationError
 from forecaster.models.numerics import AttentionName, Precision, Quantization
 from forecaster.models.registry import cannot_load
 
+_LOADING_FAULTS = (
+    *(OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError),
+    *(AssertionError, ImportError),
+)
+"""What files raise that do not fit each other or this software; torch asserts what a padding id may be."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -70,8 +76,12 @@ def load_base(
             bnb_4bit_compute_dtype=DTYPES[precision],
         )
     try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
+        # A config.json may name code of a hub here, which transformers would take over the argument below.
+        config._attn_implementation = attention
         model, loaded = AutoModelForCausalLM.from_pretrained(
             location,
+            config=config,
             dtype=DTYPES[precision],
             quantization_config=four_bit,
             trust_remote_code=trust_remote_code,
@@ -81,7 +91,7 @@ def load_base(
         )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
+    except _LOADING_FAULTS as error:
         raise ConfigurationError([cannot_load(location, str(error))]) from error
     if missing := sorted(loaded["missing_keys"]):
         # transformers would start these at random, and only print a table.

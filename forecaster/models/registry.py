@@ -14,7 +14,7 @@ from pydantic import Field
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import is_lfs_pointer
 from forecaster.models.base_files import find_file_problems
-from forecaster.schemas import Count, check, read_json
+from forecaster.schemas import Count, Finite, check, read_json
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -126,8 +126,16 @@ class ModelShape:
 Size = Annotated[int, Field(ge=1, le=2**24)]
 
 
+class RopeFile(pydantic.BaseModel):
+    """How positions are turned, in config.json."""
+
+    rope_theta: Annotated[Finite, Field(gt=0)] | None = None
+    factor: Annotated[Finite, Field(ge=1)] | None = None
+
+
 class ModelConfigFile(pydantic.BaseModel):
-    """config.json of a base model: the fields that planning reads."""
+    """config.json of a base model: the fields that planning reads, and numbers that transformers takes as
+    they are and that then make every loss NaN."""
 
     model_type: str | None = None
     num_hidden_layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
@@ -138,6 +146,11 @@ class ModelConfigFile(pydantic.BaseModel):
     num_key_value_heads: Size | None = None
     head_dim: Size | None = None
     max_position_embeddings: Count | None = None
+    rms_norm_eps: Annotated[Finite, Field(gt=0)] | None = None
+    attention_dropout: Annotated[Finite, Field(ge=0, lt=1)] | None = None
+    rope_theta: Annotated[Finite, Field(gt=0)] | None = None
+    rope_parameters: RopeFile | None = None
+    rope_scaling: RopeFile | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,7 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
     path = Path(base_model)
     if path.is_dir():
         try:
-            if is_lfs_pointer(path / "config.json"):
+            if (path / "config.json").is_file() and is_lfs_pointer(path / "config.json"):
                 return find_file_problems(path)[0]
             config = read_json(path / "config.json", "")
             check(config, ModelConfigFile, path / "config.json", "")
@@ -265,7 +278,7 @@ def resolve(base_model: str, weights_needed: bool = True) -> BaseModel | Problem
                 f"the folder {base_model} has no weights.",
                 "Copy its *.safetensors files there.",
             )
-        if problems := find_file_problems(path):
+        if problems := find_file_problems(path, layers=shape.layers if shape else None):
             return problems[0]
         return BaseModel(base_model, True, shape, config.get("max_position_embeddings"), None)
     if spec := _ALIASES.get(base_model.lower()) or _BY_HUB_ID.get(base_model.lower()):

@@ -118,10 +118,22 @@ def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTraine
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
         if tokenizer.eos_token is None:
             raise ValueError("its tokenizer has no end token")
+        tokenizer.padding_side = "right"
+        name = prepare_tokenizer(tokenizer)
+        _check_token_numbers(tokenizer, model)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError([cannot_load(model.location, str(error))]) from error
-    tokenizer.padding_side = "right"
-    return tokenizer, prepare_tokenizer(tokenizer)
+    return tokenizer, name
+
+
+def _check_token_numbers(tokenizer: PreTrainedTokenizerBase, model: BaseModel) -> None:
+    """Raises ValueError for a token of every row that lies behind the end of the embedding; others that the
+    tokenizer's class adds there are never met."""
+    size = model.shape.vocab_size if model.shape else None
+    for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token):
+        number = None if token is None else tokenizer.convert_tokens_to_ids(token)
+        if size is not None and number is not None and number >= size:
+            raise ValueError(f"its token {token!r} is number {number}, and vocab_size {size}")
 
 
 def load_saved_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

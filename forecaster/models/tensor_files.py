@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from forecaster.files import is_lfs_pointer
 from forecaster.schemas import refused
 
 WAY_OUT = "Take a whole copy, or train again."
@@ -41,6 +42,9 @@ class Tensor:
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name; raises ConfigurationError for a file that is not whole."""
+    if path.is_file() and is_lfs_pointer(path):
+        found = "is a pointer of Git LFS in place of the weights."
+        raise refused(path, found, "Run `git lfs pull` there, or download the file itself.")
     try:
         with safe_open(path, framework="np"):  # checks sizes, offsets and names
             pass

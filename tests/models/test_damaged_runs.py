@@ -6,6 +6,7 @@ Each damaged file ends in one message with file and field, before a model is loa
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -300,6 +301,21 @@ def test_a_damaged_file_is_told_with_its_field(case: str, folder: Path) -> None:
     found = refusal(folder)
     assert found.startswith(f"{folder}/{expected}")
     assert found.endswith(f" {WAY_OUT}")
+
+
+def test_a_record_that_is_a_pipe_is_told_and_not_waited_for(folder: Path) -> None:
+    (folder / RUN).unlink()
+    os.mkfifo(folder / RUN)
+    way_out = "Give the output folder of a training that has ended."
+    assert refusal(folder) == f"--adapter: {folder} lacks {RUN}. {way_out}"
+
+
+def test_weights_that_are_a_pointer_are_told(folder: Path) -> None:
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    way_out = "Run `git lfs pull` there, or download the file itself."
+    assert (
+        refusal(folder) == f"{folder / WEIGHTS}: is a pointer of Git LFS in place of the weights. {way_out}"
+    )
 
 
 def of_older_training(folder: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from forecaster.errors import ConfigurationError
 from forecaster.files import sha256_of
@@ -180,7 +182,7 @@ def base(tmp_path: Path) -> Path:
     path.mkdir()
     for name in ("tokenizer.json", "config.json"):
         write(path / name, {})
-    (path / "model.safetensors").write_bytes(b"")
+    save_file({"lm_head.weight": np.zeros(1)}, path / "model.safetensors")
     return path
 
 

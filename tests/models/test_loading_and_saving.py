@@ -147,3 +147,16 @@ def test_a_base_that_lacks_weights_is_refused_instead_of_started_at_random(base_
     save_file(weights, base_folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigurationError, match=r"it lacks 1 tensors, such as model\.layers\.1\.mlp"):
         load_base(str(base_folder), "fp32")
+
+
+def test_a_config_file_does_not_choose_the_code_of_the_attention(base_folder: Path) -> None:
+    config = json.loads((base_folder / "config.json").read_text())
+    (base_folder / "config.json").write_text(json.dumps({**config, "_attn_implementation": "owner/kernel"}))
+    assert load_base(str(base_folder), "fp32").config._attn_implementation == "sdpa"
+
+
+def test_a_padding_id_beyond_the_vocabulary_is_told(base_folder: Path) -> None:
+    config = json.loads((base_folder / "config.json").read_text())
+    (base_folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 10**9}))
+    with pytest.raises(ConfigurationError, match="Padding_idx must be within num_embeddings"):
+        load_base(str(base_folder), "fp32")

@@ -7,7 +7,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from forecaster.errors import Problem
 from forecaster.models.registry import ALL_PROJECTIONS, MODELS, BaseModel, ModelShape, resolve
@@ -168,7 +170,7 @@ def _folder(path: Path, config: bytes | None, tokenizer: str | None = "tokenizer
         (path / "config.json").write_bytes(config)
     if tokenizer:
         (path / tokenizer).write_text("{}")
-    (path / "model.safetensors").touch()
+    save_file({"lm_head.weight": np.zeros((10, 4))}, path / "model.safetensors")
     return str(path)
 
 
@@ -219,6 +221,13 @@ def test_a_folder_without_a_readable_config_is_refused(config: bytes | None, tmp
             10**9,
             "num_hidden_layers is 1000000000: it should be less than or equal to 10000",
         ),
+        ("rms_norm_eps", float("nan"), "rms_norm_eps is nan: it should be a finite number"),
+        ("attention_dropout", 7.5, "attention_dropout is 7.5: it should be less than 1"),
+        (
+            "rope_parameters",
+            {"rope_type": "linear", "factor": -3},
+            "rope_parameters.factor is -3: it should be greater than or equal to 1",
+        ),
         ("vocab_size", [1], "vocab_size is [1]: it should be a valid integer"),
     ],
 )
@@ -233,6 +242,32 @@ def test_a_config_with_a_wrong_field_is_refused_by_name(
 def test_a_config_that_lacks_the_sizes_of_its_architecture_does_not_raise(tmp_path: Path) -> None:
     model = resolve(_folder(tmp_path / "base", b'{"model_type": "llama"}'))
     assert isinstance(model, Problem) or model.shape is None
+
+
+def test_weights_of_more_layers_than_the_config_says_are_refused(tmp_path: Path) -> None:
+    folder = Path(_folder(tmp_path / "base", json.dumps(TOY).encode()))
+    tensors = {f"model.layers.{layer}.mlp.up_proj.weight": np.zeros((8, 4)) for layer in range(3)}
+    save_file(tensors, folder / "model.safetensors")
+    problem = resolve(str(folder))
+    assert isinstance(problem, Problem)
+    assert problem.found.endswith("base has a config.json with num_hidden_layers 2, and weights of 3 layers.")
+
+
+def test_an_index_names_no_files_elsewhere(tmp_path: Path) -> None:
+    folder = Path(_folder(tmp_path / "base", json.dumps(TOY).encode()))
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "../other"}}')
+    problem = resolve(str(folder))
+    assert isinstance(problem, Problem)
+    assert "(model.safetensors.index.json lm_head.weight is '../other': it should match" in problem.found
+
+
+def test_a_base_folder_that_holds_an_adapter_is_refused(tmp_path: Path) -> None:
+    folder = Path(_folder(tmp_path / "base", json.dumps(TOY).encode()))
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "another/base"}')
+    problem = resolve(str(folder))
+    assert isinstance(problem, Problem)
+    assert problem.found.endswith("base holds an adapter (adapter_config.json) beside a model.")
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from forecaster.errors import ConfigurationError
-from forecaster.models.registry import BaseModel
+from forecaster.models.registry import BaseModel, resolve
 from forecaster.models.template_forms import with_day
 from forecaster.models.templates import (
     check_template,
@@ -284,3 +286,23 @@ def test_tokens_that_are_letters_or_spaces_are_no_markers() -> None:
     tokenizer.add_tokens(["buy", "   ", "ö", "<tool>"])
     assert not holds_markers(tokenizer, Messages("buy   ö", "it"))
     assert holds_markers(tokenizer, Messages("", "a <tool>"))
+
+
+def test_a_token_that_the_configuration_adds_behind_the_embedding_is_told(tmp_path: Path) -> None:
+    base = shutil.copytree(ROOT / "sample" / "base", tmp_path / "base")
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": "<over>"}))
+    model = resolve(str(base))
+    assert isinstance(model, BaseModel)
+    with pytest.raises(ConfigurationError, match="its token '<over>' is number 1314, and vocab_size 1314"):
+        load_tokenizer(model, trust_remote_code=False)
+
+
+def test_a_token_that_the_tokenizers_class_adds_and_no_row_holds_is_no_fault(tmp_path: Path) -> None:
+    base = shutil.copytree(ROOT / "sample" / "base", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "qwen2"}))
+    model = resolve(str(base))
+    assert isinstance(model, BaseModel)
+    tokenizer, _ = load_tokenizer(model, trust_remote_code=False)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 0)

@@ -51,8 +51,16 @@ def index(path: Path) -> None:
         ("model.safetensors", point, "holds pointers of Git LFS in place of model.safetensors. Run `git lfs"),
         ("tokenizer.json", point, "holds pointers of Git LFS in place of tokenizer.json."),
         ("config.json", point, "holds pointers of Git LFS in place of config.json."),
-        ("model.safetensors", cut, "model.safetensors has 100,000 bytes, and says that it has"),
-        ("model.safetensors", page, "model.safetensors is no safetensors file, or not all of one"),
+        (
+            "model.safetensors",
+            cut,
+            "(model.safetensors is no whole safetensors file (Error while deserializing header: incomplete",
+        ),
+        (
+            "model.safetensors",
+            page,
+            "(model.safetensors is no whole safetensors file (Error while deserializing header: header too",
+        ),
         ("model.safetensors", index, "names model-00002-of-00002.safetensors, which"),
         ("tokenizer.json", add_token, "has a tokenizer of 1,315 tokens, and an embedding of 1,314."),
     ],
