@@ -634,11 +634,12 @@ def redirected(market: Market) -> Iterator[None]:
     What yfinance remembers between calls (session, cookies, answers, time zones) starts afresh.
     """
     with patch.dict(os.environ, market.environment()), redirected_requests(market.url):
-        _fresh_yfinance(market.cache_folder)
+        fresh_yfinance(market.cache_folder)
         yield
 
 
-def _fresh_yfinance(cache_folder: Path) -> None:
+def fresh_yfinance(cache_folder: Path) -> None:
+    """yfinance as if nothing had been asked yet, with its caches in a folder of the test's own."""
     import yfinance
     from yfinance import cache, data
 

@@ -52,7 +52,8 @@ HEAVY = {"torch", "peft", "trl", "deepspeed", "accelerate", "bitsandbytes"}
 WITH_TORCH = {
     *("forecaster.models.loading", "forecaster.models.lora_products"),
     *("forecaster.models.templates", "forecaster.models.weights"),
-    *("forecaster.answering.engines", "forecaster.answering.hf_engine", "forecaster.answering.vllm_engine"),
+    *("forecaster.answering.choice_likelihoods", "forecaster.answering.engines"),
+    *("forecaster.answering.hf_engine", "forecaster.answering.vllm_engine"),
     *("forecaster.training.callbacks", "forecaster.training.fine_tuning", "forecaster.training.loss"),
     *("forecaster.training.tokenising", "forecaster.training.trainer"),
     "forecaster.training.survival.durable",

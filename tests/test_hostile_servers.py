@@ -20,7 +20,7 @@ from typing import Any
 import finnhub
 import pytest
 import requests
-import yfinance
+from loopback_market import fresh_yfinance
 from simulated_time import SimulatedTime
 
 from forecaster import chat, http_limits
@@ -264,10 +264,7 @@ def test_no_watch_is_left_behind(vendor: Finnhub, hostile: Hostile) -> None:
 def yahoo(
     hostile: Hostile, lines: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Yahoo]:
-    from yfinance import data
-
-    data.YfData._instances.clear()
-    yfinance.set_tz_cache_location(str(tmp_path))
+    fresh_yfinance(tmp_path)
     quiet = Hostile()
     quiet.play = answer(b"{}")
     send = requests.adapters.HTTPAdapter.send

@@ -149,6 +149,7 @@ def claimed(config: BenchmarkConfig, own: Path | None, default: Path, specs: Seq
     if config.output_dir or own:
         folder = config.output_dir or own or default
         wait_s = 0.0 if config.output_dir else WRITING_S
+        refuse_links(folder)
         with held(folder, LOCK_FILE, "--output_dir", wait_s=wait_s):
             yield folder
         return
@@ -204,7 +205,6 @@ def finish(
     """
     board = side_by_side(runs, closes_of(config.price_file), cost_bps=config.cost_bps)
     with claim as folder:
-        refuse_links(folder)
         pages.write_metrics(folder / predictions.METRICS, board)
         listener.say(f"\n{pages.render_summary(board)}")
         if config.stage == "score":

@@ -42,8 +42,8 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
     if settings.rank:
         yield
         return
+    refuse_links(folder)  # the lock's file may be one, too
     with held(folder, LOCK_FILE, "--output_dir", other="another benchmark"):
-        refuse_links(folder)
         yield
 
 
