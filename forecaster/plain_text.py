@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import unicodedata
 from pathlib import Path
 
+LARGEST_TEXT_BYTES = 64 * 2**20
+"""Of a file that is read whole: a prompt, a configuration, a list."""
 LINE_ENDS = "\r\v\f\x85\u2028\u2029"
 """Signs that end a line beside the line feed (Unicode 5.8, newline guidelines)."""
 # Two returns before a line feed: each line feed became a return and a line feed, and then once more.
@@ -27,7 +30,11 @@ def read_text(path: Path) -> str:
     """A whole file of UTF-8 text, in one form.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or does not end: a pipe may be one that somebody writes into for ever.
         UnicodeDecodeError: it is no UTF-8.
     """
-    return in_one_form(path.read_bytes().decode("utf-8"))
+    with path.open("rb") as file:
+        content = file.read(LARGEST_TEXT_BYTES + 1)
+    if len(content) > LARGEST_TEXT_BYTES:
+        raise OSError(errno.EFBIG, f"it is longer than {LARGEST_TEXT_BYTES // 2**20} MiB", str(path))
+    return in_one_form(content.decode("utf-8"))

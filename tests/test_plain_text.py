@@ -88,3 +88,8 @@ def test_files_of_settings_say_the_same_with_every_line_end(
     config = read_ds_config(written("ds.json", '{"zero_optimization":\n {"stage": 2}}\n'))
     assert not isinstance(config, Problem)
     assert config.zero_stage == 2
+
+
+def test_a_file_that_does_not_end_is_not_read_for_ever() -> None:
+    with pytest.raises(OSError, match="it is longer than 64 MiB"):
+        read_text(Path("/dev/zero"))

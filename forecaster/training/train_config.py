@@ -231,6 +231,10 @@ def parse_flags(argv: Sequence[str]) -> TrainConfig:
     return config
 
 
+MOST_STEPS = 10**9
+"""Beyond any training; a schedule over more has no rate that a float could tell from zero."""
+
+
 def find_value_problems(config: TrainConfig) -> list[Problem]:
     """Values outside their range."""
     problems = []
@@ -265,9 +269,9 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
     need(0 <= config.weight_decay < math.inf, "weight_decay", "It has to be 0 or more.")
     need(0 < config.num_epochs < math.inf, "num_epochs", "It has to be above 0.")
     need(
-        config.max_steps == -1 or config.max_steps > 0,
+        config.max_steps == -1 or 0 < config.max_steps <= MOST_STEPS,
         "max_steps",
-        "Use a number of steps, or -1 for all epochs.",
+        f"Use a number of steps, at most {MOST_STEPS:,}, or -1 for all epochs.",
     )
     need(0 <= config.lora_dropout < 1, "lora_dropout", "It has to be 0 or more and below 1.")
     need(0 <= config.warmup_ratio < 1, "warmup_ratio", "It is a share of all steps: 0 or more, and below 1.")

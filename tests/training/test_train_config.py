@@ -343,7 +343,14 @@ def test_every_bad_value_is_listed_at_once() -> None:
         ),
         (["--learning_rate", "nan"], "--learning_rate: is nan. It has to be above 0, for example 5e-5."),
         (["--learning_rate=-1e-5"], "--learning_rate: is -1e-05. It has to be above 0, for example 5e-5."),
-        (["--max_steps=-2"], "--max_steps: is -2. Use a number of steps, or -1 for all epochs."),
+        (
+            ["--max_steps=-2"],
+            "--max_steps: is -2. Use a number of steps, at most 1,000,000,000, or -1 for all epochs.",
+        ),
+        (
+            ["--max_steps=1000000001"],
+            "--max_steps: is 1000000001. Use a number of steps, at most 1,000,000,000, or -1 for all epochs.",
+        ),
         (
             ["--eval_steps", "0"],
             "--eval_steps: is 0.0. Use a count of steps (50) or a fraction of all (0.1).",
