@@ -29,6 +29,7 @@ from forecaster.records import Answer, Label, Unreadable
 from forecaster.run_folder import DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
+from forecaster.tasks.distributions import BINS, label_mass, of_log_likelihoods
 from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.train_config import find_access_problems
@@ -46,6 +47,8 @@ class AnsweredPrompt:
     prompt_tokens: int
     news_dropped: int
     """Oldest news items that the model did not see, as the prompt was too long for it."""
+    label_log_likelihoods: Mapping[str, float] | None = None
+    """How likely it held each label where it wrote its prediction; None: it wrote none there."""
 
 
 Answering = Callable[[str, str], AnsweredPrompt]
@@ -205,7 +208,7 @@ def answer_prompt(
         found = f"is too long: more than {room} tokens even without its news."
         way_out = "Use a smaller --max_new_tokens, or an adapter trained with a larger --max_length."
         raise ConfigurationError([Problem(where, found, way_out)])
-    return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped)
+    return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped, reply.label_log_likelihoods)
 
 
 def answer_file(
@@ -298,6 +301,28 @@ def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: L
         return
     listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
     listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
+    if answered.label_log_likelihoods:
+        listener.say(in_words(distribution_of(answered.label_log_likelihoods)))
+
+
+def distribution_of(label_log_likelihoods: Mapping[str, float]) -> dict[str, Any]:
+    """How likely the model held each label, as a record keeps it."""
+    found = of_log_likelihoods(label_log_likelihoods)
+    return {
+        "up": found.up,
+        "median": found.median.text,
+        "central_80_percent": [label.text for label in found.central(0.8)],
+        "label_mass": label_mass(label_log_likelihoods),
+        "probabilities": {label.text: share for label, share in zip(BINS, found.shares, strict=True)},
+    }
+
+
+def in_words(distribution: Mapping[str, Any]) -> str:
+    low, high = distribution["central_80_percent"]
+    return (
+        f"Likelihoods of the labels: up {distribution['up']:.0%}, median {distribution['median']}, 80 % from "
+        f"{low} to {high}; they have {distribution['label_mass']:.1%} of all that it could have written."
+    )
 
 
 # --- the record ---------------------------------------------------------------------------------------------
@@ -315,6 +340,9 @@ def record_of(
         "answer": answered.text,
         "forecast": asdict(read) | {"label": read.label.text} if isinstance(read, Answer) else None,
         "unreadable": asdict(read) if isinstance(read, Unreadable) else None,
+        "distribution": distribution_of(answered.label_log_likelihoods)
+        if answered.label_log_likelihoods
+        else None,
         "adapter": str(run.folder),
         "adapter_sha256": weights_sha256(run.folder),
         "base_model": run.resolved["base_model"],
