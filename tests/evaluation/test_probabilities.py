@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -13,8 +14,10 @@ from boards import DOWN_0, DOWN_3, UP_1, UP_2, row, written
 from forecaster.evaluation.metrics import forecasts_of
 from forecaster.evaluation.price_forecasts import NORMAL, SCALED
 from forecaster.evaluation.report.pages import tables
+from forecaster.evaluation.report.verdict import verdicts
 from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, scoreboard
+from forecaster.evaluation.statistics import Estimate
 from forecaster.records import ALL_LABELS, Label, Unreadable
 
 ROWS = numbered(
@@ -96,3 +99,37 @@ def test_closes_give_forecasts_of_sizes() -> None:
     table = tables(board)["probability"]
     assert [line[0] for line in table.rows] == [NORMAL, SCALED]
     assert not {NORMAL, SCALED} & {line[0] for line in tables(board)["at_a_glance"].rows}
+
+
+def test_a_verdict_says_what_the_order_of_symbols_shows_and_what_could_have_been_seen() -> None:
+    in_order = [likely(UP_1, 0.5), likely(DOWN_0, 0.9), likely(UP_2, 0.9)]
+    swapped = [likely(UP_2, 0.9), likely(DOWN_0, 0.9), likely(UP_2, 0.5)]
+    told = verdicts(board_of(*in_order, *swapped))[0].reasons
+    said = "Its weekly rank correlation with returns is 0.750 [-1.000, 1.000], which can be chance"
+    assert f"{said}: the weeks are too few." in told
+    assert "rank correlation" not in verdicts(board_of())[0].reasons  # all the same: nothing to say
+
+
+@pytest.mark.parametrize(
+    ("figures", "sentence"),
+    [
+        (
+            (0.05, -0.1, 0.2, 0.21),
+            "is 0.050 [-0.100, 0.200], which can be chance: only 0.21 or more could have",
+        ),
+        ((0.3, 0.1, 0.5, 0.28), "is 0.300 [0.100, 0.500], beyond chance."),
+        ((-0.3, -0.5, -0.1, 0.28), "is -0.300 [-0.500, -0.100], beyond chance."),
+    ],
+)
+def test_a_correlation_is_told_by_its_interval(
+    figures: tuple[float, float, float, float], sentence: str
+) -> None:
+    board = board_of()
+    value, low, high, smallest = figures
+    skill = replace(
+        board.models[0].skill,
+        rank_correlation=Estimate(value, low, high, "Student's t"),
+        detectable_rank_correlation=smallest,
+    )
+    (verdict,) = verdicts(replace(board, models=(replace(board.models[0], skill=skill),)))
+    assert f"Its weekly rank correlation with returns {sentence}" in verdict.reasons

@@ -62,6 +62,7 @@ def _verdict(model: ModelScorecard, board: Scoreboard) -> Verdict:
     reasons = [
         f"{model.valid_count} of {model.rows} answers can be read{_in_form(model)}.",
         reason,
+        _of_ranks(model.skill),
         _of_size(model, board.rows, has_dates),
         _of_memory(model),
     ]
@@ -88,6 +89,18 @@ def _of_direction(
     if lead.low is None:
         return "no skill shown", f"{said} is above {against}, but {_without_interval(lead, has_dates)}"
     return "no skill shown", f"{said} is above {against} {by}, which can be chance."
+
+
+def _of_ranks(skill: Skill) -> str:
+    """What the order of a week's symbols shows, and what so many weeks could have shown."""
+    found, smallest = skill.rank_correlation, skill.detectable_rank_correlation
+    if found.value is None or found.low is None or found.high is None or smallest is None:
+        return ""
+    said = f"Its weekly rank correlation with returns is {with_interval(found, 3)}"
+    if found.low > 0 or found.high < 0:
+        return f"{said}, beyond chance."
+    seen = f"only {smallest:.2f} or more could have been seen" if smallest < 1 else "the weeks are too few"
+    return f"{said}, which can be chance: {seen}."
 
 
 def _of_size(model: ModelScorecard, rows: Sequence[Row], has_dates: bool) -> str:
