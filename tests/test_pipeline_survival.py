@@ -93,7 +93,7 @@ def assert_same_dataset(data_folder: Path, market: Market, undisturbed: Undistur
     found = content(data_folder / NAME)
     assert sorted(found) == sorted(undisturbed.files)
     assert [name for name in found if found[name] != undisturbed.files[name]] == []
-    assert sorted(path.name for path in data_folder.iterdir()) == [NAME, "ledger.sqlite", "pipeline.lock"]
+    assert sorted(path.name for path in data_folder.iterdir()) == [NAME, "ledger.sqlite"]
     assert set(paid(market.log)) == undisturbed.asked
 
 
@@ -420,7 +420,7 @@ def test_a_lasting_fault_is_told_and_builds_nothing_until_it_is_mended(
         assert main(market, data_folder) == 1
         printed = capsys.readouterr()
         assert told in printed.out + printed.err
-        assert sorted(path.name for path in data_folder.iterdir()) == ["ledger.sqlite", "pipeline.lock"]
+        assert sorted(path.name for path in data_folder.iterdir()) == ["ledger.sqlite"]
         assert (market.counts()[CHAT] > 0) is (endpoint == CHAT)
 
         market.faults.clear()
