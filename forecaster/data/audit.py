@@ -249,6 +249,10 @@ class _Row:
     def period(self) -> str:
         return str(self.values["period"])
 
+    @cached_property
+    def label(self) -> Label | Unreadable:
+        return parse_prediction(self.values["label"] or "")
+
     def finding(self, kind: str, detail: str) -> Finding:
         return Finding(kind, self.split, self.index, str(self.values["symbol"]), self.period, detail)
 
@@ -384,8 +388,8 @@ def _by_text(row: _Row, tally: _Tally) -> Iterator[Finding]:
         yield row.finding("future quarter", f"the quarter ended on {facts.financials_period_end}")
     if facts.cites_market_cap:
         yield row.finding("market capitalisation", "in the introduction")
-    label = parse_prediction(row.values["label"] or "")
-    if told := told_outcome(row.values["prompt"] or "", label if isinstance(label, Label) else None):
+    label = row.label if isinstance(row.label, Label) else None
+    if told := told_outcome(row.values["prompt"] or "", label):
         yield row.finding("told outcome", told)
     if facts.says_cryptocurrency and not facts.introduces_coin:
         yield row.finding("called a cryptocurrency", "in the prompt's own words")
@@ -463,7 +467,7 @@ def _columns_against_each_other(row: _Row, tally: _Tally) -> Iterator[Finding]:
         tally.checked["prompt hashes"] += 1
         if values["prompt_sha256"] != hashlib.sha256((values["prompt"] or "").encode()).hexdigest():
             yield row.finding("changed prompt", "its hash is another")
-    label = parse_prediction(values["label"] or "")
+    label = row.label
     if isinstance(label, Unreadable):
         yield row.finding("unreadable label", str(values["label"]))
     answer = parse_answer(values["answer"] or "")
@@ -658,7 +662,7 @@ def _outcome(row: _Row, known: _Known, start: date, end: date, tally: _Tally) ->
     stated = row.values.get("weekly_return_pct")
     if stated is not None and abs(float(stated) - float(move_pct)) > 1e-4:
         yield row.finding("wrong return", f"{float(stated):.4f} % instead of {float(move_pct):.4f} %")
-    label = parse_prediction(row.values["label"] or "")
+    label = row.label
     if isinstance(label, Label):
         tally.checked["labels against closes"] += 1
         # The return column has told a label that it contradicts.
