@@ -249,8 +249,13 @@ def find_told_outcomes(corpus: Corpus, task: Task) -> list[Problem]:
     """Prompts that say how their week ends: a model would learn to copy it."""
     problems = []
     for name, rows in corpus.parts.items():
-        # Rows repeat where a source is to be taken more than once.
-        found = {str(row["row_id"]): told for row in rows if (told := task.told_outcome(row))}
+        seen: set[str] = set()
+        found: dict[str, str] = {}
+        for row in rows:
+            # Rows repeat where a source is to be taken more than once.
+            if (row_id := str(row["row_id"])) not in seen and (told := task.told_outcome(row)):
+                found[row_id] = told
+            seen.add(row_id)
         if found:
             row_id, told = next(iter(found.items()))
             problems.append(

@@ -96,7 +96,7 @@ def told_outcome(prompt: str, label: Label | None) -> str | None:
         if label is None or is_of_past or _EXAMPLE.search(sentence):
             continue
         # "Treat this as the outcome: up by 2-3%": "as" begins the grounds of an answer, but not of a task.
-        if label in (_bin_of(sentence), _bin_of(sentence.rpartition(":")[2])):
+        if label in map(_bin_of, {sentence, sentence.rpartition(":")[2]}):
             return _shortened(sentence)
     return None
 
