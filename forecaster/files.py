@@ -12,6 +12,7 @@ from typing import Any
 from forecaster.errors import Problem
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_HELP = "Run `git lfs pull` there, or download the files themselves."
 
 
 def write_whole(path: Path, text: str, errors: str = "strict") -> None:
@@ -41,6 +42,11 @@ def links_in(folder: Path) -> list[Path]:
         links += [path for name in (*folders, *names) if (path := Path(parent, name)).is_symlink()]
         folders[:] = [name for name in folders if name != "wandb"]
     return sorted(links)
+
+
+def leads_elsewhere(link: Path) -> str:
+    """What is wrong with a link that would be written through."""
+    return f"is a link to {link.resolve()}: what is written there would go elsewhere."
 
 
 def to_disk(path: Path) -> None:

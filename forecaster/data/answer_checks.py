@@ -6,13 +6,13 @@ from typing import Any
 
 from forecaster.calls import Call
 from forecaster.chat import MOST_TOKENS
-from forecaster.data.news import NEWS_FILE
 from forecaster.data.teacher import ENDPOINT as TEACHER
 from forecaster.vendors import payloads
 from forecaster.vendors.base import FactKind
+from forecaster.vendors.own_files import NEWS_FILE, PRICE_FILE
 from forecaster.vendors.registry import vendor_behind
 
-_OF_FILES: dict[str, FactKind] = {NEWS_FILE: "news", "price-file": "prices"}
+_OF_FILES: dict[str, FactKind] = {NEWS_FILE: "news", PRICE_FILE: "prices"}
 _WITH_WINDOW = ("news", "prices")
 _NO_DAYS = "its days are none"
 

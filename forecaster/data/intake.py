@@ -50,8 +50,8 @@ def import_files(
     Raises:
         ConfigurationError: on every bad file, before anything is written.
     """
-    news = _read("news-file", own_files.read_news_file, news_files, symbols)
-    prices = _read("price-file", own_files.read_price_file, price_files, symbols)
+    news = _read(own_files.NEWS_FILE, own_files.read_news_file, news_files, symbols)
+    prices = _read(own_files.PRICE_FILE, own_files.read_price_file, price_files, symbols)
     if problems := [*news.problems, *prices.problems]:
         raise ConfigurationError(problems)
     for read in (news, prices):
@@ -87,7 +87,7 @@ def _read(
         for symbol, told in imported.unusable.items():
             problem = Problem(f"--news_file {path}", f"{told}.", own_files.TIME_HELP)
             unusable.setdefault(symbol, problem)
-        if endpoint == "price-file":
+        if endpoint == own_files.PRICE_FILE:
             found.problems += file_checks.days_problems(f"--price_file {path}", imported.calls)
     usable = {call.request.symbol for call in found.calls}
     found.problems += [problem for symbol, problem in unusable.items() if symbol not in usable]

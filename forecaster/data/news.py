@@ -11,11 +11,10 @@ from typing import Any
 
 from forecaster.calls import Call
 from forecaster.records import Article, TradingWeek
+from forecaster.vendors.own_files import NEWS_FILE
 from forecaster.vendors.payloads import is_article
 from forecaster.vendors.registry import names_of, vendor_behind
 from prompts import clean_text
-
-NEWS_FILE = "news-file"
 
 LONGEST_QUIET_TIME = timedelta(days=7)
 """Between two articles of a file of one's own. Nothing tells whether a longer gap was a quiet time."""

@@ -24,6 +24,7 @@ from forecaster.data.universe import Universe, find_universe
 from forecaster.data.weeks import SETTLING_TIME, sessions_between, week_after
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.records import Example, TradingWeek
+from forecaster.vendors.own_files import PRICE_FILE
 from forecaster.vendors.registry import FINNHUB, names_of
 
 _TICKER = re.compile(r"[A-Z0-9][A-Z0-9.-]{0,14}")
@@ -209,7 +210,7 @@ def _sources(draft: Draft, stored: store.Stored, files: Sequence[str]) -> dict[s
     prices, quarter = stored.data.shown_prices, draft.quarter
     assert prices is not None  # else there is no draft
     price_calls = [
-        call for call in stored.calls if call.request.endpoint in (*names_of("prices"), "price-file")
+        call for call in stored.calls if call.request.endpoint in (*names_of("prices"), PRICE_FILE)
     ]
     edges = sorted({day for week in draft.past for day in (week.start, week.end)})
     items = news.items_by_id(stored.calls)

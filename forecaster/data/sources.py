@@ -34,7 +34,7 @@ from forecaster.data.splits import (
     out_of_order,
 )
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.files import cache_problem, is_lfs_pointer
+from forecaster.files import LFS_HELP, cache_problem, is_lfs_pointer
 from forecaster.network_settings import hub_problems
 from forecaster.plain_text import in_one_form
 from forecaster.tables import has_other_line_ends, json_lines
@@ -493,8 +493,7 @@ def _storage_problems(source: Source) -> list[Problem]:
         files = sorted(path.rglob("*")) if source.kind == "folder" else [path]
         if pointers := [str(file) for file in files if file.is_file() and is_lfs_pointer(file)]:
             shown = ", ".join(pointers[:3]) + (" and others" if len(pointers) > 3 else "")
-            way_out = "Run `git lfs pull` there, or download the files themselves."
-            return [Problem(source.spec, f"holds a pointer of Git LFS in place of {shown}.", way_out)]
+            return [Problem(source.spec, f"holds a pointer of Git LFS in place of {shown}.", LFS_HELP)]
         if source.kind == "folder" and _is_writable(path):
             return []  # what is derived from its rows lies beside them
     unwritable = cache_problem(Path(datasets.config.HF_DATASETS_CACHE), "HF_HOME")

@@ -15,6 +15,7 @@ from forecaster.data.ledger import Ledger
 from forecaster.data.macro import MACRO
 from forecaster.records import Article, Close, Company, PriceHistory, Quarter, TradingWeek
 from forecaster.vendors import payloads
+from forecaster.vendors.own_files import NEWS_FILE, PRICE_FILE
 from forecaster.vendors.registry import endpoints_of, names_of
 
 PRICE_LOOKBACK_DAYS = 450
@@ -145,7 +146,7 @@ def price_call(
         settled_only: pass over answers to which the vendor may still add the last close.
     """
     asked = (first_day.isoformat(), last_day.isoformat())
-    own = [call for call in ledger.answers("price-file", symbol) if call.request.variant in files]
+    own = [call for call in ledger.answers(PRICE_FILE, symbol) if call.request.variant in files]
     if file := fullest(sorted(own, key=lambda call: files.index(call.request.variant)), *asked):
         return file
     covering = [
@@ -212,7 +213,7 @@ def news_calls_of(
     Args:
         endpoints: of which vendors' answers; None takes all.
     """
-    own = [call for call in ledger.answers(news.NEWS_FILE, symbol) if call.request.variant in files]
+    own = [call for call in ledger.answers(NEWS_FILE, symbol) if call.request.variant in files]
     names = names_of("news") if endpoints is None else endpoints
     return [*(call for name in names for call in ledger.answers(name, symbol)), *own]
 
@@ -222,7 +223,7 @@ def raw_articles(calls: Sequence[Call]) -> list[Article]:
     return [
         news.article_of(call, item)
         for call in calls
-        if call.request.endpoint in (*names_of("news"), news.NEWS_FILE)
+        if call.request.endpoint in (*names_of("news"), NEWS_FILE)
         for item in call.payload or ()
         if payloads.is_article(item)
     ]

@@ -18,13 +18,14 @@ from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
-from forecaster.files import links_in
+from forecaster.files import leads_elsewhere, links_in
 from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
 from forecaster.models.finished import check_weights
 from forecaster.progress import Listener, without_bars
 from forecaster.provenance import versions
 from forecaster.records import Row
 from forecaster.run_folder import CHECKPOINTS
+from forecaster.schemas import refused
 from forecaster.settings import Settings
 from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.survival import checkpoints
@@ -50,8 +51,7 @@ def locked(folder: Path, settings: Settings) -> Iterator[None]:
 def refuse_links(folder: Path) -> None:
     """Raises ConfigurationError for a benchmark's folder that is or holds a link: it may come from anyone."""
     if links := [*([folder] if folder.is_symlink() else []), *links_in(folder)]:
-        found = f"is a link to {links[0].resolve()}: what is written there would go elsewhere."
-        raise ConfigurationError([Problem(str(links[0]), found, "Remove it, or give another --output_dir.")])
+        raise refused(links[0], leads_elsewhere(links[0]), "Remove it, or give another --output_dir.")
 
 
 def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listener: Listener) -> None:

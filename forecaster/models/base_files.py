@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.files import is_lfs_pointer
+from forecaster.files import LFS_HELP, is_lfs_pointer
 from forecaster.models.tensor_files import read_header
 from forecaster.run_folder import ADAPTER_CONFIG
 from forecaster.schemas import FileName, check, read_json
@@ -31,7 +31,7 @@ def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | N
     pointers = [path.name for path in sorted(folder.iterdir()) if path.is_file() and is_lfs_pointer(path)]
     if pointers:
         found = f"{folder} holds pointers of Git LFS in place of {', '.join(pointers)}."
-        return [Problem(flag, found, "Run `git lfs pull` there, or download the files themselves.")]
+        return [Problem(flag, found, LFS_HELP)]
     try:
         shapes = dict(_tensor_shapes(folder))
     except (ConfigurationError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.files import links_in
+from forecaster.files import leads_elsewhere, links_in
 from forecaster.models.finished import WAY_OUT, trained_weights
 from forecaster.models.run_schemas import DatasetFile, ResumableConfigFile, TrainerStateFile
 from forecaster.models.tuners import DEFAULT_TUNER
@@ -49,8 +49,7 @@ def check_files(run: Run) -> None:
     if run.resume_from is None:
         return
     if links := links_in(run.output_dir):
-        found = f"is a link to {links[0].resolve()}: what is written there would go elsewhere."
-        raise refused(links[0], found, "Put the file itself there.")
+        raise refused(links[0], leads_elsewhere(links[0]), "Put the file itself there.")
     record = read_record(run.output_dir)
     read_checked(run.output_dir / DATASET_FILE, DatasetFile, WAY_OUT)
     read_checked(run.resume_from / TRAINER_STATE, TrainerStateFile, WAY_OUT)

@@ -31,6 +31,8 @@ from forecaster.tables import TextRow, column_names, text_rows
 from forecaster.vendors.payloads import MOST_SPLIT, is_price
 from indices import calendar_of, vendor_symbol, zone_of
 
+NEWS_FILE, PRICE_FILE = "news-file", "price-file"
+"""Endpoints of the calls that a file of the user's own stands for."""
 FINNHUB_DUMP_COLUMNS = frozenset({"datetime", "headline", "source", "url", "summary"})
 """A file with all of these is read as answers of Finnhub's company-news."""
 CUT_OFF_COUNTS = range(200, 261)
@@ -347,7 +349,7 @@ def _news_call(
             if later - earlier >= STRAY_DISTANCE:
                 strays = at
     call = Call(
-        Request("news-file", symbol, str(times[strays].date()), str(times[-1].date()), variant),
+        Request(NEWS_FILE, symbol, str(times[strays].date()), str(times[-1].date()), variant),
         "answered",
         times[-1] + timedelta(seconds=1),
         articles,
@@ -586,7 +588,7 @@ def _price_call(symbol: str, prices: _Prices, variant: str, adjusted_only: bool)
         "adjusted_only": adjusted_only,
     }
     return Call(
-        Request("price-file", symbol, str(days[0]), str(days[-1]), variant),
+        Request(PRICE_FILE, symbol, str(days[0]), str(days[-1]), variant),
         "answered",
         datetime.combine(days[-1] + timedelta(days=1), time.min, UTC),
         payload,
