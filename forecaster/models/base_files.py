@@ -3,7 +3,6 @@ tokenizer fits its embedding."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import LFS_HELP, is_lfs_pointer
 from forecaster.models.tensor_files import read_header
-from forecaster.run_folder import ADAPTER_CONFIG
+from forecaster.run_folder import ADAPTER_CONFIG, MODEL_INDEX, MODEL_WEIGHTS
 from forecaster.schemas import FileName, check, read_json
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
@@ -62,8 +61,8 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         ValueError: one is missing, or the index is no JSON.
     """
     paths = sorted(folder.glob("model*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.exists() and folder / "model.safetensors" not in paths:
+    index = folder / MODEL_INDEX
+    if index.exists() and folder / MODEL_WEIGHTS not in paths:
         files = read_json(index, "")["weight_map"]
         names = set(check(files, dict[str, FileName], index, "").values())
         if missing := sorted(name for name in names if not (folder / name).is_file()):
@@ -75,12 +74,10 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _tokens_of(folder: Path) -> int | None:
     """One more than the highest token id; None where no tokenizer.json tells."""
-    if not (folder / "tokenizer.json").is_file():
-        return None
     try:
-        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "tokenizer.json", "")
         vocabulary = content["model"]["vocab"]
         ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
         return 1 + max([*ids, *(token["id"] for token in content.get("added_tokens", ()))])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ConfigurationError, ValueError, LookupError, TypeError, AttributeError):
         return None  # what the tokenizer's own loader says of it

@@ -28,7 +28,6 @@ _RENDERING_FAULTS = (
 """What a template that cannot take some messages raises: its own word, or a fault of its expressions."""
 # With line breaks: a template that prints a list of parts would change them.
 _TRIAL, _TRIAL_ANSWER = Messages("a system\ntext", "a user\ntext"), "an\nanswer"
-BASE_MODEL = "--base_model"
 _FRAME_MARKER = re.compile(r"<{1,2}[^<>\s'\"{}()=+,;]{1,60}>{1,2}|\[/?[A-Z_]{3,40}\]")
 """What a template writes around the parts of a conversation: `<|user|>`, `<<SYS>>`, `[/INST]`."""
 
@@ -205,7 +204,7 @@ def check_template(
     messages: Messages,
     answer: str,
     model: object,
-    where: str = BASE_MODEL,
+    where: str = "--base_model",
 ) -> None:
     """Look for system, user and answer in what the template makes of a row.
 

@@ -89,7 +89,7 @@ class LoraTuner(Tuner):
     ) -> None:
         """Both factors of every target in every layer, in the shapes of the base model, and what PEFT reads
         beside them."""
-        from forecaster.models.weight_files import check_low_rank
+        from forecaster.models.adapter_files import check_low_rank
 
         check_low_rank(folder, shape, flags, self.peft_options)
 

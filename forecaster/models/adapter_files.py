@@ -5,7 +5,7 @@ Nothing is loaded into a model, and torch is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +17,6 @@ from forecaster.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from forecaster.schemas import Count, read_checked, refused
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-# --- adapters -----------------------------------------------------------------------------------------------
 
 
 class AdapterConfigFile(BaseModel, extra="allow"):
@@ -91,7 +88,7 @@ def _config_faults(
     shape: ModelShape | None,
     flags: Mapping[str, Any],
     options: Mapping[str, bool],
-) -> Iterator[str] | list[str]:
+) -> list[str]:
     targets = flags.get("target_modules")
     recorded = {
         "r": flags.get("lora_r"),
