@@ -73,8 +73,8 @@ class Contest:
 class Figure:
     """All that is said of a figure."""
 
-    of: Callable[[Sequence[Case]], Any]
-    """Takes it over the rows whose outcome is known."""
+    of: Callable[[Any], Any]
+    """Takes it over the rows whose outcome is known: a sequence of `Case`."""
     unit: str
     meaning: str
     column: Column | None = None
@@ -89,7 +89,7 @@ class Figure:
 
 
 def figure(
-    of: Callable[[Sequence[Case]], Any],
+    of: Callable[[Any], Any],
     unit: str,
     meaning: str,
     column: Column | None = None,

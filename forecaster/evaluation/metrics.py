@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -91,65 +92,67 @@ def _scored(score: Callable[[Distribution, Label], float]) -> RowValue:
 # --- what is no mean ----------------------------------------------------------------------------------------
 
 
-def _directed(cases: Sequence[Case]) -> list[Case]:
-    return [case for case in cases if case.forecast.direction]
+class Cases(tuple[Case, ...]):
+    """All cases of a model, and what several figures take of them."""
+
+    @cached_property
+    def directed(self) -> list[Case]:
+        return [case for case in self if case.forecast.direction]
+
+    @cached_property
+    def design_effect(self) -> float | None:
+        """Of the accuracy."""
+        right = [(float(_is_right(case)), 1.0) for case in self.directed]
+        return design_effect(right, [case.week for case in self.directed])
+
+    @cached_property
+    def ranks(self) -> RankSkill | None:
+        """Of the rows that are ranked; where no forecast is readable there is no rank."""
+        ranked = [(rank, case) for case in self if (rank := case.forecast.rank) is not None]
+        returns = [
+            case.actual.midpoint_pct if case.return_pct is None else case.return_pct for _, case in ranked
+        ]
+        weeks = [case.week for _, case in ranked]
+        return rank_skill(weekly_rank_correlations([rank for rank, _ in ranked], returns, weeks))
 
 
-def _coverage(cases: Sequence[Case]) -> Estimate:
+def _coverage(cases: Cases) -> Estimate:
     return wilson(sum(case.forecast != SILENT for case in cases), len(cases))
 
 
-def _independent_accuracy(cases: Sequence[Case]) -> Estimate:
-    directed = _directed(cases)
-    return wilson(sum(map(_is_right, directed)), len(directed))
+def _independent_accuracy(cases: Cases) -> Estimate:
+    return wilson(sum(map(_is_right, cases.directed)), len(cases.directed))
 
 
-def _matthews(cases: Sequence[Case]) -> Estimate:
-    directed = _directed(cases)
-    margins, weeks = [_margins(case) for case in directed], [case.week for case in directed]
+def _matthews(cases: Cases) -> Estimate:
+    margins, weeks = [_margins(case) for case in cases.directed], [case.week for case in cases.directed]
     return over_weeks(margins, weeks, matthews, bounds=(-1.0, 1.0))
 
 
-def _design_effect(cases: Sequence[Case]) -> float | None:
-    directed = _directed(cases)
-    return design_effect(
-        [(float(_is_right(case)), 1.0) for case in directed], [case.week for case in directed]
-    )
+def _design_effect(cases: Cases) -> float | None:
+    return cases.design_effect
 
 
-def _rows_needed(cases: Sequence[Case]) -> int | None:
-    directed = _directed(cases)
-    if not directed:
+def _rows_needed(cases: Cases) -> int | None:
+    if not cases.directed:
         return None
-    accuracy = sum(map(_is_right, directed)) / len(directed)
-    return rows_needed(accuracy, design_effect=_design_effect(cases) or 1.0)
+    accuracy = sum(map(_is_right, cases.directed)) / len(cases.directed)
+    return rows_needed(accuracy, design_effect=cases.design_effect or 1.0)
 
 
-def _ranks(cases: Sequence[Case]) -> RankSkill | None:
-    """Of the rows that are ranked; where no forecast is readable there is no rank."""
-    ranked = [(rank, case) for case in cases if (rank := case.forecast.rank) is not None]
-    returns = [case.actual.midpoint_pct if case.return_pct is None else case.return_pct for _, case in ranked]
-    by_week = weekly_rank_correlations(
-        [rank for rank, _ in ranked], returns, [case.week for _, case in ranked]
-    )
-    return rank_skill(by_week)
-
-
-def _rank_correlation(cases: Sequence[Case]) -> Estimate:
-    found = _ranks(cases)
+def _rank_correlation(cases: Cases) -> Estimate:
+    found = cases.ranks
     if found is None:
         return Estimate(None)
     return Estimate(found.mean, found.low, found.high, f"Student's t over {found.weeks} weeks")
 
 
-def _rank_t(cases: Sequence[Case]) -> float | None:
-    found = _ranks(cases)
-    return found.t if found else None
+def _rank_t(cases: Cases) -> float | None:
+    return cases.ranks.t if cases.ranks else None
 
 
-def _detectable_rank_correlation(cases: Sequence[Case]) -> float | None:
-    found = _ranks(cases)
-    return found.detectable if found and found.deviation else None
+def _detectable_rank_correlation(cases: Cases) -> float | None:
+    return cases.ranks.detectable if cases.ranks and cases.ranks.deviation else None
 
 
 # --- the figures --------------------------------------------------------------------------------------------
@@ -381,7 +384,7 @@ class Skill:
 
 def skill(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> Skill:
     """Figures of one forecast per row; rows whose outcome is not known are left out."""
-    cases = [case for case in cases_by_row(forecasts, rows) if case]
+    cases = Cases(case for case in cases_by_row(forecasts, rows) if case)
     return Skill(
         rows=len(cases),
         weeks=len({case.week for case in cases}),

@@ -18,8 +18,6 @@ from forecaster.evaluation.statistics import CONFIDENCE, POWER, SIGNIFICANCE
 
 LEAST_SYMBOLS = 3
 """Fewer in a week have no order that could be right by more than luck."""
-TRUE_CORRELATIONS = (0.03, 0.067, 0.10)
-"""Of forecasters that live on it: weak, good and excellent ones."""
 
 
 @dataclass(frozen=True)

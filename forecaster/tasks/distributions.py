@@ -28,16 +28,6 @@ class Distribution:
         if not math.isclose(sum(self.shares), 1.0, abs_tol=1e-6):
             raise ValueError(f"probabilities that sum to {sum(self.shares)}")
 
-    @classmethod
-    def of_weights(cls, weights: Mapping[Label, float]) -> Distribution:
-        """In proportion to weights, such as counts; bins that are not named have none.
-
-        Raises:
-            ValueError: a negative weight, or none above zero.
-        """
-        total = sum(weights.values())
-        return cls(tuple(weights.get(label, 0.0) / total if total else -1.0 for label in BINS))
-
     @property
     def up(self) -> float:
         """Probability of a rise."""
@@ -111,14 +101,12 @@ def brier_score_of_up(forecast: Distribution, actual: Label) -> float:
 
 # --- what is known without a model --------------------------------------------------------------------------
 
-PRIOR_ROWS = 12
-"""One in each bin, so that none is impossible."""
-
 
 def climatology(counts: Mapping[Label, int]) -> Distribution:
-    """How often each bin happened before, with one more row in each.
+    """How often each bin happened before, with one more row in each, so that none is impossible.
 
     Args:
         counts: rows by label.
     """
-    return Distribution.of_weights({label: counts.get(label, 0) + PRIOR_ROWS / len(BINS) for label in BINS})
+    total = sum(counts.values()) + len(BINS)
+    return Distribution(tuple((counts.get(label, 0) + 1) / total for label in BINS))
