@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +23,7 @@ _LINE_BREAK = "\n"
 class ChoiceTree:
     """Token paths of all choices; node 0 is the last token before them."""
 
+    choices: Choices
     lead: tuple[int, ...]
     """Tokens of what stands before a choice."""
     tokens: tuple[int, ...]
@@ -31,7 +33,7 @@ class ChoiceTree:
     paths: tuple[tuple[tuple[int, int], ...], ...]
     """Of each choice: the node that foretells, and the token that it has to foretell."""
 
-    @property
+    @cached_property
     def depths(self) -> list[int]:
         """Steps of each node from node 0."""
         found: list[int] = []
@@ -39,7 +41,7 @@ class ChoiceTree:
             found.append(0 if parent < 0 else found[parent] + 1)
         return found
 
-    @property
+    @cached_property
     def ancestry(self) -> torch.Tensor:
         """(nodes, nodes), bool: which nodes a node sees, itself among them."""
         sees = torch.eye(len(self.tokens), dtype=torch.bool)
@@ -69,10 +71,10 @@ def choice_tree(tokenizer: PreTrainedTokenizerBase, choices: Choices) -> ChoiceT
     lead = leads.pop()
     if leads or not lead:
         return None
-    return _tree(lead, sequences)
+    return _tree(choices, lead, sequences)
 
 
-def _tree(lead: tuple[int, ...], sequences: Sequence[tuple[int, ...]]) -> ChoiceTree:
+def _tree(choices: Choices, lead: tuple[int, ...], sequences: Sequence[tuple[int, ...]]) -> ChoiceTree:
     tokens, parents = [lead[-1]], [-1]
     nodes: dict[tuple[int, ...], int] = {(): 0}
     for sequence in sequences:
@@ -84,12 +86,10 @@ def _tree(lead: tuple[int, ...], sequences: Sequence[tuple[int, ...]]) -> Choice
     paths = [
         tuple((nodes[sequence[:at]], token) for at, token in enumerate(sequence)) for sequence in sequences
     ]
-    return ChoiceTree(lead, tuple(tokens), tuple(parents), tuple(paths))
+    return ChoiceTree(choices, lead, tuple(tokens), tuple(parents), tuple(paths))
 
 
-def find_place(
-    tokenizer: PreTrainedTokenizerBase, tree: ChoiceTree, choices: Choices, ids: Sequence[int]
-) -> int | None:
+def find_place(tokenizer: PreTrainedTokenizerBase, tree: ChoiceTree, ids: Sequence[int]) -> int | None:
     """How many tokens of an answer stand before its choice; None where it has no place for one.
 
     The first place counts that begins a line, as it does in training, and lies in no think block.
@@ -98,7 +98,7 @@ def find_place(
     for at in range(len(ids) - length + 1):
         if tuple(ids[at : at + length]) == tree.lead:
             before = str(tokenizer.decode(ids[:at], skip_special_tokens=True))
-            if choices.can_follow(before):
+            if tree.choices.can_follow(before):
                 return at + length
     return None
 
@@ -111,8 +111,8 @@ def choice_log_likelihoods(
     prompt_mask: torch.Tensor,
     sequences: torch.Tensor,
     places: Sequence[int | None],
-) -> list[tuple[float, ...] | None]:
-    """The log-likelihood of each choice, given prompt and answer up to its place, by row.
+) -> list[dict[str, float] | None]:
+    """The log-likelihood of each choice by its label, given prompt and answer up to its place, by row.
 
     Args:
         cache: of all tokens but the last one, as `generate` leaves it; it is not used again.
@@ -144,10 +144,13 @@ def choice_log_likelihoods(
         past_key_values=_growing(cache, cached),
         use_cache=True,
     ).logits
-    found: list[tuple[float, ...] | None] = [None] * len(places)
+    found: list[dict[str, float] | None] = [None] * len(places)
     for row in scored:
         known_log = logits[row].float().log_softmax(-1)
-        found[row] = tuple(sum(float(known_log[node, token]) for node, token in path) for path in tree.paths)
+        found[row] = {
+            label: sum(float(known_log[node, token]) for node, token in path)
+            for label, path in zip(tree.choices.labels, tree.paths, strict=True)
+        }
     return found
 
 

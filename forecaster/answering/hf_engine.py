@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from forecaster.answering.choice_likelihoods import choice_log_likelihoods, choice_tree, find_place
+from forecaster.answering.choice_likelihoods import (
+    ChoiceTree,
+    choice_log_likelihoods,
+    choice_tree,
+    find_place,
+)
 from forecaster.fit.attention import sdpa_for
 from forecaster.fit.memory import RESERVE_BYTES, USABLE_SHARE, generation_batch_size, weight_bytes
 from forecaster.models.loading import load_base
@@ -130,7 +134,7 @@ def generate(
     """Greedy answers batch by batch, and how likely each of the choices was; a batch that runs out of GPU
     memory is cut into halves, and so are those after it, which `warn` is told."""
     ends = end_token_ids(tokenizer)
-    weigh = _weigher(tokenizer, choices)
+    tree = choice_tree(tokenizer, choices) if choices else None
     # Instead of the model's own settings, not beside them: Qwen2.5 brings a repetition penalty, which would
     # act on every word of the prompt.
     model.generation_config = GenerationConfig(
@@ -153,7 +157,7 @@ def generate(
             batch = batch[:most]
         began = time.perf_counter()
         try:
-            answers = _answer(model, tokenizer, batch, ends, weigh)
+            answers = _answer(model, tokenizer, batch, ends, tree)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -165,40 +169,26 @@ def generate(
         yield GeneratedBatch(answers, time.perf_counter() - began)
 
 
-Weigh = Callable[[PreTrainedModel, Any, Any, list[list[int]]], list[dict[str, float] | None]]
-"""Model, padded prompts, what `generate` gave back and the answers' ids to log-likelihoods by row."""
-
-
-def _weigher(tokenizer: PreTrainedTokenizerBase, choices: Choices | None) -> Weigh:
-    tree = choice_tree(tokenizer, choices) if choices else None
-
-    def weigh(
-        model: PreTrainedModel, padded: Any, output: Any, answers: list[list[int]]
-    ) -> list[dict[str, float] | None]:
-        if tree is None or choices is None:
-            return [None] * len(answers)
-        places = [find_place(tokenizer, tree, choices, ids) for ids in answers]
-        found = choice_log_likelihoods(
-            model, tree, output.past_key_values, padded["attention_mask"], output.sequences, places
-        )
-        return [None if of is None else dict(zip(choices.labels, of, strict=True)) for of in found]
-
-    return weigh
-
-
 def _answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     batch: Sequence[Prompt],
     ends: set[int],
-    weigh: Weigh,
+    tree: ChoiceTree | None,
 ) -> tuple[Generated, ...]:
     padded = tokenizer.pad({"input_ids": [list(p.token_ids or ()) for p in batch]}, return_tensors="pt")
     with torch.inference_mode(), sdpa_kernel(WITHOUT_CUDNN):
         output = model.generate(**padded.to(model.device), return_dict_in_generate=True)
-    written = output.sequences[:, padded["input_ids"].shape[1] :].tolist()
-    answers = [ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))] for ids in written]
-    weights = weigh(model, padded, output, answers)
+        written = output.sequences[:, padded["input_ids"].shape[1] :].tolist()
+        answers = [
+            ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))] for ids in written
+        ]
+        likely: list[dict[str, float] | None] = [None] * len(batch)
+        if tree:
+            places = [find_place(tokenizer, tree, ids) for ids in answers]
+            likely = choice_log_likelihoods(
+                model, tree, output.past_key_values, padded["attention_mask"], output.sequences, places
+            )
     return tuple(
         Generated(
             prompt.row_id,
@@ -206,5 +196,5 @@ def _answer(
             min(len(ids) + 1, len(whole)),
             of_labels,
         )
-        for prompt, ids, whole, of_labels in zip(batch, answers, written, weights, strict=True)
+        for prompt, ids, whole, of_labels in zip(batch, answers, written, likely, strict=True)
     )

@@ -116,7 +116,7 @@ def test_the_place_begins_a_line_outside_of_thoughts(embedded: Any, text: str, i
     tree = choice_tree(embedded, CHOICES)
     assert tree and CHOICES
     ids = embedded(text, add_special_tokens=False)["input_ids"]
-    place = find_place(embedded, tree, CHOICES, ids)
+    place = find_place(embedded, tree, ids)
     if not is_there:
         assert place is None
         return
@@ -161,7 +161,7 @@ def test_a_tree_scores_as_one_by_one_does(model: Any, embedded: Any, attention: 
     assert found[2] is None
     for row in (0, 1):
         expected = one_by_one(model, tree, prompts[row] + answers[row][: places[row]])
-        assert found[row] == pytest.approx(expected, abs=1e-4)
+        assert found[row] == pytest.approx(dict(zip(CHOICES.labels, expected, strict=True)), abs=1e-4)
         assert max(expected) - min(expected) > 1  # they do differ
         assert sum(torch.tensor(expected).exp()) < 1
 
@@ -176,12 +176,11 @@ def test_answers_bring_the_likelihoods_of_their_choices(
     with torch.inference_mode():
         written = model.generate(torch.tensor([[1, 90]]), max_new_tokens=4, do_sample=False, pad_token_id=2)
     lead = int(written[0, 4])
-    tree = ChoiceTree(
-        (lead,), (lead, 300, 300), (-1, 0, 1), (((0, 300), (1, 300), (2, 5)), ((0, 300), (1, 6)), ((0, 7),))
-    )
     choices = Choices(
         "", ("a", "b", "c"), ("", "", ""), "", lambda before: before.count(embedded.decode([lead])) == 0
     )
+    paths = (((0, 300), (1, 300), (2, 5)), ((0, 300), (1, 6)), ((0, 7),))
+    tree = ChoiceTree(choices, (lead,), (lead, 300, 300), (-1, 0, 1), paths)
     monkeypatch.setattr(hf_engine, "choice_tree", lambda *_: tree)
     (batch,) = hf_engine.generate(
         model, embedded, [prompts], max_new_tokens=6, warn=pytest.fail, choices=choices
@@ -202,4 +201,5 @@ def test_a_static_cache_serves_as_well(model: Any, embedded: Any) -> None:
     found = choice_log_likelihoods(
         model, tree, cache, torch.ones(1, 3, dtype=torch.long), torch.tensor([ids]), [len(tree.lead)]
     )
-    assert found[0] == pytest.approx(one_by_one(model, tree, ids[: 3 + len(tree.lead)]), abs=1e-4)
+    expected = one_by_one(model, tree, ids[: 3 + len(tree.lead)])
+    assert found[0] == pytest.approx(dict(zip(CHOICES.labels, expected, strict=True)), abs=1e-4)
