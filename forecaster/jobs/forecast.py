@@ -47,8 +47,9 @@ class AnsweredPrompt:
     prompt_tokens: int
     news_dropped: int
     """Oldest news items that the model did not see, as the prompt was too long for it."""
-    label_log_likelihoods: Mapping[str, float] | None = None
-    """How likely it held each label where it wrote its prediction; None: it wrote none there."""
+    distribution: Mapping[str, Any] | None = None
+    """How likely it held each label where it wrote its prediction, as `distribution_of` says it; None: it
+    wrote none there."""
 
 
 Answering = Callable[[str, str], AnsweredPrompt]
@@ -208,7 +209,9 @@ def answer_prompt(
         found = f"is too long: more than {room} tokens even without its news."
         way_out = "Use a smaller --max_new_tokens, or an adapter trained with a larger --max_length."
         raise ConfigurationError([Problem(where, found, way_out)])
-    return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped, reply.label_log_likelihoods)
+    likely = reply.label_log_likelihoods
+    distribution = distribution_of(likely) if likely else None
+    return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped, distribution)
 
 
 def answer_file(
@@ -301,8 +304,8 @@ def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: L
         return
     listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
     listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
-    if answered.label_log_likelihoods:
-        listener.say(in_words(distribution_of(answered.label_log_likelihoods)))
+    if answered.distribution:
+        listener.say(in_words(answered.distribution))
 
 
 def distribution_of(label_log_likelihoods: Mapping[str, float]) -> dict[str, Any]:
@@ -340,9 +343,7 @@ def record_of(
         "answer": answered.text,
         "forecast": asdict(read) | {"label": read.label.text} if isinstance(read, Answer) else None,
         "unreadable": asdict(read) if isinstance(read, Unreadable) else None,
-        "distribution": distribution_of(answered.label_log_likelihoods)
-        if answered.label_log_likelihoods
-        else None,
+        "distribution": answered.distribution,
         "adapter": str(run.folder),
         "adapter_sha256": weights_sha256(run.folder),
         "base_model": run.resolved["base_model"],
