@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from forecaster.plain_text import in_one_form
 from forecaster.records import Answer, Direction, Label, Unreadable
 from forecaster.tasks.answers import (
     CONTRADICTORY,
@@ -153,7 +154,7 @@ def read_forecast(text: str, answer: Answer | Unreadable | None = None) -> Label
         return answer.label
     if answer.reason in (CUT_OFF, CONTRADICTORY):
         return answer
-    spoken = without_think_block(text).replace("\r\n", "\n").replace("\r", "\n").replace("\\n", "\n")
+    spoken = without_think_block(in_one_form(text)).replace("\\n", "\n")
     if echo := _ECHO.search(spoken):
         spoken = spoken[: echo.start()]
     line = only_prediction(spoken)
