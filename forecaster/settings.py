@@ -135,9 +135,8 @@ def _find_launch_problem() -> Problem | None:
     if missing:
         said = ", ".join(f"{name}={value}" for name, value in found.items())
         way_out = f"Start it with {launcher}, which set all of them, or unset {', '.join(found)}."
-        if not _stripped("SLURM_PROCID") and not any(map(_stripped, _MPI_SIZES)):
-            return Problem(next(iter(found)), f"{said} without {', '.join(missing)}.", way_out)
-        way_out = f"SLURM and MPI do not set these: give each task its own. {way_out}"
+        if any(map(_stripped, ("SLURM_PROCID", *_MPI_SIZES))):
+            way_out = f"SLURM and MPI do not set these: give each task its own. {way_out}"
         return Problem(next(iter(found)), f"{said} without {', '.join(missing)}.", way_out)
     rank, ranks = _whole_number("RANK", 0), _whole_number("WORLD_SIZE", 1)
     if rank >= ranks:
