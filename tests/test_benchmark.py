@@ -154,7 +154,9 @@ def test_base_and_fine_tuned_model_answer_every_row_and_the_folder_tells_all(
         12,
     )
     assert len(record["models"]["fine-tuned"]["adapter_sha256"]) == 64
-    assert sum(record["training_labels"].values()) == 6
+    training = read_json(folder / "training.json")
+    assert sum(training["labels"].values()) == 6
+    assert [sum(of.values()) for of in training["labels_by_symbol"].values()] == [2, 2, 2]
     assert read_json(folder / "speed.json")["fine-tuned"]["answers"] == 6
     metrics = read_json(folder / "metrics.json")
     assert (list(metrics["models"]), metrics["rows"]) == (["base", "fine-tuned"], 6)
@@ -399,7 +401,8 @@ def test_a_base_model_alone_has_a_folder_below_benchmarks(
     folder = in_tmp_path / "benchmarks" / "base-test"
     assert count_by_model(folder) == {str(BASE): 6}
     record = read_json(folder / "benchmark.json")
-    assert (record["training_labels"], record["models"][str(BASE)]["precision"]) == (None, "fp32")
+    assert record["models"][str(BASE)]["precision"] == "fp32"
+    assert not (folder / "training.json").exists()
     assert "1 model" not in refused(*argv, "--max_new_tokens", "64", "--max_length", "64")
 
 

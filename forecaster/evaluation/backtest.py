@@ -15,9 +15,10 @@ once it is lost, nothing is earned.
 Weeks without any row are skipped: the book is taken over unchanged, and its return in between, which is not
 known, counts as none. Annual figures take 52 weeks with rows for a year.
 
-The band shows what luck alone does: the directions, missing ones included, are shuffled over all rows, so
-that their shares stay, and traded in the same way. Rows of one week move together, and a model that calls
-whole weeks swings more than the band does: over few weeks its `luck_share` says less than it seems to.
+The band shows what luck alone does: whole weeks of directions, missing ones included, are given to other
+weeks at random, symbol by symbol, and traded in the same way. So a model that calls whole weeks is set beside
+others that do, and one that always says the same beside itself. A symbol without a row in the week that is
+given is not held.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.evaluation.statistics import Estimate, over_weeks
 from forecaster.records import Direction
 
 LONG_SHORT, LONG_FLAT, BUY_AND_HOLD = STRATEGIES = ("long/short", "long/flat", "buy and hold")
@@ -39,6 +41,9 @@ BAND_PCT = (5.0, 95.0)
 
 _Floats: TypeAlias = NDArray[np.float64]
 _Places: TypeAlias = NDArray[np.intp]
+
+
+_SIGNS: dict[Direction | None, float] = {"up": 1.0, "down": -1.0, None: 0.0}
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ class Backtest:
     cumulative_return_pct: float
     annualised_return_pct: float | None
     """Compound; None below 52 weeks: a part of a year says nothing of the rest (GIPS 2010, I.5.A.4)."""
-    sharpe: float | None
-    """Mean over standard deviation (n - 1) of weekly returns, times the root of 52, no risk-free rate; None
-    with fewer than two weeks or without variance."""
+    sharpe: Estimate
+    """Mean over standard deviation (n - 1) of weekly returns, times the root of 52, no risk-free rate; no
+    value with fewer than two weeks or without variance."""
     max_drawdown_pct: float
     """Deepest fall below an earlier peak, the start included: zero or negative."""
     hit_rate: float | None
@@ -89,20 +94,18 @@ def backtest(
 
     Args:
         cost_bps: of the value traded, in hundredths of a percent.
-        permutations: shuffles behind the band; 0 for none.
+        permutations: shuffles of weeks behind the band; 0 for none.
         seed: of the shuffles, which are the same for both strategies.
     """
     if not signals:
         return {}
     ordered = sorted(signals, key=lambda signal: (signal.symbol, signal.week))
     market = _Market(ordered, cost=cost_bps / 1e4)
-    directions = np.array(
-        [{"up": 1, "down": -1, None: 0}[signal.direction] for signal in ordered], dtype=float
-    )
+    directions = np.array([_SIGNS[signal.direction] for signal in ordered])
     shuffled: dict[str, list[_Floats]] = {LONG_SHORT: [], LONG_FLAT: []}
     rng = np.random.default_rng(seed)
     for _ in range(permutations):
-        drawn = rng.permutation(directions)
+        drawn = market.in_other_weeks(directions, rng.permutation(len(market.weeks)))
         shuffled[LONG_SHORT].append(market.equity(drawn))
         shuffled[LONG_FLAT].append(market.equity(np.maximum(drawn, 0.0)))
     return {
@@ -127,6 +130,8 @@ class _Market:
         at = {cell: number for number, cell in enumerate(cells)}
         self._row_cell = np.array([at[signal.symbol, signal.week] for signal in ordered], dtype=np.intp)
         self._cell_week = np.array([place[week] for _, week in cells], dtype=np.intp)
+        column = {symbol: number for number, symbol in enumerate(dict.fromkeys(s for s, _ in cells))}
+        self._row_symbol = np.array([column[signal.symbol] for signal in ordered], dtype=np.intp)
         symbols_in_week, rows_in_cell = np.bincount(self._cell_week), np.bincount(self._row_cell)
         self._row_week: _Places = self._cell_week[self._row_cell]
         self._share: _Floats = 1.0 / (symbols_in_week[self._row_week] * rows_in_cell[self._row_cell])
@@ -141,6 +146,17 @@ class _Market:
         )
         left = ~np.append(self._held_before[1:], False)
         self._left = np.flatnonzero(left & (self._cell_week < len(self.weeks) - 1))
+
+    def in_other_weeks(self, positions: _Floats, week_of: _Places) -> _Floats:
+        """The positions that each row's symbol has in another week.
+
+        Args:
+            week_of: for each week, the one whose positions it is given.
+        """
+        by_week = np.zeros((len(self.weeks), self._row_symbol.max() + 1))
+        by_week[self._row_week, self._row_symbol] = positions
+        given: _Floats = by_week[week_of[self._row_week], self._row_symbol]
+        return given
 
     def _by_week(self, places: _Places, values: _Floats) -> _Floats:
         sums: _Floats = np.bincount(places, weights=values, minlength=len(self.weeks)).astype(np.float64)
@@ -188,8 +204,19 @@ def _figures(market: _Market, positions: _Floats, shuffled: Sequence[_Floats]) -
     )
 
 
-def _sharpe(weekly: _Floats) -> float | None:
+def _sharpe(weekly: _Floats) -> Estimate:
+    return over_weeks(np.stack([np.ones_like(weekly), weekly, weekly**2], axis=1), range(len(weekly)), _ratio)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """Sharpe ratio of a year from weeks, their returns and squared returns; nan without variance.
+
+    Args:
+        sums: (..., 3).
+    """
+    count, total, squares = np.moveaxis(np.asarray(sums, dtype=float), -1, 0)
     # The spread of equal returns is not exactly zero once they have been summed.
-    if weekly.size < 2 or np.ptp(weekly) < 1e-12:
-        return None
-    return float(weekly.mean() / weekly.std(ddof=1) * np.sqrt(WEEKS_PER_YEAR))
+    spread = squares - total**2 / count
+    has_spread = (count > 1) & (spread > 1e-12 * np.maximum(squares, 1e-12))
+    deviation = np.sqrt(np.divide(spread, count - 1, out=np.ones(np.shape(count)), where=has_spread))
+    return np.where(has_spread, total / count / deviation * np.sqrt(WEEKS_PER_YEAR), np.nan)

@@ -24,10 +24,10 @@ from forecaster.evaluation.scorecard import (
 )
 from forecaster.evaluation.training_log import TrainingLog, is_of_training, read_training_log
 from forecaster.evaluation.wandb_export import is_wandb_export, read_wandb_export
-from forecaster.records import Label, Row
+from forecaster.records import Row
 from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
-from forecaster.tasks.answers import parse_prediction
 from forecaster.tasks.base import Task
+from forecaster.tasks.weekly_baselines import Training
 
 _LOG_SUFFIXES = (".json", ".log", ".txt")
 _WITH_COLUMNS = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, SUFFIXES))})):([^/\\]+)", re.DOTALL)
@@ -40,7 +40,8 @@ class Loaded:
     name: str
     answers: tuple[ModelAnswers, ...] = ()
     log: TrainingLog | None = None
-    training_labels: Mapping[Label, int] | None = None
+    training: Training | None = None
+    """What its training rows tell without it."""
     checkpoints: tuple[CheckpointScore, ...] = ()
     checkpoint_baselines: Mapping[str, Skill] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -153,7 +154,7 @@ def _with_benchmark(loaded: Loaded, folder: Path, task: Task) -> Loaded:
     record = predictions.read_record(folder)
     log = folder.parent / LOG_HISTORY
     inner = folder / CHECKPOINTS
-    labels = _labels(record.get("training_labels") or {})
+    training = predictions.read_training(folder)
     trials = (
         predictions.read_answers(inner, task).complete if (inner / predictions.PREDICTIONS).is_file() else ()
     )
@@ -163,9 +164,9 @@ def _with_benchmark(loaded: Loaded, folder: Path, task: Task) -> Loaded:
         loaded,
         answers=answered.complete,
         log=loaded.log or (read_training_log(log) if log.is_file() else None),
-        training_labels=labels or None,
+        training=training,
         checkpoints=checkpoint_scores(trials),
-        checkpoint_baselines=baseline_skills(trials[0].rows, labels) if trials else {},
+        checkpoint_baselines=baseline_skills(trials[0].rows, training) if trials else {},
         facts=dict(record.get("settings", {})),
         notes=tuple(
             f"{name} has {done} of {rows} answers, and is left out: `benchmark.py generate` goes on."
@@ -173,11 +174,6 @@ def _with_benchmark(loaded: Loaded, folder: Path, task: Task) -> Loaded:
         ),
         folder=folder,
     )
-
-
-def _labels(counts: Mapping[str, int]) -> dict[Label, int]:
-    read = {parse_prediction(text): count for text, count in counts.items()}
-    return {label: count for label, count in read.items() if isinstance(label, Label)}
 
 
 def side_by_side(
@@ -205,10 +201,10 @@ def side_by_side(
         answers, disagreement = _agreed(answers)
         answers = [replace(model, rows=with_returns(model.rows, closes)) for model in answers]
         notes += [line for line in (note, disagreement) if line]
-    labels = [run.training_labels for run in runs if run.training_labels]
-    same = labels[0] if labels and all(of == labels[0] for of in labels) else None
-    if labels and same is None:
-        notes.append("The runs were trained on different rows: there is no common training majority.")
+    trainings = [run.training for run in runs if run.training]
+    same = trainings[0] if trainings and all(of == trainings[0] for of in trainings) else None
+    if trainings and same is None:
+        notes.append("The runs were trained on different rows: no baseline knows what training rows tell.")
     board = scoreboard(
         answers,
         same,

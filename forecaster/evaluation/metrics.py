@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from forecaster.evaluation.figures import Case, Column, RowValue, figure, figures_of, mean_figure
 from forecaster.evaluation.published import SECTIONS, RougeCache, mean_rouge
-from forecaster.evaluation.ranks import RankSkill, rank_skill, weekly_rank_correlations
+from forecaster.evaluation.ranks import RankSkill, chance_deviation, rank_skill, weekly_rank_correlations
 from forecaster.evaluation.statistics import (
+    SAME_EVERY_WEEK,
     Estimate,
     design_effect,
     matthews,
@@ -106,14 +107,24 @@ class Cases(tuple[Case, ...]):
         return design_effect(right, [case.week for case in self.directed])
 
     @cached_property
-    def ranks(self) -> RankSkill | None:
-        """Of the rows that are ranked; where no forecast is readable there is no rank."""
-        ranked = [(rank, case) for case in self if (rank := case.forecast.rank) is not None]
+    def ranked(self) -> list[tuple[float, Case]]:
+        """Those that are ranked; where no forecast is readable there is no rank."""
+        return [(rank, case) for case in self if (rank := case.forecast.rank) is not None]
+
+    @cached_property
+    def rank_correlations(self) -> dict[Hashable, float]:
+        """By week."""
         returns = [
-            case.actual.midpoint_pct if case.return_pct is None else case.return_pct for _, case in ranked
+            case.actual.midpoint_pct if case.return_pct is None else case.return_pct
+            for _, case in self.ranked
         ]
-        weeks = [case.week for _, case in ranked]
-        return rank_skill(weekly_rank_correlations([rank for rank, _ in ranked], returns, weeks))
+        weeks = [case.week for _, case in self.ranked]
+        return weekly_rank_correlations([rank for rank, _ in self.ranked], returns, weeks)
+
+    @cached_property
+    def ranks(self) -> RankSkill | None:
+        chance = chance_deviation([case.week for _, case in self.ranked])
+        return rank_skill(self.rank_correlations, chance)
 
 
 def _coverage(cases: Cases) -> Estimate:
@@ -144,6 +155,8 @@ def _rank_correlation(cases: Cases) -> Estimate:
     found = cases.ranks
     if found is None:
         return Estimate(None)
+    if found.low == found.high:
+        return Estimate(found.mean, method=SAME_EVERY_WEEK)
     return Estimate(found.mean, found.low, found.high, f"Student's t over {found.weeks} weeks")
 
 
@@ -153,6 +166,10 @@ def _rank_t(cases: Cases) -> float | None:
 
 def _detectable_rank_correlation(cases: Cases) -> float | None:
     return cases.ranks.detectable if cases.ranks and cases.ranks.deviation else None
+
+
+def _rank_deviation(cases: Cases) -> float | None:
+    return cases.ranks.deviation if cases.ranks and cases.ranks.deviation else None
 
 
 # --- the figures --------------------------------------------------------------------------------------------
@@ -299,15 +316,15 @@ class Skill:
     rows_needed: int | None = figure(
         _rows_needed,
         "rows",
-        "Rows, as dependent as these, that would tell this accuracy from a coin's (one-sided 5 %, power "
-        "80 %); in `pairs`, independent rows that would tell the difference of the two. `null` where there "
-        "is nothing to tell.",
+        "Rows, as dependent as these, that would tell this accuracy from a coin's (two-sided 5 %, power "
+        "80 %); in `pairs`, such rows that would tell the difference of the two. `null` where there is "
+        "nothing to tell.",
         Column(
             "direction",
             "rows needed",
             "count",
             place=6,
-            note="Rows needed: how many such rows would tell this accuracy from a coin's (one-sided 5 %, "
+            note="Rows needed: how many such rows would tell this accuracy from a coin's (two-sided 5 %, "
             "power 80 %).",
         ),
     )
@@ -337,6 +354,11 @@ class Skill:
         "The smallest true rank correlation that so many weeks, as unlike as these, would show in four of "
         "five tests (two-sided 5 %).",
         better="lower",
+    )
+    rank_correlation_deviation: float | None = figure(
+        _rank_deviation,
+        "0 to 1",
+        "Standard deviation of the weeks' rank correlations, and at least that of orders at random.",
     )
     label_mass: Estimate = mean_figure(
         lambda case: case.forecast.label_mass,
@@ -384,12 +406,17 @@ class Skill:
 
 def skill(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> Skill:
     """Figures of one forecast per row; rows whose outcome is not known are left out."""
-    cases = Cases(case for case in cases_by_row(forecasts, rows) if case)
+    cases = cases_of(forecasts, rows)
     return Skill(
         rows=len(cases),
         weeks=len({case.week for case in cases}),
         **{name: figure.of(cases) for name, figure in figures_of(Skill).items()},
     )
+
+
+def cases_of(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> Cases:
+    """Those whose outcome is known."""
+    return Cases(case for case in cases_by_row(forecasts, rows) if case)
 
 
 def cases_by_row(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Case | None]:

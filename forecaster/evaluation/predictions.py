@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,11 +18,14 @@ from typing import Any, TextIO
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
 from forecaster.files import write_whole
-from forecaster.records import Row
+from forecaster.records import Label, Row
 from forecaster.tasks.base import Task
+from forecaster.tasks.distributions import BINS, Distribution
+from forecaster.tasks.weekly_baselines import Training
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"
+TRAINING = "training.json"
 _JOURNALS = "journal.rank*.jsonl"
 
 
@@ -127,6 +130,41 @@ def sha256_of_rows(rows: Sequence[Row]) -> str:
         for text in (row.row_id, row.prompt, row.reference, row.actual.text if row.actual else ""):
             digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()
+
+
+def write_training(folder: Path, training: Training) -> None:
+    """training.json: what the training rows tell without a model, so that scoring needs no training rows."""
+    content = {
+        "labels": _counts(training.labels),
+        "labels_by_symbol": {symbol: _counts(of) for symbol, of in sorted(training.by_symbol.items())},
+        "text_forecasts": {
+            row_id: [round(share, 8) for share in of.shares] for row_id, of in training.text_forecasts.items()
+        },
+    }
+    write_whole(folder / TRAINING, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _counts(labels: Mapping[Label, int]) -> dict[str, int]:
+    return {label.text: labels[label] for label in BINS if label in labels}
+
+
+def read_training(folder: Path) -> Training | None:
+    """Inverse of `write_training`; folders of former versions have the labels in their record. None where
+    nothing is known."""
+    path = folder / TRAINING
+    content = _read_json(path)
+    if not content:
+        path = folder / RECORD
+        content = {"labels": read_record(folder).get("training_labels")}
+    if not content.get("labels"):
+        return None
+    try:
+        training = Training.of_counts(content["labels"], content.get("labels_by_symbol"))
+        said = content.get("text_forecasts", {})
+        forecasts = {row_id: Distribution(tuple(map(float, of))) for row_id, of in said.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError([_damaged(path)]) from error
+    return replace(training, text_forecasts=forecasts) if training.labels else None
 
 
 # --- answers ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ and Kahn, Active Portfolio Management, chapter 6, call it the information coeffi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class RankSkill:
     """Two-sided, of a mean of zero."""
     weeks: int
     deviation: float
-    """Standard deviation of the weeks."""
+    """Standard deviation of the weeks; at least that of orders at random, where it was given."""
     detectable: float
     """The smallest true mean that so many weeks would show in four of five tests (two-sided 5 %)."""
 
@@ -65,11 +66,26 @@ def _spearman(said: np.ndarray, came: np.ndarray) -> float:
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def rank_skill(by_week: Mapping[Hashable, float]) -> RankSkill | None:
+def chance_deviation(weeks: Sequence[Hashable]) -> float:
+    """Standard deviation over weeks of the rank correlations of orders at random: 1 / (n - 1) is the variance
+    in a week of n (Kendall, Rank Correlation Methods, chapter 5). Zero where no week has three rows.
+
+    Args:
+        weeks: of each row.
+    """
+    sizes = [size for size in Counter(weeks).values() if size >= LEAST_SYMBOLS]
+    return math.sqrt(sum(1 / (size - 1) for size in sizes) / len(sizes)) if sizes else 0.0
+
+
+def rank_skill(by_week: Mapping[Hashable, float], least_deviation: float = 0.0) -> RankSkill | None:
     """The mean over weeks and its test; None with fewer than two weeks.
 
     Weeks that are all the same, as those of a constant forecast, have no deviation: their t is 0 where the
     mean is, and has no bound otherwise.
+
+    Args:
+        least_deviation: of what could have been seen: forecasts in a few bins, or the same in every week,
+            spread less than the next ones may.
     """
     values = np.fromiter(by_week.values(), dtype=float)
     count = len(values)
@@ -87,8 +103,8 @@ def rank_skill(by_week: Mapping[Hashable, float]) -> RankSkill | None:
         t=t,
         p_value=float(2 * student.sf(abs(t))),
         weeks=count,
-        deviation=deviation,
-        detectable=detectable(deviation, count),
+        deviation=max(deviation, least_deviation),
+        detectable=detectable(max(deviation, least_deviation), count),
     )
 
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import combinations
 from typing import TypeVar
 
-from forecaster.evaluation.backtest import Backtest, Signal, backtest
+import numpy as np
+
+from forecaster.evaluation.backtest import LONG_SHORT, WEEKS_PER_YEAR, Backtest, Signal, backtest
+from forecaster.evaluation.best_of_several import (
+    RANK_CORRELATION,
+    BestOfSeveral,
+    best_by_weekly_mean,
+    deflated_sharpe,
+)
 from forecaster.evaluation.figures import Contest, contests_of
+from forecaster.evaluation.gains import CHEAP, Gain, decisive, gain, weekly_gains
 from forecaster.evaluation.metrics import (
     Skill,
     cases_by_row,
+    cases_of,
     confusion,
     forecasts_of,
     mean_rouge_of,
@@ -26,8 +36,9 @@ from forecaster.evaluation.published import Published, RougeCache, score_as_publ
 from forecaster.evaluation.readings import Reading, read_forecasts, read_texts
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers
 from forecaster.evaluation.statistics import (
-    SAME_EVERY_WEEK,
     Estimate,
+    design_effect,
+    is_sure,
     mcnemar,
     over_weeks,
     rows_needed_paired,
@@ -35,7 +46,7 @@ from forecaster.evaluation.statistics import (
 from forecaster.evaluation.text import TextQuality, text_quality
 from forecaster.evaluation.training_log import TrainingLog
 from forecaster.records import Answer, Label, Row, Unreadable
-from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, baselines
+from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, Training, baselines, majority_name
 from forecaster.tasks.weekly_rows import SILENT, Forecast
 
 Key = TypeVar("Key", str, date)
@@ -84,14 +95,16 @@ class ModelScorecard(Scorecard):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models, or a model and a constant, on the same rows; an unreadable answer is wrong."""
+    """Two models, or a model and what training rows mostly did, on the same rows; an unreadable answer is
+    wrong."""
 
     first: str
     second: str
     only_first_right: int
     only_second_right: int
-    p_value: float
-    """McNemar's exact test, two-sided, as if rows were independent."""
+    p_value: float | None
+    """McNemar's exact test, two-sided, as if rows were independent; None against a constant, which is right
+    in whole weeks, so that the test finds what is not there."""
     difference: Estimate
     """Accuracy of the first minus that of the second, rows of one week kept together."""
     rows_needed: int | None
@@ -127,6 +140,10 @@ class Scoreboard:
     baselines: tuple[Scorecard, ...]
     pairs: tuple[Pair, ...]
     choices: tuple[Choice, ...]
+    gains: tuple[Gain, ...] = ()
+    """Of every model over every cheap forecast that has probabilities."""
+    best_of_several: tuple[BestOfSeveral, ...] = ()
+    """Empty unless several models forecast."""
     logs: Mapping[str, TrainingLog] = field(default_factory=dict)
     """Training logs by run."""
     checkpoints: tuple[CheckpointScore, ...] = ()
@@ -141,7 +158,7 @@ class Scoreboard:
 
 def scoreboard(
     runs: Sequence[ModelAnswers],
-    training_labels: Mapping[Label, int] | None,
+    training: Training | None,
     *,
     cost_bps: float,
     seed: int = 0,
@@ -163,15 +180,18 @@ def scoreboard(
     lines = tuple(
         _scorecard(name, forecasts, rows, cost_bps, seed, permutations=0)
         for name, forecasts in (
-            baselines(rows, training_labels, seed=seed) | _from_closes(rows, closes)
+            baselines(rows, training, seed=seed) | _from_closes(rows, closes)
         ).items()
     ) if rows else ()  # fmt: skip
+    gains = tuple(_gains(models, lines, rows))
     return Scoreboard(
         rows=rows,
         models=models,
         baselines=lines,
-        pairs=tuple(_pair(first, second, rows) for first, second in _opponents(models, lines)),
+        pairs=tuple(_pairs(models, lines, training, rows)),
         choices=tuple(_choices(models, rows)),
+        gains=gains,
+        best_of_several=tuple(_best_of_several(models, lines, gains, rows)),
         logs=logs or {},
         cost_bps=cost_bps,
         notes=(*notes, *_notes(rows), *_trained_on(runs)),
@@ -294,11 +314,9 @@ def checkpoint_scores(runs: Sequence[ModelAnswers]) -> tuple[CheckpointScore, ..
     return tuple(sorted(scores, key=lambda score: score.step))
 
 
-def baseline_skills(
-    rows: Sequence[Row], training_labels: Mapping[Label, int] | None, seed: int = 0
-) -> dict[str, Skill]:
+def baseline_skills(rows: Sequence[Row], training: Training | None, seed: int = 0) -> dict[str, Skill]:
     """Figures of the baselines on these rows."""
-    lines = baselines(rows, training_labels, seed=seed)
+    lines = baselines(rows, training, seed=seed)
     return {name: skill(forecasts, rows) for name, forecasts in lines.items()}
 
 
@@ -320,14 +338,26 @@ def best_checkpoint(scores: Sequence[CheckpointScore]) -> CheckpointScore | None
 # --- one model against another ------------------------------------------------------------------------------
 
 
-def _opponents(
-    models: Sequence[ModelScorecard], lines: Sequence[Scorecard]
-) -> list[tuple[Scorecard, Scorecard]]:
-    """Every model against every other one, and against the better of always up and always down."""
-    constants = [line for line in lines if line.name in (ALWAYS_UP, ALWAYS_DOWN)]
-    best = max(constants, key=lambda line: line.skill.accuracy_of_all_rows.value or 0.0, default=None)
-    against_constant = [(model, best) for model in models] if best else []
-    return [*combinations(models, 2), *against_constant]
+def _pairs(
+    models: Sequence[ModelScorecard],
+    lines: Sequence[Scorecard],
+    training: Training | None,
+    rows: Sequence[Row],
+) -> Iterator[Pair]:
+    """Every model against every other one, and against a constant."""
+    for first, second in combinations(models, 2):
+        yield _pair(first, second, rows)
+    if constant := _constant(lines, training):
+        for model in models:
+            yield replace(_pair(model, constant, rows), p_value=None)
+
+
+def _constant(lines: Sequence[Scorecard], training: Training | None) -> Scorecard | None:
+    """The constant that training rows favour; where none are known the better one of the test rows, which is
+    known only afterwards and so is harder to beat than it should be."""
+    wanted = (majority_name(training),) if training else (ALWAYS_UP, ALWAYS_DOWN)
+    constants = [line for line in lines if line.name in wanted]
+    return max(constants, key=lambda line: line.skill.accuracy_of_all_rows.value or 0.0, default=None)
 
 
 def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
@@ -338,17 +368,55 @@ def _pair(first: Scorecard, second: Scorecard, rows: Sequence[Row]) -> Pair:
     ]
     only_first = sum(a and not b for a, b, _ in known)
     only_second = sum(b and not a for a, b, _ in known)
+    apart, weeks = [(a - b, 1.0) for a, b, _ in known], [week for *_, week in known]
     return Pair(
         first=first.name,
         second=second.name,
         only_first_right=only_first,
         only_second_right=only_second,
         p_value=mcnemar(only_first, only_second),
-        difference=over_weeks(
-            [(a - b, 1.0) for a, b, _ in known], [week for *_, week in known], bounds=(-1.0, 1.0)
+        difference=over_weeks(apart, weeks, bounds=(-1.0, 1.0)),
+        rows_needed=rows_needed_paired(
+            only_first, only_second, len(known), design_effect(apart, weeks) or 1.0
         ),
-        rows_needed=rows_needed_paired(only_first, only_second, len(known)),
     )
+
+
+def _gains(
+    models: Sequence[ModelScorecard], lines: Sequence[Scorecard], rows: Sequence[Row]
+) -> Iterator[Gain]:
+    by_name = {line.name: line for line in lines}
+    for model in models:
+        for name in CHEAP:
+            if name in by_name and (
+                found := gain((model.name, model.forecasts), (name, by_name[name].forecasts), rows)
+            ):
+                yield found
+
+
+def _best_of_several(
+    models: Sequence[ModelScorecard],
+    lines: Sequence[Scorecard],
+    gains: Sequence[Gain],
+    rows: Sequence[Row],
+) -> Iterator[BestOfSeveral]:
+    """By the order within weeks, by the log score over the cheap forecast that decides, by the backtest."""
+    cases = {model.name: cases_of(model.forecasts, rows) for model in models}
+    found = [
+        best_by_weekly_mean(RANK_CORRELATION, {name: of.rank_correlations for name, of in cases.items()})
+    ]
+    over = {each.over for model in models if (each := decisive(gains, model.name))}
+    for line in (line for line in lines if over == {line.name}):
+        by_week = {model.name: weekly_gains(model.forecasts, line.forecasts, rows) for model in models}
+        found.append(best_by_weekly_mean(f"log score over {line.name}", by_week))
+    books = {model.name: model.backtest[LONG_SHORT] for model in models if model.backtest}
+    traded = {name: of for name, of in books.items() if of.hit_rate is not None}
+    found.append(
+        deflated_sharpe(
+            {name: np.array(of.weekly_returns_pct) for name, of in traded.items()}, WEEKS_PER_YEAR
+        )
+    )
+    yield from filter(None, found)
 
 
 def _choices(models: Sequence[ModelScorecard], rows: Sequence[Row]) -> list[Choice]:
@@ -387,21 +455,6 @@ def _choice(
     difference = over_weeks([(value, 1.0) for value in apart], weeks, bounds=(-widest, widest))
     best = leader if is_sure(difference, len(set(weeks)), is_better) else None
     return Choice(figure, best, leader, runner_up, difference)
-
-
-_WEEKS_ALIKE = 6
-"""A lead that is the same in so many weeks has no interval, and is no chance by the exact sign test over
-weeks: 2 x 0.5 ** 6 is 3 %."""
-
-
-def is_sure(difference: Estimate, weeks: int, is_better: int = 1) -> bool:
-    """Whether a lead is more than chance: its interval lies on one side of zero, or every one of six or more
-    weeks has the same."""
-    if difference.value is None or is_better * difference.value <= 0:
-        return False
-    if difference.low is None or difference.high is None:
-        return difference.method == SAME_EVERY_WEEK and weeks >= _WEEKS_ALIKE
-    return difference.low > 0 if is_better > 0 else difference.high < 0
 
 
 def _values(contest: Contest, model: ModelScorecard, rows: Sequence[Row]) -> Values:

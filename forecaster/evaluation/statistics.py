@@ -191,8 +191,23 @@ def design_effect(
     return max(1.0, float(clustered / independent))
 
 
+_WEEKS_ALIKE = 6
+"""A lead that is the same in so many weeks has no interval, and is no chance by the exact sign test over
+weeks: 2 x 0.5 ** 6 is 3 %."""
+
+
+def is_sure(difference: Estimate, weeks: int, is_better: int = 1) -> bool:
+    """Whether a lead is more than chance: its interval lies on one side of zero, or every one of six or more
+    weeks has the same."""
+    if difference.value is None or is_better * difference.value <= 0:
+        return False
+    if difference.low is None or difference.high is None:
+        return difference.method == SAME_EVERY_WEEK and weeks >= _WEEKS_ALIKE
+    return difference.low > 0 if is_better > 0 else difference.high < 0
+
+
 def rows_needed(share: float, chance: float = 0.5, design_effect: float = 1.0) -> int | None:
-    """Rows that show a true share to be above chance: one-sided 5 %, power 80 %, normal approximation.
+    """Rows that show a true share to be above chance: two-sided 5 %, power 80 %, normal approximation.
 
     To the nearest row; None where there is nothing to show.
 
@@ -210,17 +225,20 @@ def rows_needed(share: float, chance: float = 0.5, design_effect: float = 1.0) -
     return _rows_to_tell(share - chance, deviation_by_chance, deviation, design_effect)
 
 
-def rows_needed_paired(only_first: int, only_second: int, rows: int) -> int | None:
-    """Rows on which the difference seen between two runs would show in McNemar's test.
+def rows_needed_paired(
+    only_first: int, only_second: int, rows: int, design_effect: float = 1.0
+) -> int | None:
+    """Rows on which the difference seen between two runs would show.
 
-    One-sided 5 %, power 80 %; Connor (1987), Sample Size for Testing Differences in Proportions for the
-    Paired-Sample Design, Biometrics 43. Rows count as independent, and rows on which the two agree count too.
-    To the nearest row; None where there is no difference.
+    Two-sided 5 %, power 80 %; Connor (1987), Sample Size for Testing Differences in Proportions for the
+    Paired-Sample Design, Biometrics 43. Rows on which the two agree count too. To the nearest row; None where
+    there is no difference.
 
     Args:
         only_first: rows that the first run has right and the second has wrong.
         only_second: the other way round.
         rows: all rows that both were scored on.
+        design_effect: of the difference over the rows' weeks; 1 for independent rows.
 
     Raises:
         ValueError: negative numbers, or fewer rows than those on which the two differ.
@@ -231,7 +249,9 @@ def rows_needed_paired(only_first: int, only_second: int, rows: int) -> int | No
         return None
     discordant = (only_first + only_second) / rows
     difference = abs(only_first - only_second) / rows
-    return _rows_to_tell(difference, math.sqrt(discordant), math.sqrt(discordant - difference**2))
+    return _rows_to_tell(
+        difference, math.sqrt(discordant), math.sqrt(discordant - difference**2), design_effect
+    )
 
 
 def _jackknife_interval(value: float, without_one: np.ndarray) -> tuple[float, float]:
@@ -254,10 +274,10 @@ def _bootstrap_interval(resampled: np.ndarray, weeks: int) -> tuple[float, float
 
 
 def _rows_to_tell(
-    difference: float, deviation_by_chance: float, deviation: float, design_effect: float = 1.0
+    difference: float, deviation_by_chance: float, deviation: float, design_effect: float
 ) -> int:
     """Rows for a mean that differs by so much from chance, by the standard deviations of one row."""
-    by_chance = scipy.special.ndtri(1 - SIGNIFICANCE) * deviation_by_chance
+    by_chance = scipy.special.ndtri(1 - SIGNIFICANCE / 2) * deviation_by_chance
     needed = ((by_chance + scipy.special.ndtri(POWER) * deviation) / difference) ** 2 * design_effect
     return max(1, round(float(needed)))
 

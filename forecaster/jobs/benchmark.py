@@ -26,6 +26,7 @@ from forecaster.evaluation.task_scores import (
     score_task,
     scores_json,
 )
+from forecaster.evaluation.text_forecasts import training_of
 from forecaster.evaluation.training_log import read_training_log
 from forecaster.files import write_json, write_whole
 from forecaster.jobs.benchmark_answers import generate, locked, refuse_links
@@ -113,14 +114,17 @@ def score_stage(
 ) -> tuple[BenchmarkResult, ...]:
     """`score`, `report` and `compare`: no model is needed."""
     refuse_other_tasks(config.runs)
-    rows = None
+    rows, training = None, None
     if config.dataset:
-        rows = rows_of_dataset(read_rows(config, None)[0], WEEKLY)
+        given = read_rows(config, None)
+        rows = rows_of_dataset(given.asked, WEEKLY)
+        training = training_of(rows_of_dataset(given.training, WEEKLY), rows)
     name = config.name if len(config.runs) == 1 else None
     runs = [
         load_run(spec, config.columns, WEEKLY, name=name, rows=rows, knowledge_cutoff=config.knowledge_cutoff)
         for spec in config.runs
     ]
+    runs = [replace(run, training=run.training or training) for run in runs]
     if config.stage == "compare":
         title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
         slugs = "-".join(slug(run.name) for run in runs)[:80]

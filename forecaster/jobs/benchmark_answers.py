@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.predictions import Journal, Prediction
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
+from forecaster.evaluation.text_forecasts import training_of
 from forecaster.files import leads_elsewhere, links_in
-from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
+from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer, read_rows
 from forecaster.models.finished import check_weights
 from forecaster.progress import Listener, without_bars
 from forecaster.provenance import versions
@@ -27,7 +28,9 @@ from forecaster.records import Row
 from forecaster.run_folder import CHECKPOINTS
 from forecaster.schemas import refused
 from forecaster.settings import Settings
+from forecaster.tasks.base import DatasetRow
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.tasks.weekly_baselines import Training
 from forecaster.training.survival import checkpoints
 from prompts import split_published
 
@@ -65,6 +68,7 @@ def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listen
         if settings.rank:
             return  # one process keeps as many requests in flight as were asked for
         prepare(job, listener)
+        keep_training(job, config)
         ask_endpoint(job, config, settings, listener)
         predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
         return
@@ -75,6 +79,8 @@ def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listen
     try:
         if config.checkpoints:
             job = with_best_checkpoint(job, config, ranks, listener)
+        if ranks.rank == 0:
+            keep_training(job, config)
         answer_rows(job, config, ranks, listener)
     finally:
         engines.leave(ranks)
@@ -161,13 +167,38 @@ def prepare(job: Benchmark, listener: Listener, *, alone: bool = False) -> None:
     predictions.write_rows(job.folder, job.dataset_rows, job.rows, job.task)
     record = {
         "dataset": job.dataset,
-        "training_labels": job.run.dataset_record["training_labels"] if job.run else None,
         "settings": settings_shown(job),
         "versions": versions(),
         "models": {asked.name: dict(asked.maker) for asked in job.answerers},
     }
     for note in predictions.write_record(job.folder, record, alone=alone):
         listener.say(note)
+
+
+def keep_training(job: Benchmark, config: BenchmarkConfig) -> None:
+    """Keep what the training rows tell of the job's rows without a model; where they are gone, what was kept
+    before stays."""
+    if job.task is not WEEKLY:
+        return
+    training = training_of(rows_of_dataset(training_rows(job, config), job.task), job.rows)
+    if training is None and job.run and not (job.folder / predictions.TRAINING).exists():
+        of_run = job.run.dataset_record
+        training = Training.of_counts(of_run["training_labels"], of_run.get("training_labels_by_symbol"))
+    if training:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        predictions.write_training(job.folder, training)
+
+
+def training_rows(job: Benchmark, config: BenchmarkConfig) -> Iterable[DatasetRow]:
+    """Those of the run, or else those that a dataset has beside the rows that were asked; none where they are
+    not at hand."""
+    if job.run:
+        try:
+            return rows_of_training(job.run).train
+        except ConfigurationError:  # moved or changed since
+            return ()
+    assert config.dataset is not None  # the flags were checked
+    return read_rows(config, None).training
 
 
 def settings_shown(job: Benchmark) -> dict[str, str]:

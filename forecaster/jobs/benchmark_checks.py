@@ -66,6 +66,17 @@ class Benchmark:
     max_new_tokens: int
 
 
+@dataclass(frozen=True)
+class AskedRows:
+    """Rows of a dataset with the task's columns."""
+
+    asked: list[dict[str, Any]]
+    dataset: str
+    """Its name."""
+    training: Sequence[Mapping[str, Any]]
+    """Its training rows, where it has any beside those asked; a run has its own."""
+
+
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
     if settings.launch_problem:
@@ -86,7 +97,7 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     if problems:
         raise ConfigurationError(problems)
     task = run.task if run else WEEKLY
-    dataset_rows, dataset = read_rows(config, run)
+    given = read_rows(config, run)
     flags = run.flags if run else {}
     model = config.api_model or settings.openai_model if config.engine == "api" else config.base_model
     job = Benchmark(
@@ -95,9 +106,9 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
         run=run,
         task=task,
         base=None if config.engine == "api" else base,
-        rows=rows_of_dataset(dataset_rows, task),
-        dataset_rows=dataset_rows,
-        dataset=dataset,
+        rows=rows_of_dataset(given.asked, task),
+        dataset_rows=given.asked,
+        dataset=given.dataset,
         answerers=(),
         precision=run.resolved["precision"] if run else choose_precision(config),
         quantization=run.resolved["quantization"] if run else config.quantization,
@@ -131,15 +142,15 @@ def default_new_tokens(config: BenchmarkConfig, flags: Mapping[str, Any]) -> int
     return max(trained, API_MAX_NEW_TOKENS) if config.engine == "api" else trained
 
 
-def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> tuple[list[dict[str, Any]], str]:
-    """The rows to answer, and the dataset's name.
+def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> AskedRows:
+    """The rows to answer.
 
     Raises:
         ConfigurationError: they cannot be read, or are not those that the adapter was trained beside.
     """
     if config.dataset is None:
         assert run is not None  # the flags were checked
-        return [dict(row) for row in rows_of_training(run).test], str(run.flags["dataset"])
+        return AskedRows([dict(row) for row in rows_of_training(run).test], str(run.flags["dataset"]), ())
     parts = sources.read_parts(
         config.dataset, config.from_remote, whole_rows=True, task=run.task if run else WEEKLY
     )
@@ -147,7 +158,8 @@ def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> tuple[list[di
     if name != "test" and len(parts) > 1:
         found = f"{config.dataset} has the splits {', '.join(parts)}, and none is called test."
         raise ConfigurationError([Problem("--dataset", found, "Name a file with the rows to answer.")])
-    return [dict(row) for row in parts[name]], config.dataset
+    training = parts["train"] if "train" in parts and name != "train" else ()
+    return AskedRows([dict(row) for row in parts[name]], config.dataset, training)
 
 
 def choose_precision(config: BenchmarkConfig) -> numerics.Precision:

@@ -38,6 +38,7 @@ from forecaster.settings import (
     let_segments_grow,
     load_settings,
 )
+from forecaster.tasks.base import Task
 from forecaster.training import resuming
 from forecaster.training.run import Run
 from forecaster.training.survival import checkpoints
@@ -45,6 +46,7 @@ from forecaster.training.survival.stopping import StopWatch
 from forecaster.training.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    import datasets
     from trl import SFTConfig
 
     from forecaster.training.fine_tuning import TokenisedParts
@@ -140,6 +142,7 @@ def _train_in_folder(
         corpus.fingerprint,
         corpus.counts,
         corpus.train[checked.task.label_column],
+        _series_of(checked.task, corpus.train),
         rows.reports,
         sources.recipe(checked.train_sources),
         corpus.trained_until,
@@ -165,6 +168,12 @@ def _train_in_folder(
     listener.say(f"{what} with {tensors} tensors, trained: {run.output_dir}")
     tracking.finish()
     return read_result(run.output_dir)
+
+
+def _series_of(task: Task, rows: datasets.Dataset) -> list[str]:
+    """The symbol of each row; empty for a task whose rows have none."""
+    columns = list(task.key_columns)
+    return [task.key(row).series for row in rows.select_columns(columns)] if columns else []
 
 
 def open_folder(

@@ -6,7 +6,7 @@ Fields that are not named here are not read, or only shown.
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
@@ -93,11 +93,17 @@ class Counts(BaseModel):
     train_after_repeats: Annotated[int, Field(ge=0)]
 
 
+Labels: TypeAlias = dict[str, Annotated[int, Field(ge=0)]]
+"""Rows by label."""
+
+
 class DatasetFile(BaseModel):
     """dataset.json."""
 
     fingerprint_sha256: Annotated[str, StringConstraints(max_length=64)]
-    training_labels: dict[str, Annotated[int, Field(ge=0)]]
+    training_labels: Labels
+    training_labels_by_symbol: dict[str, Labels] = {}
+    """Runs of former versions have none."""
     trained_until: Day | None = None
     counts: Counts | None = None
 

@@ -102,11 +102,19 @@ def brier_score_of_up(forecast: Distribution, actual: Label) -> float:
 # --- what is known without a model --------------------------------------------------------------------------
 
 
-def climatology(counts: Mapping[Label, int]) -> Distribution:
-    """How often each bin happened before, with one more row in each, so that none is impossible.
+def climatology(counts: Mapping[Label, int], before: Distribution | None = None) -> Distribution:
+    """How often each bin happened, so that none is impossible: with as many rows more as there are bins, in
+    the shares of what is known before.
 
     Args:
         counts: rows by label.
+        before: None: all bins alike.
     """
+    shares = before.shares if before else (1 / len(BINS),) * len(BINS)
     total = sum(counts.values()) + len(BINS)
-    return Distribution(tuple((counts.get(label, 0) + 1) / total for label in BINS))
+    return Distribution(
+        tuple(
+            (counts.get(label, 0) + len(BINS) * share) / total
+            for label, share in zip(BINS, shares, strict=True)
+        )
+    )

@@ -90,6 +90,11 @@ class Forecast:
     def of_label(cls, label: Label) -> Forecast:
         return cls(label.direction, label.midpoint_pct, label)
 
+    @classmethod
+    def of_distribution(cls, given: Distribution) -> Forecast:
+        """The likelier direction, and the probabilities."""
+        return cls("up" if given.up >= 0.5 else "down", distribution=given)
+
     @property
     def rank(self) -> float | None:
         """What orders symbols by their outlook: P(up), or else the named move; None for silence."""

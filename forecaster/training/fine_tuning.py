@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -381,16 +381,26 @@ def final_test_loss(
 def dataset_record(
     fingerprint: str,
     counts: Any,
-    training_labels: Iterable[str],
+    training_labels: Sequence[str],
+    training_series: Sequence[str],
     reports: Mapping[str, RowReport],
     recipe: Mapping[str, Any] | None,
     trained_until: date | None,
 ) -> dict[str, Any]:
-    """What dataset.json holds: which rows, what became of them, what the majority baseline needs, how the
-    prompts were made where that is known, and the last day of the training rows where they have dates."""
+    """What dataset.json holds: which rows, what became of them, what baselines need, how prompts were
+    made where that is known, and the last day of the training rows where they have dates.
+
+    Args:
+        training_labels: of each training row.
+        training_series: the symbol of each; empty for a task whose rows have none.
+    """
+    by_series: dict[str, Counter[str]] = {}
+    for series, label in zip(training_series, training_labels, strict=False):
+        by_series.setdefault(series, Counter())[label] += 1
     record = {
         "trained_until": trained_until and trained_until.isoformat(),
         "training_labels": dict(Counter(training_labels)),
+        "training_labels_by_symbol": {series: dict(by_series[series]) for series in sorted(by_series)},
         "fingerprint_sha256": fingerprint,
         "counts": asdict(counts),
         "tokenised": {name: asdict(report) for name, report in reports.items()},

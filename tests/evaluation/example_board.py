@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import date
 
@@ -10,6 +11,8 @@ from boards import DOWN_0, DOWN_3, UP_0, UP_1, UP_2, row, written
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, checkpoint_scores, scoreboard
 from forecaster.evaluation.training_log import TrainingLog, training_log
+from forecaster.records import ALL_LABELS
+from forecaster.tasks.weekly_baselines import Training
 
 ROWS = numbered(
     [
@@ -42,7 +45,7 @@ TUNED = ModelAnswers(
 )
 """Six of eight are right, one is wrong and one is missing; one of the right ones thinks aloud."""
 BASE = ModelAnswers("base", ROWS, ("?",) * 8)
-LABELS = {UP_1: 5, DOWN_0: 2}
+TRAINING = Training({UP_1: 5, DOWN_0: 2})
 
 
 def log() -> TrainingLog:
@@ -85,9 +88,17 @@ def log() -> TrainingLog:
 
 
 def full_board() -> Scoreboard:
-    board = scoreboard([BASE, TUNED], LABELS, cost_bps=10.0, logs={"run": log()}, notes=["A note."])
+    board = scoreboard([BASE, TUNED], TRAINING, cost_bps=10.0, logs={"run": log()}, notes=["A note."])
     runs = [replace(TUNED, name="20"), replace(BASE, name="10")]
     return replace(board, checkpoints=checkpoint_scores(runs), best_step=20)
+
+
+def board_of_probabilities() -> Scoreboard:
+    """Two models that forecast, one of them with probabilities."""
+    tells = {label.text: math.log(0.3 if label == UP_1 else 0.05) for label in ALL_LABELS}
+    other = replace(TUNED, name="other", answers=tuple(written(label) for label in (UP_1, DOWN_3) * 4))
+    tuned = replace(TUNED, label_log_likelihoods=(tells,) * len(ROWS))
+    return scoreboard([tuned, other], TRAINING, cost_bps=10.0)
 
 
 def board_without_dates() -> Scoreboard:

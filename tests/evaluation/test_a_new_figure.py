@@ -44,7 +44,9 @@ def test_a_new_field_is_in_the_file_in_a_table_and_in_a_choice(
     right = replace(wrong, name="right", answers=(written(UP_2),) * len(ROWS))
     board = scoreboard([wrong, right], None, cost_bps=0.0)
     assert metrics_json(board)["models"]["wrong"]["project"]["far_off_share"]["value"] == 1.0
-    assert metrics_json(board)["baselines"]["always up"]["project"]["far_off_share"]["value"] is None
+    assert (
+        metrics_json(board)["baselines"]["always up (hindsight)"]["project"]["far_off_share"]["value"] is None
+    )
 
     size = tables(board)["size"]
     assert [(row[0], row[-1]) for row in size.rows[:2]] == [

@@ -44,7 +44,7 @@ def test_long_short_without_costs_is_the_sheet() -> None:
     assert found.equity == pytest.approx((1, 1.03, 1.03, 1.03 * 0.955))
     assert found.cumulative_return_pct == pytest.approx(-1.635)
     # Mean -0.5; squares of 3.5, 0.5 and -4 sum to 28.5.
-    assert found.sharpe == pytest.approx(-0.5 / sqrt(28.5 / 2) * sqrt(52))
+    assert found.sharpe.value == pytest.approx(-0.5 / sqrt(28.5 / 2) * sqrt(52))
     assert found.max_drawdown_pct == pytest.approx(-4.5)
     assert found.hit_rate == pytest.approx(3 / 7)  # A and B of the first week, B of the second
     assert found.turnover == pytest.approx((2 / 3 + 1 + 4 / 3) / 3)
@@ -66,7 +66,7 @@ def test_long_flat_holds_no_money_against_a_predicted_fall() -> None:
     free, paid = backtest(SHEET, cost_bps=0)["long/flat"], backtest(SHEET, cost_bps=30)["long/flat"]
     assert free.weekly_returns_pct == pytest.approx((2, 1, -1.5))
     assert free.cumulative_return_pct == pytest.approx(1.4747)
-    assert free.sharpe == pytest.approx(2.0)  # mean 0.5, variance 6.5 / 2: 0.5 * sqrt(52 / 3.25)
+    assert free.sharpe.value == pytest.approx(2.0)  # mean 0.5, variance 6.5 / 2: 0.5 * sqrt(52 / 3.25)
     assert (free.max_drawdown_pct, free.hit_rate) == pytest.approx((-1.5, 0.5))
     assert free.turnover == pytest.approx(7 / 18)
     assert paid.weekly_returns_pct == pytest.approx((1.9, 0.9, -1.65))
@@ -77,7 +77,7 @@ def test_buy_and_hold_is_long_every_row_and_pays_for_entering_and_for_a_changed_
     free, paid = backtest(SHEET, cost_bps=0)["buy and hold"], backtest(SHEET, cost_bps=30)["buy and hold"]
     assert free.weekly_returns_pct == pytest.approx((4, 2, 1.5))
     assert free.cumulative_return_pct == pytest.approx(7.6712)
-    assert free.sharpe == pytest.approx(2.5 / sqrt(3.5 / 2) * sqrt(52))
+    assert free.sharpe.value == pytest.approx(2.5 / sqrt(3.5 / 2) * sqrt(52))
     assert (free.max_drawdown_pct, free.hit_rate) == (0.0, 5 / 8)
     assert free.turnover == pytest.approx((1 + 0 + 2 / 3) / 3)
     assert paid.weekly_returns_pct == pytest.approx((3.7, 2, 1.3))
@@ -99,7 +99,7 @@ def test_without_a_readable_forecast_the_capital_lies_still() -> None:
         still = found[strategy]
         assert still.equity == still.band_low == still.band_high == (1, 1, 1, 1)
         assert (still.cumulative_return_pct, still.max_drawdown_pct, still.turnover) == (0, 0, 0)
-        assert (still.sharpe, still.hit_rate, still.luck_share) == (None, None, 1.0)
+        assert (still.sharpe.value, still.hit_rate, still.luck_share) == (None, None, 1.0)
     assert found["buy and hold"].hit_rate == pytest.approx(2 / 3)
 
 
@@ -110,14 +110,14 @@ def test_a_return_of_zero_is_no_hit() -> None:
 def test_one_week_has_a_return_but_no_annual_figures() -> None:
     found = backtest([Signal(FIRST, "A", "down", -4.0)], cost_bps=0)["long/short"]
     assert (found.weekly_returns_pct, found.equity) == (pytest.approx((4,)), pytest.approx((1, 1.04)))
-    assert (found.annualised_return_pct, found.sharpe) == (None, None)
+    assert (found.annualised_return_pct, found.sharpe.value) == (None, None)
 
 
 def test_returns_are_annualised_from_a_whole_year_on() -> None:
     assert backtest(always("up", [1.0] * 51))["long/short"].annualised_return_pct is None
     year = backtest(always("up", [1.0] * 52), cost_bps=0, permutations=0)["long/short"]
     assert year.annualised_return_pct == pytest.approx(100 * (1.01**52 - 1))
-    assert year.sharpe is None  # no variance
+    assert year.sharpe.value is None  # no variance
     two_years = backtest(always("up", [1.0, 0.0] * 52), cost_bps=0, permutations=0)["long/short"]
     assert two_years.annualised_return_pct == pytest.approx(100 * (1.01**26 - 1))
 
@@ -174,11 +174,14 @@ def final_band(found: Backtest) -> tuple[float, float]:
 
 
 def test_the_band_holds_the_ends_of_what_shuffled_directions_earn() -> None:
-    rows = [Signal(FIRST, "A", "up", 10.0), Signal(FIRST, "B", "down", -10.0)]
+    rows = [
+        *[Signal(FIRST, symbol, "up", 10.0) for symbol in "AB"],
+        *[Signal(SECOND, symbol, "down", -10.0) for symbol in "AB"],
+    ]
     found = backtest(rows, cost_bps=0)
-    # Two ways to place one up and one down: both right or both wrong; long only, half of 10 % either way.
-    assert final_band(found["long/short"]) == pytest.approx((0.9, 1.1))
-    assert final_band(found["long/flat"]) == pytest.approx((0.95, 1.05))
+    # Two ways to place a week of rises and one of falls: both right or both wrong; long only, 10 % of one.
+    assert final_band(found["long/short"]) == pytest.approx((0.81, 1.21))
+    assert final_band(found["long/flat"]) == pytest.approx((0.9, 1.1))
     for strategy in ("long/short", "long/flat"):
         # Half of all shuffles give the forecasts themselves; 0.05 is three standard errors.
         assert found[strategy].luck_share == pytest.approx(0.5, abs=0.05)
@@ -186,13 +189,13 @@ def test_the_band_holds_the_ends_of_what_shuffled_directions_earn() -> None:
 
 
 def test_the_worst_forecast_is_matched_by_every_shuffle() -> None:
-    rows = [Signal(FIRST, "A", "down", 10.0), Signal(FIRST, "B", "up", -10.0)]
+    rows = [Signal(FIRST, "A", "down", 10.0), Signal(SECOND, "A", "up", -10.0)]
     assert backtest(rows, cost_bps=0)["long/short"].luck_share == 1.0
 
 
 def test_a_forecast_that_no_shuffle_matches_is_as_rare_as_their_number_can_show() -> None:
     moves = [(pct, "up" if pct > 0 else "down") for pct in np.linspace(-10, 11, 40)]
-    rows = [Signal(FIRST, f"S{at}", direction, pct) for at, (pct, direction) in enumerate(moves)]  # type: ignore[arg-type]
+    rows = [Signal(week(at), "A", direction, pct) for at, (pct, direction) in enumerate(moves)]  # type: ignore[arg-type]
     assert backtest(rows, permutations=99)["long/short"].luck_share == 0.01
 
 
@@ -215,6 +218,23 @@ def test_a_constant_forecast_cannot_be_told_from_its_shuffles(direction: Directi
         assert found["long/short"].equity == found["long/flat"].equity == found["buy and hold"].equity
 
 
+def test_whole_weeks_are_shuffled_so_that_a_caller_of_weeks_is_held_against_such_callers() -> None:
+    # Twenty symbols that all move together; the one week called right is one of two: no shuffle is rarer.
+    rows = [
+        Signal(moment, f"S{at}", called, pct)
+        for at in range(20)
+        for moment, called, pct in ((FIRST, "up", 5.0), (SECOND, "down", -5.0))
+    ]
+    assert backtest(rows, cost_bps=0)["long/short"].luck_share == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_symbol_without_a_row_in_the_week_that_is_given_is_not_held() -> None:
+    # B has the second week alone: its rise is held where it stays, and never in the first.
+    rows = [*always("up", [0.0, 0.0]), Signal(SECOND, "B", "up", 10.0)]
+    found = backtest(rows, cost_bps=0)["long/short"]
+    assert final_band(found) == pytest.approx((1.0, 1.05))
+
+
 def test_without_permutations_there_is_no_band() -> None:
     found = backtest(SHEET, permutations=0)["long/short"]
     assert (found.band_low, found.band_high, found.luck_share) == ((), (), None)
@@ -234,5 +254,5 @@ def test_the_figures_are_those_of_empyrical() -> None:
         assert strategy.annualised_return_pct == pytest.approx(
             100 * empyrical.annual_return(returns, period="weekly")
         )
-        assert strategy.sharpe == pytest.approx(empyrical.sharpe_ratio(returns, period="weekly"))
+        assert strategy.sharpe.value == pytest.approx(empyrical.sharpe_ratio(returns, period="weekly"))
         assert strategy.max_drawdown_pct == pytest.approx(100 * empyrical.max_drawdown(returns))

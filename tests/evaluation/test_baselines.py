@@ -11,23 +11,32 @@ from boards import DOWN_0, DOWN_3, UP_1, UP_2, rows
 from forecaster.evaluation.metrics import skill
 from forecaster.evaluation.rows import numbered, rows_of_dataset
 from forecaster.records import Label, Row
+from forecaster.tasks.distributions import PLACE, climatology
 from forecaster.tasks.weekly import WEEKLY
-from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, COIN, LAST_WEEK, ZERO, baselines
+from forecaster.tasks.weekly_baselines import (
+    ALWAYS_DOWN,
+    ALWAYS_UP,
+    COIN,
+    LAST_WEEK,
+    SYMBOL_CLIMATOLOGY,
+    TEXT,
+    ZERO,
+    Training,
+    baselines,
+)
 from forecaster.tasks.weekly_rows import SILENT, Forecast, make_row
 
 ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("KO", 0, DOWN_0))
 
 
 def test_the_baselines_are_those_counted_by_hand() -> None:
-    lines = baselines(ROWS, {UP_2: 5, Label("down", 1): 3})
+    lines = baselines(ROWS, Training({UP_2: 5, Label("down", 1): 3}))
     figures = {name: skill(forecasts, ROWS) for name, forecasts in lines.items()}
     assert figures[ALWAYS_UP].bin_acc.value == pytest.approx(1 / 3)
     assert figures[ALWAYS_DOWN].bin_acc.value == pytest.approx(2 / 3)
     assert figures[ALWAYS_UP].mse.value is figures[ZERO].bin_acc.value is None
-    # 2.5 against 1.5, -3.5 and -0.5
-    majority = figures["training majority (up by 2-3%)"]
-    assert majority.bin_acc.value == pytest.approx(1 / 3)
-    assert majority.mse.value == pytest.approx((1 + 36 + 9) / 3)
+    assert figures["training majority (up)"].bin_acc.value == pytest.approx(1 / 3)
+    assert figures["training majority (up)"].mse.value is None
     assert figures[ZERO].mse.value == pytest.approx((2.25 + 12.25 + 0.25) / 3)
 
 
@@ -35,9 +44,25 @@ def test_without_training_labels_there_is_no_majority() -> None:
     assert list(baselines(ROWS, None)) == [ALWAYS_UP, ALWAYS_DOWN, LAST_WEEK, ZERO, COIN]
 
 
-def test_a_tie_of_training_labels_is_settled_the_same_way_in_any_order() -> None:
-    one, other = baselines(ROWS, {UP_1: 2, DOWN_3: 2}), baselines(ROWS, {DOWN_3: 2, UP_1: 2})
-    assert list(one) == list(other)
+def test_the_majority_is_that_of_directions_and_not_the_most_frequent_bin() -> None:
+    falls = Training({UP_1: 3, DOWN_3: 2, DOWN_0: 2})
+    assert "training majority (down)" in baselines(ROWS, falls)
+    assert Training({UP_1: 2, DOWN_3: 2}).direction == "up"
+
+
+def test_the_climatology_of_a_symbol_leans_on_that_of_all_rows() -> None:
+    # Of all: (6 + 1, 2 + 1 and ten times 1) / 20. Of KO: (2 + 12 * 7 / 20) / 14 for its own bin.
+    known = Training.of_counts({UP_1.text: 6, DOWN_3.text: 2}, {"KO": {UP_1.text: 2}})
+    found = [forecast.distribution for forecast in baselines(ROWS, known)[SYMBOL_CLIMATOLOGY]]
+    assert all(found)
+    shares = [given.shares[PLACE[UP_1]] for given in found if given]
+    assert shares == pytest.approx([7 / 20, 7 / 20, (2 + 12 * 7 / 20) / 14])  # AAPL, MSFT, KO
+
+
+def test_what_words_say_stands_on_the_rows_that_it_is_known_of() -> None:
+    given = climatology({UP_1: 30, DOWN_3: 10})
+    known = Training({UP_1: 1}, text_forecasts={ROWS[1].row_id: given})
+    assert baselines(ROWS, known)[TEXT] == [SILENT, Forecast("up", distribution=given), SILENT]
 
 
 def test_the_coin_falls_by_seed_and_row_not_by_place() -> None:

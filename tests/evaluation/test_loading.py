@@ -21,6 +21,7 @@ from forecaster.evaluation.scorecard import Scoreboard, checkpoint_scores
 from forecaster.evaluation.training_log import training_log
 from forecaster.records import Row
 from forecaster.tasks.weekly import WEEKLY
+from forecaster.tasks.weekly_baselines import Training
 
 COLUMNS = Columns()
 UP, DOWN = written(UP_1), written(DOWN_3)
@@ -191,8 +192,8 @@ def test_a_run_s_folder_gives_its_benchmark_its_log_and_its_training_labels(tmp_
             ("fine-tuned", (UP, None)),
         ]
         assert found.log is not None
-        assert found.training_labels is not None
-        assert {label.text: count for label, count in found.training_labels.items()} == {
+        assert found.training is not None
+        assert {label.text: count for label, count in found.training.labels.items()} == {
             "up by 1-2%": 3,
             "down by more than 5%": 1,
         }
@@ -209,7 +210,7 @@ def test_a_benchmark_without_record_speed_and_log_has_its_answers(tmp_path: Path
     (folder / "benchmark.json").unlink()
     found = load(folder)
     assert [m.answers for m in found.answers] == [(UP,)]
-    assert (found.log, found.training_labels, found.checkpoints, found.facts) == (None, None, (), {})
+    assert (found.log, found.training, found.checkpoints, found.facts) == (None, None, (), {})
 
 
 @pytest.mark.parametrize("order", ["{folder},{log}", "{log},{folder}"])
@@ -258,6 +259,7 @@ def test_records_that_are_no_json_objects_are_named(tmp_path: Path, name: str, t
         ("benchmark.json", {"models": {"base": {"knowledge_cutoff": "soon"}}}),
         ("benchmark.json", {"models": {"base": {"knowledge_cutoff": 2025}}}),
         ("benchmark.json", {"training_labels": ["up by 1-2%"]}),
+        ("training.json", {"labels": {"up by 1-2%": 3}, "text_forecasts": {"KO": [0.5, 0.6]}}),
         ("benchmark.json", {"settings": 5}),
         ("speed.json", {"base": 5}),
         ("speed.json", {"base": {"seconds": 1.0}}),
@@ -343,13 +345,13 @@ def test_equal_answers_to_other_rows_stay_two_columns() -> None:
 
 
 def test_runs_of_one_training_have_its_majority_for_a_baseline() -> None:
-    same = {UP_2: 3, DOWN_0: 1}
+    same = Training({UP_2: 3, DOWN_0: 1})
     board = board_of(
-        run("x", [A], UP, training_labels=same),
-        run("y", [A], DOWN, training_labels=dict(same)),
+        run("x", [A], UP, training=same),
+        run("y", [A], DOWN, training=replace(same)),
         run("csv", [A], "?"),
     )
-    assert [line.name for line in board.baselines[-2:]] == ["training majority (up by 2-3%)", "climatology"]
+    assert [line.name for line in board.baselines[-2:]] == ["training majority (up)", "climatology"]
     assert board.notes == (
         "1 of 1 rows have a label, but no return: the backtest takes the middle of the bin (5.5 % beyond "
         "five). --price_file gives real returns.",
@@ -358,11 +360,11 @@ def test_runs_of_one_training_have_its_majority_for_a_baseline() -> None:
 
 def test_runs_of_different_trainings_have_no_common_majority() -> None:
     board = board_of(
-        run("x", [A], UP, training_labels={UP_2: 3}), run("y", [A], DOWN, training_labels={UP_2: 4})
+        run("x", [A], UP, training=Training({UP_2: 3})), run("y", [A], DOWN, training=Training({UP_2: 4}))
     )
     assert not [b.name for b in board.baselines if "majority" in b.name]
     assert board.notes[0] == (
-        "The runs were trained on different rows: there is no common training majority."
+        "The runs were trained on different rows: no baseline knows what training rows tell."
     )
 
 
@@ -427,7 +429,7 @@ def test_the_published_models_have_their_published_figures_side_by_side(real_dat
     assert models["llama"].as_published_without_think is None
     # Three reference answers do not read: 297 rows have an outcome.
     lines = {line.name: line.skill for line in board.baselines}
-    down, zero = lines["always down"], lines["zero forecast"]
+    down, zero = lines["always down (hindsight)"], lines["zero forecast"]
     assert down.rows == zero.rows == 297
     assert down.bin_acc.value is not None
     assert zero.mse.value is not None

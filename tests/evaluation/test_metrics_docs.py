@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from example_board import full_board
+from example_board import board_of_probabilities, full_board
 
 from forecaster.evaluation.figures import figures_of
 from forecaster.evaluation.metrics import Skill
@@ -38,7 +38,8 @@ def documented_keys() -> list[str]:
 def test_every_key_is_explained_once_and_no_other() -> None:
     documented = documented_keys()
     assert len(documented) == len(set(documented))
-    assert set(documented) == set(keys_of(metrics_json(full_board())))
+    boards = full_board(), board_of_probabilities()
+    assert set(documented) == {key for board in boards for key in keys_of(metrics_json(board))}
 
 
 def test_each_figure_is_explained_as_it_explains_itself() -> None:

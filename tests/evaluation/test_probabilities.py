@@ -19,6 +19,7 @@ from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, scoreboard
 from forecaster.evaluation.statistics import Estimate
 from forecaster.records import ALL_LABELS, Label, Unreadable
+from forecaster.tasks.weekly_baselines import CLIMATOLOGY, Training
 
 ROWS = numbered(
     [
@@ -39,7 +40,7 @@ def likely(label: Label, share: float, mass: float = 0.8) -> dict[str, float]:
 def board_of(*likelihoods: dict[str, float] | None) -> Scoreboard:
     answers = tuple(written(UP_1) for _ in ROWS)
     model = ModelAnswers("m", ROWS, answers, label_log_likelihoods=likelihoods)
-    return scoreboard([model], {UP_1: 3, DOWN_3: 1}, cost_bps=0.0)
+    return scoreboard([model], Training({UP_1: 3, DOWN_3: 1}), cost_bps=0.0)
 
 
 def test_probabilities_are_scored_and_order_the_symbols_of_a_week() -> None:
@@ -106,23 +107,31 @@ def test_a_verdict_says_what_the_order_of_symbols_shows_and_what_could_have_been
     swapped = [likely(UP_2, 0.9), likely(DOWN_0, 0.9), likely(UP_2, 0.5)]
     told = verdicts(board_of(*in_order, *swapped))[0].reasons
     said = "Its weekly rank correlation with returns is 0.750 [-1.000, 1.000], which can be chance"
-    assert f"{said}: the weeks are too few." in told
-    assert "rank correlation" not in verdicts(board_of())[0].reasons  # all the same: nothing to say
+    assert f"{said}. " in told
+    assert "2 weeks of 3 symbols are too few to see any rank correlation." in told
+    same = verdicts(board_of())[0]
+    assert same.direction.reason == "It orders no week's symbols: it says the same of all."
+    assert same.direction.finding == "no skill seen"
 
 
 @pytest.mark.parametrize(
-    ("figures", "sentence"),
+    ("figures", "finding", "sentence"),
     [
         (
             (0.05, -0.1, 0.2, 0.21),
-            "is 0.050 [-0.100, 0.200], which can be chance: only 0.21 or more could have",
+            "no skill seen",
+            "is 0.050 [-0.100, 0.200], which can be chance. ",
         ),
-        ((0.3, 0.1, 0.5, 0.28), "is 0.300 [0.100, 0.500], beyond chance."),
-        ((-0.3, -0.5, -0.1, 0.28), "is -0.300 [-0.500, -0.100], beyond chance."),
+        ((0.3, 0.1, 0.5, 0.28), "skill", "is 0.300 [0.100, 0.500], beyond chance."),
+        (
+            (-0.3, -0.5, -0.1, 0.28),
+            "no skill seen",
+            "is -0.300 [-0.500, -0.100]: the wrong way round, beyond chance.",
+        ),
     ],
 )
 def test_a_correlation_is_told_by_its_interval(
-    figures: tuple[float, float, float, float], sentence: str
+    figures: tuple[float, float, float, float], finding: str, sentence: str
 ) -> None:
     board = board_of()
     value, low, high, smallest = figures
@@ -132,4 +141,31 @@ def test_a_correlation_is_told_by_its_interval(
         detectable_rank_correlation=smallest,
     )
     (verdict,) = verdicts(replace(board, models=(replace(board.models[0], skill=skill),)))
+    assert verdict.direction.finding == finding
     assert f"Its weekly rank correlation with returns {sentence}" in verdict.reasons
+    assert (
+        f"2 weeks of 3 symbols could have shown a rank correlation of {smallest} or more." in verdict.reasons
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "finding", "sentence"),
+    [
+        (Estimate(0.02, 0.01, 0.03), "skill", "is better by 0.020 [0.010, 0.030] nats a row."),
+        (
+            Estimate(0.02, -0.01, 0.05),
+            "no skill seen",
+            "is better by 0.020 [-0.010, 0.050] nats a row, which",
+        ),
+        (Estimate(-0.02, -0.03, 0.01), "no skill seen", "is worse by 0.020 [-0.010, 0.030] nats a row."),
+    ],
+)
+def test_probabilities_are_judged_beside_the_best_forecast_without_a_model(
+    score: Estimate, finding: str, sentence: str
+) -> None:
+    board = board_of(*[likely(UP_1, 0.5)] * 6)
+    assert [of.over for of in board.gains] == [CLIMATOLOGY]
+    gains = (replace(board.gains[0], log_score=score),)
+    (verdict,) = verdicts(replace(board, gains=gains))
+    assert verdict.probabilities.finding == finding
+    assert f"The log score of its probabilities, beside that of climatology, {sentence}" in verdict.reasons

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 from boards import DOWN_0, UP_1, written
-from example_board import BASE, LABELS, TUNED
+from example_board import BASE, TRAINING, TUNED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ def texts_read(work: Callable[[], object]) -> dict[str, Counter[str]]:
 
 
 def test_a_board_reads_each_text_once() -> None:
-    read = texts_read(lambda: scoreboard([BASE, TUNED], LABELS, cost_bps=10.0))
+    read = texts_read(lambda: scoreboard([BASE, TUNED], TRAINING, cost_bps=10.0))
     answers = {text for run in (BASE, TUNED) for text in run.answers if text is not None}
     texts = answers | {row.reference for row in BASE.rows}
     assert read["parse_answer"] == Counter(texts)

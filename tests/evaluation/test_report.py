@@ -14,7 +14,17 @@ from xml.etree import ElementTree
 import pytest
 from boards import DOWN_0, DOWN_3, DOWN_OPEN, UP_0, UP_2, rows
 from boards import written as answer_of
-from example_board import BASE, LABELS, ROWS, TUNED, board_of_logs, board_without_dates, full_board, log
+from example_board import (
+    BASE,
+    ROWS,
+    TRAINING,
+    TUNED,
+    board_of_logs,
+    board_of_probabilities,
+    board_without_dates,
+    full_board,
+    log,
+)
 
 from forecaster.evaluation.report.pages import (
     TERMINAL_COLUMNS,
@@ -136,6 +146,18 @@ def test_every_row_of_a_table_is_as_wide_as_its_columns(make: Callable[[], Score
         assert len(set(table.columns)) == len(table.columns)
 
 
+def test_probabilities_and_several_models_have_tables_of_their_own() -> None:
+    found = tables(board_of_probabilities())
+    # Of seven rows with probabilities three rose by 1-2 %, two fell by 0-1 %: the mean of 3 log 0.3/0.85 and
+    # 4 log 0.05/0.85, less that of 3 log 6/19, 2 log 3/19 and 2 log 1/19.
+    (gain,) = found["gains"].rows
+    assert gain[:3] == ("fine-tuned", "climatology", "7")
+    assert gain[3].startswith("-0.203 [")
+    assert [row[:2] + row[3:4] for row in found["best_of_several"].rows] == [
+        ("Sharpe ratio", "fine-tuned", "2"),
+    ]
+
+
 def test_the_first_table_puts_models_above_the_baselines_that_say_anything(board: Scoreboard) -> None:
     # Right in the four weeks: 2, 2, 1, 1 of 2. Without one of them 4/6, 4/6, 5/6 and 5/6: a standard error of
     # √3 / 12, times Student's 3.182. Two of seven sizes are wrong, by 2 and by 1: (4 + 1) / 7.
@@ -143,11 +165,11 @@ def test_the_first_table_puts_models_above_the_baselines_that_say_anything(board
     assert [row[0] for row in table.rows] == [
         "base",
         "fine-tuned",
-        "always up",
-        "always down",
+        "always up (hindsight)",
+        "always down (hindsight)",
         "zero forecast",
         "coin",
-        "training majority (up by 1-2%)",
+        "training majority (up)",
     ]
     assert table.rows[0] == ("base", "0 of 8", "0.000 [0.000, 0.602]", "-", "-", "0, -, -", "-")
     assert table.rows[1] == (
@@ -165,7 +187,7 @@ def test_published_figures_have_a_second_line_without_think_blocks(board: Scoreb
     )  # fmt: skip
     assert rows["fine-tuned, think block removed"][:3] == ("7 of 8", "0.857", "0.71")
     assert "base, think block removed" not in rows
-    assert rows["always down"] == ("-", "0.375", "-", "-", "-", "-", "-")
+    assert rows["always down (hindsight)"] == ("-", "0.375", "-", "-", "-", "-", "-")
     assert rows["zero forecast"][:3] == ("-", "-", "3.25")
 
 
@@ -176,7 +198,7 @@ def test_directions_are_counted_over_all_rows_and_over_forecasts(board: Scoreboa
     coverage, of_all, of_forecasts, _, called, *_ = rows["fine-tuned"]
     assert (coverage, of_all.split()[0], of_forecasts.split()[0]) == ("87.5 %", "0.750", "0.857")
     assert called == "71.4 % / 28.6 %"
-    assert rows["always up"][:2] == ("100.0 %", "0.625 [0.000, 1.000]")
+    assert rows["always up (hindsight)"][:2] == ("100.0 %", "0.625 [0.000, 1.000]")
     assert "zero forecast" not in rows
     made = "bound from 4 weeks that are all the same; jackknife over 4 weeks, Student's t"
     assert f"Brackets: 95 % intervals ({made})." in table.note.splitlines()
@@ -188,16 +210,15 @@ def test_sizes_stand_beside_the_forecast_of_no_move(board: Scoreboard) -> None:
         "base": ["-", "-", "-", "-", "-"],
         "fine-tuned": ["0.71", "3.68", "0.43", "0.714", "0.43"],
         "zero forecast": ["3.25", "3.25", "1.50", "-", "-"],
-        "training majority (up by 1-2%)": ["4.38", "3.25", "1.38", "0.375", "1.38"],
     }
 
 
 def test_a_pair_has_its_counts_and_its_difference(board: Scoreboard) -> None:
     # 2 · 0.5⁶ = 0.03125
     assert tables(board)["pairs"].rows == (
-        ("base against fine-tuned", "0", "6", "0.031", "-0.750 [-1.000, -0.291]", "6"),
-        ("base against always up", "0", "5", "0.062", "-0.625 [-1.000, 0.137]", "7"),
-        ("fine-tuned against always up", "2", "1", "1.000", "0.125 [-0.637, 0.887]", "146"),
+        ("base against fine-tuned", "0", "6", "0.031", "-0.750 [-1.000, -0.291]", "8"),
+        ("base against training majority (up)", "0", "5", "-", "-0.625 [-1.000, 0.137]", "17"),
+        ("fine-tuned against training majority (up)", "2", "1", "-", "0.125 [-0.637, 0.887]", "208"),
     )
 
 
@@ -246,14 +267,14 @@ def test_the_backtest_leaves_out_who_holds_nothing_and_who_only_buys_and_holds(b
     assert [row[:2] for row in table.rows] == [
         ("fine-tuned", "long/short"),
         ("fine-tuned", "long/flat"),
-        ("always down", "long/short"),
+        ("always down (hindsight)", "long/short"),
         ("coin", "long/short"),
         ("coin", "long/flat"),
         ("buy and hold", "-"),
     ]
     # Weeks of +1.5, -1, -0.5 and +1.5 %, and 0.1 % once for buying: 1.014 · 0.99 · 0.995 · 1.015 = 1.0138.
     assert table.rows[-1] == (
-        "buy and hold", "-", "+1.4 %", "-", "1.96", "-1.5 %", "0.625", "0.25", "-",
+        "buy and hold", "-", "+1.4 %", "-", "1.96 [-10.37, 14.29]", "-1.5 %", "0.625", "0.25", "-",
     )  # fmt: skip
     assert table.rows[0][5] == "0.0 %"
     assert "costs of 10 basis points" in table.note
@@ -297,42 +318,43 @@ def judged(board: Scoreboard, **figures: Estimate) -> tuple[str, str]:
     return verdict.finding, verdict.reasons
 
 
-def against_always_up(board: Scoreboard, lead: Estimate) -> Scoreboard:
-    """The board with another lead of the fine-tuned model over always up."""
-    pairs = [replace(p, difference=lead) if p.second == "always up" else p for p in board.pairs]
+def against_majority(board: Scoreboard, lead: Estimate) -> Scoreboard:
+    """The board with another lead of the fine-tuned model over what training rows mostly did."""
+    pairs = [replace(p, difference=lead) if p.second == "training majority (up)" else p for p in board.pairs]
     return replace(board, pairs=tuple(pairs))
 
 
 @pytest.mark.parametrize(
     ("lead", "finding", "sentence"),
     [
+        (Estimate(0.075, 0.005, 0.145), "direction: skill", "is 0.075 [0.005, 0.145], beyond chance."),
         (
-            Estimate(0.075, 0.005, 0.145, "Wilson"),
-            "skill in direction shown",
-            "beats always up (0.625) by 0.075 [0.005, 0.145].",
-        ),
-        (
-            Estimate(0.075, 0.0, 0.15, "Wilson"),
-            "no skill shown",
-            "is above always up (0.625) by 0.075 [0.000, 0.150], which can be chance.",
+            Estimate(0.075, 0.0, 0.15),
+            "direction: no skill seen",
+            "is 0.075 [0.000, 0.150], which can be chance.",
         ),
         (
             Estimate(0.075, method="no interval: one week"),
-            "no skill shown",
-            "is above always up (0.625), but there is no interval (one week): this can be chance.",
+            "direction: no skill seen",
+            "is 0.075, but there is no interval (one week): this can be chance.",
         ),
-        (Estimate(0.0, -0.1, 0.1, "Wilson"), "no skill shown", "does not beat always up (0.625)."),
-        (Estimate(-0.1, -0.2, 0.0, "Wilson"), "no skill shown", "does not beat always up (0.625)."),
+        (
+            Estimate(-0.1, -0.2, 0.0),
+            "direction: no skill seen",
+            "is -0.100 [-0.200, 0.000], which can be chance.",
+        ),
     ],
 )
-def test_skill_is_shown_only_where_the_lead_over_the_better_constant_is_more_than_chance(
+def test_where_weeks_have_no_order_skill_is_a_lead_over_what_training_rows_mostly_did(
     board: Scoreboard, lead: Estimate, finding: str, sentence: str
 ) -> None:
     accuracy = Estimate(0.7, 0.63, 0.77, "Wilson")
-    found, reasons = judged(against_always_up(board, lead), accuracy_of_all_rows=accuracy)
+    found, reasons = judged(against_majority(board, lead), accuracy_of_all_rows=accuracy)
     assert found == finding
-    said = "7 of 8 answers can be read. Its accuracy over all rows, 0.700 [0.630, 0.770],"
-    assert reasons.startswith(f"{said} {sentence} Its MSE")
+    assert reasons.startswith(f"Its accuracy, less that of training majority (up), {sentence} 7 of 8 answers")
+    assert (
+        "Its accuracy over all rows is 0.700 [0.630, 0.770], that of training majority (up) 0.625." in reasons
+    )
     assert reasons.endswith("Its knowledge cutoff is not known: it may have read what happened.")
 
 
@@ -381,15 +403,19 @@ def test_a_model_that_speaks_of_calm_rows_alone_is_not_set_beside_the_others() -
 
 
 def test_a_perfect_forecast_is_beyond_chance() -> None:
+    """Of two symbols a week, which have no order."""
     weeks = [(symbol, week, label) for week in range(12) for symbol, label in (("A", UP_2), ("B", DOWN_0))]
     tested = rows(*weeks)
     board = scoreboard(
         [ModelAnswers("seer", tested, tuple(answer_of(label) for *_, label in weeks))], None, cost_bps=0.0
     )
     (verdict,) = verdicts(board)
-    assert verdict.finding == "skill in direction shown"
+    assert verdict.finding == "direction: skill"
     # 0.025 ** (1 / 12) = 0.7354; (2.5 ** 2 + 0.5 ** 2) / 2 = 3.25
-    assert "Its accuracy over all rows, 1.000 [0.735, 1.000], beats always up (0.500) by 0.500." in (
+    assert verdict.direction.reason == (
+        "Its accuracy, less that of always up (hindsight), is 0.500, beyond chance."
+    )
+    assert "Its accuracy over all rows is 1.000 [0.735, 1.000], that of always up (hindsight) 0.500." in (
         verdict.reasons
     )
     assert "Its MSE, 0.00, is below that of forecasting no move (3.25) by 3.25." in verdict.reasons
@@ -437,10 +463,10 @@ def test_the_summary_fits_a_terminal(make: Callable[[], Scoreboard]) -> None:
 
 def test_the_summary_has_the_verdict_and_the_notes_below_the_table(board: Scoreboard) -> None:
     table, text, reasons, notes = render_summary(board).split("\n\n")
-    assert table.splitlines()[-2].startswith("training majority (up by")
+    assert table.splitlines()[-1].startswith("training majority (up)")
     lines = text.splitlines()
     assert lines[0] == "base: nothing to score. None of its 8 answers can be read."
-    assert lines[1].startswith("fine-tuned: no skill shown. 7 of 8 answers can be read.")
+    assert lines[1].startswith("fine-tuned: direction: no skill seen. Its accuracy, less that of training")
     assert lines[-1].startswith("fine-tuned is the most accurate: ahead of base by 0.750")
     assert [line.split() for line in reasons.splitlines()[:1]] == [["Unreadable", "answers:"]]
     assert reasons.splitlines()[1].split() == ["reason", "base", "fine-tuned"]
@@ -482,7 +508,7 @@ def test_metrics_json_has_the_fields_key_names_and_survives_writing(board: Score
     assert "equity" not in tuned["backtest"]["long/short"]
     assert tuned["cost"]["new_tokens_per_s"] == 200.0
     assert content["models"]["base"]["cost"] is None
-    assert content["baselines"]["always up"]["project"]["bin_acc"]["value"] == 0.625
+    assert content["baselines"]["always up (hindsight)"]["project"]["bin_acc"]["value"] == 0.625
     assert content["pairs"][0]["only_second_right"] == 6
     assert content["training"]["run"]["points"] == 3
     assert [score["step"] for score in content["checkpoints"]] == [10, 20]
@@ -587,7 +613,7 @@ def test_a_second_writing_gives_the_same_bytes(written: Path, tmp_path: Path) ->
 
 def test_what_comes_from_outside_is_text_and_nothing_else(tmp_path: Path) -> None:
     answers = ModelAnswers(HOSTILE, ROWS, TUNED.answers)
-    board = scoreboard([answers, BASE], LABELS, cost_bps=10.0, logs={HOSTILE: log()}, notes=[HOSTILE])
+    board = scoreboard([answers, BASE], TRAINING, cost_bps=10.0, logs={HOSTILE: log()}, notes=[HOSTILE])
     write_report(tmp_path, board, HOSTILE, {HOSTILE: HOSTILE})
     markdown, page = read_report(tmp_path)
     assert "script" not in page.tags

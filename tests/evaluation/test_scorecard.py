@@ -20,6 +20,7 @@ from forecaster.evaluation.scorecard import (
 )
 from forecaster.evaluation.training_log import training_log
 from forecaster.records import Label, Row
+from forecaster.tasks.weekly_baselines import Training
 
 ROWS = rows(("AAPL", 0, UP_1), ("MSFT", 0, DOWN_3), ("AAPL", 1, UP_0), ("MSFT", 1, DOWN_0), ("KO", 1, UP_1))
 """Two weeks, which end on the Sundays of 11 and 18 January 2026."""
@@ -169,19 +170,19 @@ def test_what_is_missing_of_the_rows_is_noted_behind_the_notes_given() -> None:
 
 
 def test_baselines_stand_beside_the_models_on_the_same_rows() -> None:
-    board = scoreboard([model("m", *[UP_1] * 5)], {DOWN_OPEN: 3, UP_1: 2}, cost_bps=0.0)
+    board = scoreboard([model("m", *[UP_1] * 5)], Training({DOWN_OPEN: 3, UP_1: 2}), cost_bps=0.0)
     found = {line.name: line.skill.bin_acc.value for line in board.baselines}
     assert list(found) == [
-        "always up",
-        "always down",
+        "always up (hindsight)",
+        "always down (hindsight)",
         "last week again",
         "zero forecast",
         "coin",
-        "training majority (down by more than 5%)",
+        "training majority (down)",
         "climatology",
     ]
-    assert (found["always up"], found["always down"]) == (0.6, 0.4)
-    assert found["training majority (down by more than 5%)"] == 0.4
+    assert (found["always up (hindsight)"], found["always down (hindsight)"]) == (0.6, 0.4)
+    assert found["training majority (down)"] == 0.4
     assert found["zero forecast"] is found["last week again"] is found["climatology"] is None
     # Middles of the bins: 1.5, -3.5, 0.5, -0.5 and 1.5.
     zero = next(line for line in board.baselines if line.name == "zero forecast")
@@ -190,7 +191,7 @@ def test_baselines_stand_beside_the_models_on_the_same_rows() -> None:
 
 def test_logs_alone_give_an_empty_board_with_curves() -> None:
     log = training_log([{"step": 1, "loss": 2.0}])
-    board = scoreboard([], {UP_1: 1}, cost_bps=5.0, logs={"run": log}, notes=["Note."])
+    board = scoreboard([], Training({UP_1: 1}), cost_bps=5.0, logs={"run": log}, notes=["Note."])
     assert board == Scoreboard((), (), (), (), (), logs={"run": log}, cost_bps=5.0, notes=("Note.",))
 
 
@@ -244,7 +245,7 @@ def test_every_two_models_are_a_pair() -> None:
     assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
-def test_every_model_is_held_against_the_better_constant() -> None:
+def test_every_model_is_held_against_the_better_constant_where_no_training_is_known() -> None:
     # Three of five rise: always up is right there, and the first model everywhere.
     board = board_of(model("first", UP_2, DOWN_0, UP_0, DOWN_3, UP_1), model("silent", *[None] * 5))
     found = {
@@ -252,9 +253,16 @@ def test_every_model_is_held_against_the_better_constant() -> None:
     }
     assert found == {
         ("first", "silent"): (5, 0),
-        ("first", "always up"): (2, 0),
-        ("silent", "always up"): (0, 3),
+        ("first", "always up (hindsight)"): (2, 0),
+        ("silent", "always up (hindsight)"): (0, 3),
     }
+    assert [pair.p_value is None for pair in board.pairs] == [False, True, True]
+
+
+def test_every_model_is_held_against_what_training_rows_mostly_did() -> None:
+    falls = Training({DOWN_0: 2, UP_1: 1})
+    board = scoreboard([model("first", UP_2, DOWN_0, UP_0, DOWN_3, UP_1)], falls, cost_bps=0.0)
+    assert [(pair.second, pair.only_first_right) for pair in board.pairs] == [("training majority (down)", 3)]
 
 
 def choices_of(*models: ModelAnswers) -> dict[str, Choice]:

@@ -365,19 +365,19 @@ def test_there_is_no_design_effect_without_two_weeks_or_without_variance() -> No
 # Rows needed.
 
 
-def test_55_percent_against_50_takes_616_rows_and_more_where_rows_move_together() -> None:
-    assert rows_needed(0.55) == 616
-    assert rows_needed(0.55, design_effect=2.0) == 1232
-    # ((1.644854 * 0.5 + 0.841621 * 0.489898) / 0.1) ** 2 = 152.46
-    assert rows_needed(0.6) == 152
-    # ((1.644854 * 0.497494 + 0.841621 * 0.489898) / 0.05) ** 2 = 605.76
-    assert rows_needed(0.6, chance=0.55) == 606
-    assert rows_needed(1.0) == 3
+def test_55_percent_against_50_takes_783_rows_and_more_where_rows_move_together() -> None:
+    assert rows_needed(0.55) == 783
+    assert rows_needed(0.55, design_effect=2.0) == 1565
+    # ((1.959964 * 0.5 + 0.841621 * 0.489898) / 0.1) ** 2 = 193.85
+    assert rows_needed(0.6) == 194
+    # ((1.959964 * 0.497494 + 0.841621 * 0.489898) / 0.05) ** 2 = 769.93
+    assert rows_needed(0.6, chance=0.55) == 770
+    assert rows_needed(1.0) == 4
 
 
 def test_so_many_rows_have_a_power_of_80_percent() -> None:
-    least_right = scipy.stats.binom.isf(0.05, 616, 0.5) + 1
-    assert scipy.stats.binom.sf(least_right - 1, 616, 0.55) == pytest.approx(0.8, abs=0.02)
+    least_right = scipy.stats.binom.isf(0.025, 783, 0.5) + 1
+    assert scipy.stats.binom.sf(least_right - 1, 783, 0.55) == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.49, 0.0])
@@ -392,18 +392,19 @@ def test_what_is_no_share_is_refused(share: float, chance: float) -> None:
 
 
 def test_rows_for_a_paired_difference_agree_with_published_software() -> None:
-    # The R package MESS, power_mcnemar_test(paid=0.05, psi=45/5, power=.8, alternative="one.sided"): 17.
-    assert rows_needed_paired(5, 45, 100) == 17
-    assert rows_needed_paired(45, 5, 100) == 17
-    assert rows_needed_paired(450, 50, 1000) == 17
+    # The R package MESS, power_mcnemar_test(paid=0.05, psi=45/5, power=.8, alternative="two.sided"): 22.
+    assert rows_needed_paired(5, 45, 100) == 22
+    assert rows_needed_paired(45, 5, 100) == 22
+    assert rows_needed_paired(450, 50, 1000) == 22
+    assert rows_needed_paired(5, 45, 100, design_effect=3.0) == 66
 
 
 def test_rows_for_a_paired_difference_have_a_power_of_80_percent() -> None:
-    # ((1.644854 * sqrt(0.2) + 0.841621 * sqrt(0.2 - 0.1 ** 2)) / 0.1) ** 2 = 121.54
-    assert rows_needed_paired(45, 15, 300) == 122
-    drawn = np.random.default_rng(0).multinomial(122, [0.15, 0.05, 0.8], 20_000)
+    # ((1.959964 * sqrt(0.2) + 0.841621 * sqrt(0.2 - 0.1 ** 2)) / 0.1) ** 2 = 154.6
+    assert rows_needed_paired(45, 15, 300) == 155
+    drawn = np.random.default_rng(0).multinomial(155, [0.15, 0.05, 0.8], 20_000)
     score = (drawn[:, 0] - drawn[:, 1]) / np.sqrt(drawn[:, 0] + drawn[:, 1])
-    assert np.mean(score > 1.644854) == pytest.approx(0.8, abs=0.02)
+    assert np.mean(score > 1.959964) == pytest.approx(0.8, abs=0.03)
 
 
 def test_runs_without_a_difference_need_no_number_of_rows() -> None:

@@ -37,6 +37,8 @@ def metrics_json(board: Scoreboard) -> dict[str, Any]:
             },
             "pairs": [asdict(pair) for pair in board.pairs],
             "choices": [asdict(choice) for choice in board.choices],
+            "gains": [asdict(of) for of in board.gains],
+            "best_of_several": [asdict(of) for of in board.best_of_several],
             "training": {run: _training(log) for run, log in board.logs.items()},
             "checkpoints": [{"step": of.step, "project": _skill(of.skill)} for of in board.checkpoints],
             "best_step": board.best_step,

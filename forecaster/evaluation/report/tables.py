@@ -12,6 +12,7 @@ from forecaster.evaluation.backtest import BUY_AND_HOLD, LONG_SHORT, Backtest
 from forecaster.evaluation.figures import Column, contests_of, figures_of
 from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.published import ROUGE_TYPES, SECTIONS, Published
+from forecaster.evaluation.ranks import weeks_needed
 from forecaster.evaluation.scorecard import ModelScorecard, Pair, Scoreboard, Scorecard
 from forecaster.evaluation.statistics import Estimate
 from forecaster.evaluation.text import TextQuality
@@ -41,6 +42,9 @@ def tables(board: Scoreboard) -> dict[str, Table]:
         "direction": _direction(board),
         "size": _size(board),
         "probability": _probability(board),
+        "gains": _gains(board),
+        "power": _power(board),
+        "best_of_several": _best_of_several(board),
         "pairs": _pairs(board),
         "choices": _choices(board),
         "knowledge_cutoff": _knowledge_cutoff(board),
@@ -84,6 +88,10 @@ def with_interval(estimate: Estimate, digits: int) -> str:
     if estimate.low is None or estimate.high is None:
         return shown
     return f"{shown} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def p_value(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else number(value, 3)
 
 
 def duration(seconds: float | None) -> str:
@@ -298,6 +306,77 @@ def _probability(board: Scoreboard) -> Table:
     )
 
 
+def _gains(board: Scoreboard) -> Table:
+    return Table(
+        "Log score over forecasts without a model",
+        ("", "over", "rows", "log score", "of it, direction", "of it, size", "ranked probability skill"),
+        tuple(
+            (
+                of.model,
+                of.over,
+                str(of.rows),
+                with_interval(of.log_score, 3),
+                with_interval(of.direction, 3),
+                with_interval(of.size, 3),
+                with_interval(of.ranked_probability_skill, 3),
+            )
+            for of in board.gains
+        ),
+        _note(
+            "In nats a row, on the rows that have probabilities of both; above zero the model is better. The "
+            "first forecast of each model was known to be the best of them before the test, and decides.",
+            "Ranked probability skill: one less the ratio of the two scores.",
+            _methods(board, [of.log_score for of in board.gains]),
+        ),
+    )
+
+
+SKILLS = (0.03, 0.067, 0.1)
+"""Rank correlations that good forecasters have had."""
+
+
+def _power(board: Scoreboard) -> Table:
+    cards = [card for card in board.models if card.skill.rank_correlation_deviation is not None]
+    return Table(
+        "What so many weeks can show",
+        (
+            "",
+            "weeks",
+            "deviation between weeks",
+            "smallest that would be seen",
+            *(f"weeks for {skill:g}" for skill in SKILLS),
+        ),
+        tuple(
+            (
+                card.name,
+                str(card.skill.weeks),
+                number(deviation, 3),
+                number(card.skill.detectable_rank_correlation, 3),
+                *(number(weeks_needed(skill, deviation), 0) for skill in SKILLS),
+            )
+            for card in cards
+            if (deviation := card.skill.rank_correlation_deviation)
+        ),
+        "Rank correlations that would be seen in four of five tests (two-sided 5 %), and the weeks that "
+        "others need; by the deviation between weeks, which is at least that of orders at random.",
+    )
+
+
+def _best_of_several(board: Scoreboard) -> Table:
+    return Table(
+        "The best of several",
+        ("figure", "best", "value", "of", "p"),
+        tuple(
+            (of.figure, of.model, number(of.value, 3), str(of.tried), p_value(of.p_value))
+            for of in board.best_of_several
+        ),
+        "The best of several looks better than it is. p: how likely the best of so many has this value or a "
+        "higher one where none has any skill; for the rank correlation and the log score by Hansen's test of "
+        "superior predictive ability over weeks, from 20 weeks on; for the Sharpe ratio of long/short it is "
+        "one less the deflated Sharpe ratio.",
+    )
+
+
 def _columns(table: str, cards: Sequence[Scorecard]) -> dict[str, Column]:
     """Columns of the figures that stand in a table, by the figure's name, from the left."""
     figures = figures_of(cards[0].skill) if cards else {}
@@ -336,7 +415,7 @@ def _pairs(board: Scoreboard) -> Table:
         _note(
             "On the same rows; an unreadable answer is wrong.",
             "p: McNemar's exact test, two-sided, of both being right equally often, as if rows were "
-            "independent.",
+            "independent; none against a constant, which is right in whole weeks.",
             "Difference: accuracy of the first minus that of the second. Rows of one week are kept together: "
             "where the interval holds 0, neither is shown to be better, whatever p says.",
             "Rows needed: to tell a difference as large as this one from chance.",
@@ -350,7 +429,7 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         f"{pair.first} against {pair.second}",
         str(pair.only_first_right),
         str(pair.only_second_right),
-        "< 0.001" if pair.p_value < 0.001 else number(pair.p_value, 3),
+        p_value(pair.p_value),
         with_interval(pair.difference, 3),
         number(pair.rows_needed, 0),
     )
@@ -503,7 +582,7 @@ def _backtest(board: Scoreboard) -> Table:
                 strategy,
                 _pct(of.cumulative_return_pct),
                 _pct(of.annualised_return_pct),
-                number(of.sharpe, 2),
+                with_interval(of.sharpe, 2),
                 f"{of.max_drawdown_pct:z.1f} %",
                 number(of.hit_rate, 3),
                 number(of.turnover, 2),
@@ -517,8 +596,9 @@ def _backtest(board: Scoreboard) -> Table:
             "Long/short sells where a fall is forecast, long/flat stays out. Left out: strategies that never "
             "held anything, and baselines that do what buy and hold does.",
             "Return a year: from 52 weeks on. Hit rate: positions that gained, before costs.",
-            "Shuffles as good: of shuffles of the same directions, the share that ends at least as high. A "
-            "small one (below 0.05) speaks against luck; over few weeks it says less than it seems to.",
+            "Shuffles as good: where whole weeks of the same directions are given to other weeks, the share "
+            "that ends at least as high. A small one (below 0.05) speaks against luck.",
+            _methods(board, [of.sharpe for *_, of in lines]),
         ),
     )
 
