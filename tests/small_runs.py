@@ -73,6 +73,7 @@ def finished_run(folder: Path, data: Path, *flags: str, seed: int = 7, steps: tu
             corpus.fingerprint,
             corpus.counts,
             corpus.train["label"],
+            corpus.train["symbol"],
             {},
             None,
             corpus.trained_until,

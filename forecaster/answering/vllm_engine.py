@@ -9,6 +9,7 @@ import importlib.util
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,14 @@ def lora_id(adapter: Path) -> int:
     return 1 + zlib.crc32(bytes(adapter)) % (2**31 - 1)
 
 
+@lru_cache(maxsize=1)
 def load(
     location: str, precision: Precision, max_length: int, lora_rank: int | None, trust_remote_code: bool
 ) -> Any:
-    """The engine, with room for adapters of up to `lora_rank`, base and adapters from one set of weights."""
+    """The engine, with room for adapters of up to `lora_rank`, base and adapters from one set of weights.
+
+    It is kept: it takes most of the GPU's memory, and a benchmark answers more than one set of rows.
+    """
     from vllm import LLM
 
     room = room_for(lora_rank) if lora_rank is not None else None

@@ -26,8 +26,8 @@ from forecaster.evaluation.training_log import TrainingLog, is_of_training, read
 from forecaster.evaluation.wandb_export import is_wandb_export, read_wandb_export
 from forecaster.records import Label, Row
 from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
-from forecaster.tasks.answers import parse_prediction
 from forecaster.tasks.base import Task
+from forecaster.tasks.weekly_rows import label_counts
 
 _LOG_SUFFIXES = (".json", ".log", ".txt")
 _WITH_COLUMNS = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, SUFFIXES))})):([^/\\]+)", re.DOTALL)
@@ -153,7 +153,7 @@ def _with_benchmark(loaded: Loaded, folder: Path, task: Task) -> Loaded:
     record = predictions.read_record(folder)
     log = folder.parent / LOG_HISTORY
     inner = folder / CHECKPOINTS
-    labels = _labels(record.get("training_labels") or {})
+    labels = label_counts(record.get("training_labels") or {})
     trials = (
         predictions.read_answers(inner, task).complete if (inner / predictions.PREDICTIONS).is_file() else ()
     )
@@ -173,11 +173,6 @@ def _with_benchmark(loaded: Loaded, folder: Path, task: Task) -> Loaded:
         ),
         folder=folder,
     )
-
-
-def _labels(counts: Mapping[str, int]) -> dict[Label, int]:
-    read = {parse_prediction(text): count for text, count in counts.items()}
-    return {label: count for label, count in read.items() if isinstance(label, Label)}
 
 
 def side_by_side(
@@ -266,11 +261,10 @@ def _agreed(answers: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:
     known = [next(iter(outcomes[at]), None) for at in kept]
     agreed = [
         replace(
-            model,
+            model.at(kept),
             rows=tuple(
                 replace(model.rows[at], actual=actual) for at, actual in zip(kept, known, strict=True)
             ),
-            answers=tuple(model.answers[at] for at in kept),
         )
         for model in answers
     ]

@@ -18,12 +18,15 @@ from typing import Any, TextIO
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
 from forecaster.files import write_whole
+from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import Row
+from forecaster.schemas import check
 from forecaster.tasks.base import Task
 
 ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark.json", "speed.json"
 METRICS = "metrics.json"
 _JOURNALS = "journal.rank*.jsonl"
+_WAY_OUT = "Take a whole copy, or delete it: the answers are made again."
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,7 @@ def read_makers(folder: Path) -> dict[str, dict[str, Any]]:
     return _objects(read_record(folder).get("models", {}), folder / RECORD)
 
 
-_ABOUT = ("knowledge_cutoff", "trained_until")
+_ABOUT = ("knowledge_cutoff", "trained_until", "calibration")
 """Of a model's record: what is said of it, and does not change its answers."""
 
 
@@ -316,6 +319,7 @@ def read_answers(folder: Path, task: Task) -> Answered:
             speed=_speed(speeds.get(name), makers.get(name, {})),
             knowledge_cutoff=_day(makers.get(name, {}).get("knowledge_cutoff")),
             trained_until=_day(makers.get(name, {}).get("trained_until")),
+            calibration=_calibration(makers.get(name, {}), folder),
         )
         for name, predictions in by_model.items()
         if name not in unfinished
@@ -327,6 +331,11 @@ def read_answers(folder: Path, task: Task) -> Answered:
             [Problem(str(folder), f"has no complete set of answers ({counts}).", way_out)]
         )
     return Answered(tuple(complete), unfinished)
+
+
+def _calibration(maker: Mapping[str, Any], folder: Path) -> FittedCalibration | None:
+    kept = maker.get("calibration")
+    return None if kept is None else check(kept, FittedCalibration, folder / RECORD, _WAY_OUT)
 
 
 def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> AnswerSpeed | None:
@@ -399,7 +408,7 @@ def _parsed_lines(path: Path, content: bytes) -> list[dict[str, Any]]:
 
 
 def _damaged(path: Path) -> Problem:
-    return Problem(str(path), "is damaged.", "Take a whole copy, or delete it: the answers are made again.")
+    return Problem(str(path), "is damaged.", _WAY_OUT)
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

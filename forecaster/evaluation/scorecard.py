@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import combinations
 from typing import TypeVar
@@ -77,6 +77,8 @@ class ModelScorecard(Scorecard):
     text: TextQuality
     speed: AnswerSpeed | None
     knowledge_cutoff: date | None
+    calibrated: Scorecard | None
+    """With its probabilities as validation weeks made them; None where there were none."""
     maybe_remembered: Skill | None
     """Over weeks that begin on or before the model's knowledge cutoff; None where there is none."""
     not_remembered: Skill | None
@@ -174,7 +176,7 @@ def scoreboard(
         choices=tuple(_choices(models, rows)),
         logs=logs or {},
         cost_bps=cost_bps,
-        notes=(*notes, *_notes(rows), *_trained_on(runs)),
+        notes=(*notes, *_notes(rows), *_trained_on(runs), *_calibrations(runs)),
     )
 
 
@@ -232,9 +234,23 @@ def _model_scorecard(
         text=text_quality(answers, [row.prompt for row in run.rows]),
         speed=run.speed,
         knowledge_cutoff=run.knowledge_cutoff,
+        calibrated=_calibrated(run, plain.forecasts, cost_bps, seed),
         maybe_remembered=_part(plain.forecasts, run.rows, before, True),
         not_remembered=_part(plain.forecasts, run.rows, before, False),
     )
+
+
+def _calibrated(
+    run: ModelAnswers, forecasts: Sequence[Forecast], cost_bps: float, seed: int
+) -> Scorecard | None:
+    if run.calibration is None or not run.label_log_likelihoods:
+        return None
+    of = run.calibration.calibration.of
+    made = [
+        replace(forecast, distribution=of(logs)) if logs and forecast.distribution else forecast
+        for forecast, logs in zip(forecasts, run.label_log_likelihoods, strict=True)
+    ]
+    return _scorecard(f"{run.name}, calibrated", made, run.rows, cost_bps, seed, permutations=0)
 
 
 def _as_published(
@@ -434,6 +450,10 @@ def _trained_on(runs: Sequence[ModelAnswers]) -> list[str]:
                 f"({run.trained_until}): it may have been trained on them."
             )
     return notes
+
+
+def _calibrations(runs: Sequence[ModelAnswers]) -> list[str]:
+    return [f"{run.name}, calibrated: {run.calibration.in_words}." for run in runs if run.calibration]
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

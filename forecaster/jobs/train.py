@@ -140,6 +140,7 @@ def _train_in_folder(
         corpus.fingerprint,
         corpus.counts,
         corpus.train[checked.task.label_column],
+        corpus.train["symbol"] if "symbol" in checked.task.key_columns else None,
         rows.reports,
         sources.recipe(checked.train_sources),
         corpus.trained_until,

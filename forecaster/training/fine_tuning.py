@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -381,18 +381,24 @@ def final_test_loss(
 def dataset_record(
     fingerprint: str,
     counts: Any,
-    training_labels: Iterable[str],
+    training_labels: Sequence[str],
+    training_symbols: Sequence[str] | None,
     reports: Mapping[str, RowReport],
     recipe: Mapping[str, Any] | None,
     trained_until: date | None,
 ) -> dict[str, Any]:
-    """What dataset.json holds: which rows, what became of them, what the majority baseline needs, how the
-    prompts were made where that is known, and the last day of the training rows where they have dates."""
-    record = {
+    """What dataset.json holds: which rows, what became of them, what baselines need, how the prompts were
+    made where that is known, and the last day of the training rows where they have dates."""
+    record: dict[str, Any] = {
         "trained_until": trained_until and trained_until.isoformat(),
         "training_labels": dict(Counter(training_labels)),
         "fingerprint_sha256": fingerprint,
         "counts": asdict(counts),
         "tokenised": {name: asdict(report) for name, report in reports.items()},
     }
+    if training_symbols is not None:
+        by_symbol: dict[str, Counter[str]] = {}
+        for symbol, label in zip(training_symbols, training_labels, strict=True):
+            by_symbol.setdefault(symbol.strip().upper(), Counter())[label] += 1
+        record["training_labels_by_symbol"] = {symbol: dict(of) for symbol, of in by_symbol.items()}
     return record if recipe is None else record | {"recipe": dict(recipe)}

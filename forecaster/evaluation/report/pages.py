@@ -100,6 +100,7 @@ _LAYOUT: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("summary", "At a glance", ("at_a_glance",), ("overview",)),
     ("published", "As published", ("as_published",), ()),
     ("skill", "Skill", ("direction", "size"), ("accuracy", "mse", "confusion")),
+    ("probability", "Probabilities", ("probability",), ("reliability",)),
     ("models", "Model against model", ("pairs", "choices"), ()),
     ("where", "Where forecasts are right", (), ("by_symbol", "by_week")),
     ("memory", "Before and after the knowledge cutoff", ("knowledge_cutoff",), ()),
