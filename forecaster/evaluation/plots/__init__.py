@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forecaster.evaluation.plots.datasets import draw_dataset, draw_description
+from forecaster.evaluation.plots.forecasts import draw_forecast
 from forecaster.evaluation.plots.scores import (
     Bar,
     CheckpointPoint,
@@ -34,6 +35,7 @@ __all__ = [
     "draw_dataset",
     "draw_description",
     "draw_equity",
+    "draw_forecast",
     "draw_loss_by_step",
     "draw_loss_by_time",
     "draw_mse",
