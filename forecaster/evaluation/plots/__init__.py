@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forecaster.evaluation.plots.datasets import draw_dataset, draw_description
 from forecaster.evaluation.plots.forecasts import draw_forecast
+from forecaster.evaluation.plots.reliability import ReliabilityCurve, ReliabilityPoint, draw_reliability
 from forecaster.evaluation.plots.scores import (
     Bar,
     CheckpointPoint,
@@ -29,6 +30,8 @@ __all__ = [
     "Bar",
     "CheckpointPoint",
     "Level",
+    "ReliabilityCurve",
+    "ReliabilityPoint",
     "draw_accuracy",
     "draw_checkpoints",
     "draw_confusion",
@@ -39,6 +42,7 @@ __all__ = [
     "draw_loss_by_step",
     "draw_loss_by_time",
     "draw_mse",
+    "draw_reliability",
     "draw_rouge",
     "draw_schedule",
     "draw_shares_by_symbol",
