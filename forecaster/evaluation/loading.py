@@ -246,7 +246,8 @@ def _once(runs: Sequence[Loaded], notes: list[str]) -> list[ModelAnswers]:
 
 def _same_answers(one: ModelAnswers, other: ModelAnswers) -> bool:
     ids = [[row.row_id for row in model.rows] for model in (one, other)]
-    return one.answers == other.answers and ids[0] == ids[1]
+    same = one.answers == other.answers and one.distributions == other.distributions
+    return same and ids[0] == ids[1]
 
 
 def _agreed(answers: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:

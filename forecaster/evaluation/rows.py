@@ -13,6 +13,7 @@ from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import Row
 from forecaster.tasks.base import DatasetRow, Task
+from forecaster.tasks.distributions import Distribution
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class ModelAnswers:
     """Last day of the weeks that it was fine-tuned on."""
     label_log_likelihoods: tuple[Mapping[str, float] | None, ...] = ()
     """By row, of each label; empty where no answer has any."""
+    distributions: tuple[Distribution | None, ...] = ()
+    """By row, as a file of answers gives them; empty where it gives none."""
     calibration: FittedCalibration | None = None
-    """What weeks that no training saw make of them."""
+    """What weeks that no training saw make of the label likelihoods."""
 
     def only(self, row_ids: Iterable[str]) -> ModelAnswers:
         """The answers to these rows, in their order; every id has to be there."""
@@ -71,6 +74,7 @@ class ModelAnswers:
             label_log_likelihoods=tuple(self.label_log_likelihoods[at] for at in places)
             if self.label_log_likelihoods
             else (),
+            distributions=tuple(self.distributions[at] for at in places) if self.distributions else (),
         )
 
 

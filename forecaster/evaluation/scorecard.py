@@ -217,7 +217,7 @@ def _model_scorecard(
     own = [answer.own for answer in answers]
     rouge = rouge_by_row(own, [reference.own for reference in references], cache)
     said = [answer.forecast for answer in answers]
-    forecasts = forecasts_of(said, run.label_log_likelihoods)
+    forecasts = forecasts_of(said, run.label_log_likelihoods, run.distributions)
     plain = _scorecard(run.name, forecasts, run.rows, cost_bps, seed, permutations=1000)
     before = [_may_be_remembered(row, run.knowledge_cutoff) for row in run.rows]
     as_published, without_think = _as_published(answers, references, cache)
