@@ -8,6 +8,8 @@ TRAINER_STATE, DS_CONFIG, ROW_ORDER_FOLDER = "trainer_state.json", "ds_config.js
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Where its test rows were answered; within that, the validation rows by every checkpoint.
 BENCHMARK, CHECKPOINTS = "benchmark", "checkpoints"
+# What the validation weeks make of its probabilities; the answers to them, within the benchmark.
+CALIBRATION, VALIDATION = "calibration.json", "validation"
 # A fully fine-tuned model; one of many gigabytes is cut into shards, which the index names.
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"

@@ -114,6 +114,7 @@ def test_every_row_is_accounted_for(job: tuple[Path, subprocess.CompletedProcess
         report = record["tokenised"][part]
         assert report["kept"] + len(report["dropped_row_ids"]) == rows
     assert sum(record["training_labels"].values()) == 8
+    assert sum(sum(of.values()) for of in record["training_labels_by_symbol"].values()) == 8
 
 
 def test_a_benchmark_cut_off_in_the_middle_of_a_line_ends_in_the_same_predictions(

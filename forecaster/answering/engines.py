@@ -212,7 +212,13 @@ def _with_vllm(plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, todo: T
     for answerer, batches in todo:
         prompts = [prompt for batch in batches for prompt in batch]
         generated = vllm_engine.generate(
-            engine, tokenizer, prompts, answerer.adapter, max_new_tokens=plan.max_new_tokens
+            engine,
+            tokenizer,
+            prompts,
+            answerer.adapter,
+            max_new_tokens=plan.max_new_tokens,
+            max_length=plan.max_length,
+            choices=plan.task.choices,
         )
         yield answerer, len(prompts), generated
 

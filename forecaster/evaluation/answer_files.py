@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered
 from forecaster.plain_text import in_one_form
-from forecaster.records import Row
+from forecaster.records import Label, Row
+from forecaster.schemas import refused
 from forecaster.tables import column_names, json_lines
+from forecaster.tasks.distributions import BINS, Distribution
 from forecaster.tasks.weekly_rows import make_row
 
 if TYPE_CHECKING:
@@ -113,10 +117,16 @@ def read_answer_file(
     if problem := _without_text(path, lines, wanted):
         raise ConfigurationError([problem])
     own = numbered([_row(line, columns) for line in lines])
-    answers = [_text(line[columns.prediction]) for line in lines]
-    if rows is not None:
-        own, answers = _matched(path, own, answers, rows)
-    return ModelAnswers(name, own, tuple(answers), speed=_speed(table))
+    answered = ModelAnswers(
+        name,
+        own,
+        tuple(_text(line[columns.prediction]) for line in lines),
+        speed=_speed(table),
+        distributions=_distributions(path, lines, list(table.columns)),
+    )
+    if rows is None:
+        return answered
+    return replace(answered.at(_places(path, own, rows)), rows=tuple(rows))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -160,8 +170,7 @@ def _without_text(path: Path, lines: Sequence[Mapping[str, Any]], columns: Seque
     for column in columns:
         for place, line in enumerate(lines, start=1):
             value = line[column]
-            is_empty = value is None or (isinstance(value, float) and math.isnan(value))
-            if not isinstance(value, str) and not is_empty:
+            if not isinstance(value, str) and not _is_empty(value):
                 found = f"row {place} holds {repr(value)[:40]} in {column!r}, where text belongs."
                 return Problem(str(path), found, "Name the columns of text, or save them as text.")
     return None
@@ -178,12 +187,11 @@ def _row(line: Mapping[str, Any], columns: Columns) -> Row:
     )
 
 
-def _matched(
-    path: Path, own: Sequence[Row], answers: Sequence[str | None], rows: Sequence[Row]
-) -> tuple[tuple[Row, ...], list[str | None]]:
-    by_id = dict(zip((row.row_id for row in own), answers, strict=True))
+def _places(path: Path, own: Sequence[Row], rows: Sequence[Row]) -> list[int]:
+    """Where the file answers each of these rows."""
+    by_id = {row.row_id: at for at, row in enumerate(own)}
     if by_id.keys() >= {row.row_id for row in rows}:
-        return tuple(rows), [by_id[row.row_id] for row in rows]
+        return [by_id[row.row_id] for row in rows]
     differ = any(
         mine.symbol not in ("", row.symbol) or mine.end not in (None, row.end)
         for mine, row in zip(own, rows, strict=False)
@@ -192,7 +200,74 @@ def _matched(
         known = sum(row.row_id in by_id for row in rows)
         found = f"{path} has {len(own)} answers; of the dataset's {len(rows)} rows it names {known}."
         raise ConfigurationError([Problem("--dataset", found, "Give the rows that were answered, in order.")])
-    return tuple(rows), list(answers)
+    return list(range(len(rows)))
+
+
+# --- probabilities ------------------------------------------------------------------------------------------
+
+_SUM_MAY_MISS = 1e-3
+"""By rounding."""
+
+
+def _distributions(
+    path: Path, lines: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> tuple[Distribution | None, ...]:
+    """The probabilities of the twelve bins by row, of columns that are called as the labels are; None for a
+    row whose twelve cells are empty. Raises ConfigurationError for what is no distribution."""
+    columns = {label: [name for name in names if _is_called(name, label)] for label in BINS}
+    if not any(columns.values()):
+        return ()
+    in_file = column_names(path) if path.suffix == ".csv" else names
+    for label, found in columns.items():
+        if not found:
+            lacks = f"has probabilities of some labels, and no column {label.text!r}."
+            raise refused(path, lacks, "Give all twelve, or none.")
+        if sum(_is_called(name, label) for name in in_file) > 1:
+            twice = f"has the column {label.text!r} more than once."
+            raise refused(path, twice, "Give each column a name of its own.")
+    return tuple(
+        _distribution(path, place, {label: line[name] for label, (name,) in columns.items()})
+        for place, line in enumerate(lines, start=1)
+    )
+
+
+def _is_called(name: str, label: Label) -> bool:
+    return " ".join(in_one_form(str(name)).lower().split()) == label.text
+
+
+def _distribution(path: Path, place: int, cells: Mapping[Label, Any]) -> Distribution | None:
+    shares = {label: _share(cell) for label, cell in cells.items()}
+    if all(_is_empty(cell) for cell in cells.values()):
+        return None
+    for label, share in shares.items():
+        if share is None:
+            found = (
+                f"row {place} holds {repr(cells[label])[:40]} in {label.text!r}, where a probability belongs."
+            )
+            raise refused(path, found, "Give numbers from 0 to 1 (no percent), or leave all twelve empty.")
+    known = [share for share in shares.values() if share is not None]
+    total = math.fsum(known)
+    if abs(total - 1) > _SUM_MAY_MISS:
+        found = f"the twelve probabilities of row {place} sum to {total:.4g}."
+        raise refused(path, found, "They have to sum to 1.")
+    return Distribution(tuple(share / total for share in known))
+
+
+def _share(cell: Any) -> float | None:
+    """A number from 0 to 1; None for anything else."""
+    if isinstance(cell, bool) or not isinstance(cell, str | numbers.Number | Decimal):
+        return None
+    try:
+        share = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return share if 0 <= share <= 1 else None
+
+
+def _is_empty(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return not cell.strip()
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _in_one_form(value: Any) -> Any:

@@ -247,7 +247,8 @@ def _once(runs: Sequence[Loaded], notes: list[str]) -> list[ModelAnswers]:
 
 def _same_answers(one: ModelAnswers, other: ModelAnswers) -> bool:
     ids = [[row.row_id for row in model.rows] for model in (one, other)]
-    return one.answers == other.answers and ids[0] == ids[1]
+    same = one.answers == other.answers and one.distributions == other.distributions
+    return same and ids[0] == ids[1]
 
 
 def _agreed(answers: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:
@@ -262,11 +263,10 @@ def _agreed(answers: Sequence[ModelAnswers]) -> tuple[list[ModelAnswers], str]:
     known = [next(iter(outcomes[at]), None) for at in kept]
     agreed = [
         replace(
-            model,
+            model.at(kept),
             rows=tuple(
                 replace(model.rows[at], actual=actual) for at, actual in zip(kept, known, strict=True)
             ),
-            answers=tuple(model.answers[at] for at in kept),
         )
         for model in answers
     ]

@@ -433,13 +433,20 @@ def cases_by_row(forecasts: Sequence[Forecast], rows: Sequence[Row]) -> list[Cas
 def forecasts_of(
     readings: Sequence[Label | Unreadable],
     label_log_likelihoods: Sequence[Mapping[str, float] | None] = (),
+    distributions_given: Sequence[Distribution | None] = (),
 ) -> list[Forecast]:
     """What each answer forecasts; nothing where no forecast can be read, and no probabilities either.
 
     Args:
         label_log_likelihoods: by answer; empty where none has any.
+        distributions_given: by answer, of a file that gives probabilities; empty where it gives none.
     """
     said = [Forecast.of_label(label) if isinstance(label, Label) else SILENT for label in readings]
+    if distributions_given:
+        return [
+            replace(forecast, distribution=given) if given and forecast != SILENT else forecast
+            for forecast, given in zip(said, distributions_given, strict=True)
+        ]
     if not label_log_likelihoods:
         return said
     return [

@@ -18,7 +18,9 @@ from typing import Any, TextIO
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
 from forecaster.files import write_whole
+from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import Label, Row
+from forecaster.schemas import check
 from forecaster.tasks.base import Task
 from forecaster.tasks.distributions import BINS, Distribution
 from forecaster.tasks.weekly_baselines import Training
@@ -27,6 +29,7 @@ ROWS, PREDICTIONS, RECORD, SPEED = "rows.jsonl", "predictions.jsonl", "benchmark
 METRICS = "metrics.json"
 TRAINING = "training.json"
 _JOURNALS = "journal.rank*.jsonl"
+_WAY_OUT = "Take a whole copy, or delete it: the answers are made again."
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ def read_makers(folder: Path) -> dict[str, dict[str, Any]]:
     return _objects(read_record(folder).get("models", {}), folder / RECORD)
 
 
-_ABOUT = ("knowledge_cutoff", "trained_until")
+_ABOUT = ("knowledge_cutoff", "trained_until", "calibration")
 """Of a model's record: what is said of it, and does not change its answers."""
 
 
@@ -354,6 +357,7 @@ def read_answers(folder: Path, task: Task) -> Answered:
             speed=_speed(speeds.get(name), makers.get(name, {})),
             knowledge_cutoff=_day(makers.get(name, {}).get("knowledge_cutoff")),
             trained_until=_day(makers.get(name, {}).get("trained_until")),
+            calibration=_calibration(makers.get(name, {}), folder),
         )
         for name, predictions in by_model.items()
         if name not in unfinished
@@ -365,6 +369,11 @@ def read_answers(folder: Path, task: Task) -> Answered:
             [Problem(str(folder), f"has no complete set of answers ({counts}).", way_out)]
         )
     return Answered(tuple(complete), unfinished)
+
+
+def _calibration(maker: Mapping[str, Any], folder: Path) -> FittedCalibration | None:
+    kept = maker.get("calibration")
+    return None if kept is None else check(kept, FittedCalibration, folder / RECORD, _WAY_OUT)
 
 
 def _speed(speed: Mapping[str, Any] | None, maker: Mapping[str, Any]) -> AnswerSpeed | None:
@@ -437,7 +446,7 @@ def _parsed_lines(path: Path, content: bytes) -> list[dict[str, Any]]:
 
 
 def _damaged(path: Path) -> Problem:
-    return Problem(str(path), "is damaged.", "Take a whole copy, or delete it: the answers are made again.")
+    return Problem(str(path), "is damaged.", _WAY_OUT)
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

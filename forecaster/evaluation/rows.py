@@ -10,8 +10,10 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import Row
 from forecaster.tasks.base import DatasetRow, Task
+from forecaster.tasks.distributions import Distribution
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,18 @@ class ModelAnswers:
     """Last day of the weeks that it was fine-tuned on."""
     label_log_likelihoods: tuple[Mapping[str, float] | None, ...] = ()
     """By row, of each label; empty where no answer has any."""
+    distributions: tuple[Distribution | None, ...] = ()
+    """By row, as a file of answers gives them; empty where it gives none."""
+    calibration: FittedCalibration | None = None
+    """What weeks that no training saw make of the label likelihoods."""
 
     def only(self, row_ids: Iterable[str]) -> ModelAnswers:
         """The answers to these rows, in their order; every id has to be there."""
         place_of = {row.row_id: place for place, row in enumerate(self.rows)}
-        places = [place_of[row_id] for row_id in row_ids]
+        return self.at([place_of[row_id] for row_id in row_ids])
+
+    def at(self, places: Sequence[int]) -> ModelAnswers:
+        """The answers at these places, in their order."""
         return replace(
             self,
             rows=tuple(self.rows[place] for place in places),
@@ -65,6 +74,7 @@ class ModelAnswers:
             label_log_likelihoods=tuple(self.label_log_likelihoods[at] for at in places)
             if self.label_log_likelihoods
             else (),
+            distributions=tuple(self.distributions[at] for at in places) if self.distributions else (),
         )
 
 

@@ -88,6 +88,8 @@ class ModelScorecard(Scorecard):
     text: TextQuality
     speed: AnswerSpeed | None
     knowledge_cutoff: date | None
+    calibrated: Scorecard | None
+    """With its probabilities as validation weeks made them; None where there were none."""
     maybe_remembered: Skill | None
     """Over weeks that begin on or before the model's knowledge cutoff; None where there is none."""
     not_remembered: Skill | None
@@ -194,7 +196,7 @@ def scoreboard(
         best_of_several=tuple(_best_of_several(models, lines, gains, rows)),
         logs=logs or {},
         cost_bps=cost_bps,
-        notes=(*notes, *_notes(rows), *_trained_on(runs)),
+        notes=(*notes, *_notes(rows), *_trained_on(runs), *_calibrations(runs)),
     )
 
 
@@ -235,7 +237,7 @@ def _model_scorecard(
     own = [answer.own for answer in answers]
     rouge = rouge_by_row(own, [reference.own for reference in references], cache)
     said = [answer.forecast for answer in answers]
-    forecasts = forecasts_of(said, run.label_log_likelihoods)
+    forecasts = forecasts_of(said, run.label_log_likelihoods, run.distributions)
     plain = _scorecard(run.name, forecasts, run.rows, cost_bps, seed, permutations=1000)
     before = [_may_be_remembered(row, run.knowledge_cutoff) for row in run.rows]
     as_published, without_think = _as_published(answers, references, cache)
@@ -252,9 +254,23 @@ def _model_scorecard(
         text=text_quality(answers, [row.prompt for row in run.rows]),
         speed=run.speed,
         knowledge_cutoff=run.knowledge_cutoff,
+        calibrated=_calibrated(run, plain.forecasts, cost_bps, seed),
         maybe_remembered=_part(plain.forecasts, run.rows, before, True),
         not_remembered=_part(plain.forecasts, run.rows, before, False),
     )
+
+
+def _calibrated(
+    run: ModelAnswers, forecasts: Sequence[Forecast], cost_bps: float, seed: int
+) -> Scorecard | None:
+    if run.calibration is None or not run.label_log_likelihoods:
+        return None
+    of = run.calibration.calibration.of
+    made = [
+        replace(forecast, distribution=of(logs)) if logs and forecast.distribution else forecast
+        for forecast, logs in zip(forecasts, run.label_log_likelihoods, strict=True)
+    ]
+    return _scorecard(f"{run.name}, calibrated", made, run.rows, cost_bps, seed, permutations=0)
 
 
 def _as_published(
@@ -386,10 +402,10 @@ def _gains(
     models: Sequence[ModelScorecard], lines: Sequence[Scorecard], rows: Sequence[Row]
 ) -> Iterator[Gain]:
     by_name = {line.name: line for line in lines}
-    for model in models:
+    for card in (card for model in models for card in (model, model.calibrated) if card):
         for name in CHEAP:
             if name in by_name and (
-                found := gain((model.name, model.forecasts), (name, by_name[name].forecasts), rows)
+                found := gain((card.name, card.forecasts), (name, by_name[name].forecasts), rows)
             ):
                 yield found
 
@@ -405,9 +421,10 @@ def _best_of_several(
     found = [
         best_by_weekly_mean(RANK_CORRELATION, {name: of.rank_correlations for name, of in cases.items()})
     ]
-    over = {each.over for model in models if (each := decisive(gains, model.name))}
+    best_known = [model.calibrated or model for model in models]
+    over = {each.over for card in best_known if (each := decisive(gains, card.name))}
     for line in (line for line in lines if over == {line.name}):
-        by_week = {model.name: weekly_gains(model.forecasts, line.forecasts, rows) for model in models}
+        by_week = {card.name: weekly_gains(card.forecasts, line.forecasts, rows) for card in best_known}
         found.append(best_by_weekly_mean(f"log score over {line.name}", by_week))
     books = {model.name: model.backtest[LONG_SHORT] for model in models if model.backtest}
     traded = {name: of for name, of in books.items() if of.hit_rate is not None}
@@ -487,6 +504,10 @@ def _trained_on(runs: Sequence[ModelAnswers]) -> list[str]:
                 f"({run.trained_until}): it may have been trained on them."
             )
     return notes
+
+
+def _calibrations(runs: Sequence[ModelAnswers]) -> list[str]:
+    return [f"{run.name}, calibrated: {run.calibration.in_words}." for run in runs if run.calibration]
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -20,6 +20,7 @@ from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
 from forecaster.evaluation.text_forecasts import training_of
 from forecaster.files import leads_elsewhere, links_in
+from forecaster.jobs.benchmark_calibration import calibrated, calibration_of, with_calibration
 from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer, read_rows
 from forecaster.models.finished import check_weights
 from forecaster.progress import Listener, without_bars
@@ -81,6 +82,11 @@ def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listen
             job = with_best_checkpoint(job, config, ranks, listener)
         if ranks.rank == 0:
             keep_training(job, config)
+
+        def answer_validation(trial: Benchmark) -> None:
+            answer_rows(trial, config, ranks, listener, alone=True)
+
+        job = with_calibration(job, config, ranks, listener, answer_validation)
         answer_rows(job, config, ranks, listener)
     finally:
         engines.leave(ranks)
@@ -296,9 +302,13 @@ def with_best_checkpoint(
     asked = [answerer(config, trial, folder, str(step)) for step, folder in folders.items()]
     # Alone: checkpoints that are gone or damaged since their last scoring cannot be chosen.
     answer_rows(replace(trial, answerers=tuple(asked)), config, ranks, listener, alone=True)
-    best = best_checkpoint(checkpoint_scores(predictions.read_answers(trial.folder, job.task).complete))
+    answered = predictions.read_answers(trial.folder, job.task).complete
+    best = best_checkpoint(checkpoint_scores(answered))
     assert best is not None
     if ranks.rank == 0:
         listener.say(f"Checkpoint {best.step} is the best of {len(folders)} on {len(rows)} validation rows.")
     tuned = answerer(config, job, folders[best.step], f"{TUNED} (checkpoint {best.step})")
+    # Its validation rows have been answered: nobody is asked for its calibration.
+    of_best = next(model for model in answered if model.name == str(best.step))
+    tuned = calibrated(tuned, calibration_of(run, of_best))
     return replace(job, answerers=(job.answerers[0], tuned))

@@ -20,16 +20,23 @@ from forecaster.data.pipeline_config import no_company_news, no_finnhub_key
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
-from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
+from forecaster.jobs.forecast_distribution import distribution_of, draw, in_words, usual_of
+from forecaster.models.finished import (
+    FinishedRun,
+    check_weights,
+    read_calibration,
+    read_finished,
+    weights_sha256,
+)
+from forecaster.models.run_schemas import FittedCalibration
 from forecaster.network_settings import network_problems
 from forecaster.plain_text import read_text
 from forecaster.progress import Listener
 from forecaster.provenance import MODEL_PACKAGES, versions
 from forecaster.records import Answer, Label, Unreadable
-from forecaster.run_folder import DATASET_FILE
+from forecaster.run_folder import CALIBRATION, DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
-from forecaster.tasks.distributions import BINS, label_mass, of_log_likelihoods
 from forecaster.tasks.loose_forecasts import read_forecast
 from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.train_config import find_access_problems
@@ -52,8 +59,8 @@ class AnsweredPrompt:
     wrote none there."""
 
 
-Answering = Callable[[str, str], AnsweredPrompt]
-"""Answers a prompt; the second text names it in messages."""
+Answering = Callable[[str, str, str], AnsweredPrompt]
+"""Answers a prompt; the second text names it in messages, the third is its symbol, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,12 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
     """
     run = read_finished(config.adapter, config.base_model)
     check_weights(run)
+    calibration = calibration_of(run, listener)
     if problems := find_access_problems(run.base, settings):
         raise ConfigurationError(problems)
     max_new_tokens = longest_answer(config, run)
-    answer = partial(answer_prompt, run, max_new_tokens, config.trust_remote_code, listener)
+    trusts = config.trust_remote_code
+    answer = partial(answer_prompt, run, calibration, max_new_tokens, trusts, listener)
     if config.prompt:
         return answer_file(config.prompt, run, answer, max_new_tokens, now, listener)
     from forecaster.models.templates import check_tokenizer  # torch: not needed to refuse a bad command
@@ -94,6 +103,16 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
     listener.say(f"Recipe: {shown} ({origin})")
     view = look(config, asked, settings, listener)
     return answer_week(asked, view, run, answer, max_new_tokens, listener)
+
+
+def calibration_of(run: FinishedRun, listener: Listener) -> FittedCalibration | None:
+    """What the validation weeks make of the adapter's probabilities; raises ConfigurationError where its
+    record is damaged."""
+    found = read_calibration(run.folder, weights_sha256(run.folder))
+    if found is None and (run.folder / CALIBRATION).exists():
+        told = "was fitted on other weights, and is left out: benchmark.py --adapter makes it anew."
+        listener.say(f"{run.folder / CALIBRATION} {told}")
+    return found
 
 
 def longest_answer(config: ForecastConfig, run: FinishedRun) -> int:
@@ -180,11 +199,13 @@ def look(config: ForecastConfig, asked: Outlook, settings: Settings, listener: L
 
 def answer_prompt(
     run: FinishedRun,
+    calibration: FittedCalibration | None,
     max_new_tokens: int,
     trust_remote_code: bool,
     listener: Listener,
     prompt: str,
     where: str,
+    symbol: str,
 ) -> AnsweredPrompt:
     """The adapter's answer to a prompt, rendered with the chat template that it was trained with.
 
@@ -210,7 +231,7 @@ def answer_prompt(
         way_out = "Use a smaller --max_new_tokens, or an adapter trained with a larger --max_length."
         raise ConfigurationError([Problem(where, found, way_out)])
     likely = reply.label_log_likelihoods
-    distribution = distribution_of(likely) if likely else None
+    distribution = distribution_of(likely, calibration, usual_of(run, symbol)) if likely else None
     return AnsweredPrompt(reply.text, reply.prompt_tokens, reply.news_dropped, distribution)
 
 
@@ -230,12 +251,12 @@ def answer_file(
         raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error
     if not prompt.strip():
         raise ConfigurationError([Problem("--prompt", f"{path} is empty.", "Write the prompt into it.")])
-    answered = answer(prompt, "--prompt")
+    answered = answer(prompt, "--prompt", "")
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     record = record_of(prompt, answered, read, run, max_new_tokens)
     path = FORECASTS / f"prompt_{record['prompt_sha256'][:12]}.json"
-    keep(record, path, now, listener)
+    keep(record, path, "The prompt's week", now, listener)
     return ForecastResult(answered, read, record, path)
 
 
@@ -259,7 +280,7 @@ def answer_week(
     flags = f"; {', '.join(draft.flags)}" if draft.flags else ""
     listener.say(f"{len(draft.news)} articles of {len(draft.past)} weeks, filing {filing or 'none'}{flags}")
     prompt = render_published(draft.messages)
-    answered = answer(prompt, f"the prompt of {draft.symbol}")
+    answered = answer(prompt, f"the prompt of {draft.symbol}", draft.symbol)
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)
     actual = None
@@ -285,7 +306,8 @@ def answer_week(
     }
     record = about | record_of(prompt, answered, read, run, max_new_tokens)
     path = FORECASTS / f"{draft.symbol}_{target.start}.json"
-    keep(record, path, asked.now, listener)
+    title = f"{draft.symbol}, from the close of {target.start} to that of {target.end}"
+    keep(record, path, title, asked.now, listener)
     return ForecastResult(answered, read, record, path)
 
 
@@ -301,31 +323,15 @@ def tell_answer(answered: AnsweredPrompt, read: Answer | Unreadable, listener: L
             listener.say(f"\nIt forecasts {label.text}, and does not follow the form: {read.reason}{detail}.")
         else:
             listener.say(f"\nNo forecast can be read in this answer: {read.reason}{detail}.")
-        return
-    listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
-    listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
+    else:
+        tell_parts(read, listener)
     if answered.distribution:
         listener.say(in_words(answered.distribution))
 
 
-def distribution_of(label_log_likelihoods: Mapping[str, float]) -> dict[str, Any]:
-    """How likely the model held each label, as a record keeps it."""
-    found = of_log_likelihoods(label_log_likelihoods)
-    return {
-        "up": found.up,
-        "median": found.median.text,
-        "central_80_percent": [label.text for label in found.central(0.8)],
-        "label_mass": label_mass(label_log_likelihoods),
-        "probabilities": {label.text: share for label, share in zip(BINS, found.shares, strict=True)},
-    }
-
-
-def in_words(distribution: Mapping[str, Any]) -> str:
-    low, high = distribution["central_80_percent"]
-    return (
-        f"Likelihoods of the labels: up {distribution['up']:.0%}, median {distribution['median']}, 80 % from "
-        f"{low} to {high}; they have {distribution['label_mass']:.1%} of all that it could have written."
-    )
+def tell_parts(read: Answer, listener: Listener) -> None:
+    listener.say(f"\n{POSITIVE}:\n{read.positive_developments}\n\n{CONCERNS}:\n{read.potential_concerns}")
+    listener.say(f"\nPrediction: {read.label.text}\nAnalysis: {read.analysis}")
 
 
 # --- the record ---------------------------------------------------------------------------------------------
@@ -352,13 +358,18 @@ def record_of(
     }
 
 
-def keep(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> None:
-    """Write a record; one that says the same stays as it is, one that says something else is set aside.
+def keep(record: Mapping[str, Any], path: Path, title: str, now: datetime, listener: Listener) -> None:
+    """Write a record, and its picture beside it; one that says the same stays as it is, one that says
+    something else is set aside.
 
     Forecasts that end in the same moment wait for one another, so that each finds the other's.
     """
     with held(path.parent, LOCK_FILE, str(path.parent), wait_s=WRITING_S):
         listener.say(f"\nRecord: {_kept(record, path, now, listener)}")
+        if record["distribution"]:
+            picture = path.with_suffix(".png")
+            draw(record["distribution"], title, picture)
+            listener.say(f"Picture: {picture}")
 
 
 def _kept(record: Mapping[str, Any], path: Path, now: datetime, listener: Listener) -> str:
@@ -370,6 +381,8 @@ def _kept(record: Mapping[str, Any], path: Path, now: datetime, listener: Listen
             return f"{path}, the same as of {made_at}"
         aside = path.with_name(f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.json")
         path.replace(aside)
+        if (picture := path.with_suffix(".png")).exists():
+            picture.replace(aside.with_suffix(".png"))
         listener.say(f"\n{path} held another forecast: it is now {aside.name}.")
     whole = {**record, "made_at": now.isoformat(timespec="seconds")}
     write_whole(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n", errors="surrogatepass")

@@ -12,12 +12,13 @@ from typing import Any
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import sha256_of
 from forecaster.models import registry
-from forecaster.models.run_schemas import DatasetFile, RunConfigFile, WeightIndexFile
+from forecaster.models.run_schemas import CalibrationFile, DatasetFile, RunConfigFile, WeightIndexFile
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.models.tuners.base import Tuner
 from forecaster.run_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    CALIBRATION,
     DATASET_FILE,
     LOG_HISTORY,
     MODEL_CONFIG,
@@ -135,6 +136,19 @@ def check_weights(run: FinishedRun, folder: Path | None = None) -> None:
     ConfigurationError with file and field or tensor."""
     at = folder or run.folder
     run.tuner.check_files(at, trained_weights(at), run.base.shape, run.flags)
+
+
+def read_calibration(folder: Path, adapter_sha256: str) -> CalibrationFile | None:
+    """What was fitted for these weights beside them; None where there is nothing, or it is of others.
+
+    Raises:
+        ConfigurationError: it is damaged.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return None
+    found = read_checked(path, CalibrationFile, "Delete it: benchmark.py --adapter makes it anew.")
+    return found if found.adapter_sha256 == adapter_sha256 else None
 
 
 def _tuner_of(record: Mapping[str, Any]) -> Tuner:

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from forecaster.models.numerics import Precision, Quantization
 from forecaster.models.tuners import DEFAULT_TUNER, TUNERS
 from forecaster.schemas import Count, FileName, Finite
+from forecaster.tasks.calibration import TEMPERATURES, Calibration
+from forecaster.tasks.distributions import BINS, Distribution
 from forecaster.tasks.registry import DEFAULT_TASK, TASKS
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
@@ -106,6 +108,48 @@ class DatasetFile(BaseModel):
     """Runs of former versions have none."""
     trained_until: Day | None = None
     counts: Counts | None = None
+
+
+def _climatology(shares: dict[str, float]) -> dict[str, float]:
+    texts = [label.text for label in BINS]
+    if shares.keys() != set(texts):
+        raise ValueError(f"should hold {', '.join(texts)}, and no other label")
+    try:
+        Distribution(tuple(shares[text] for text in texts))
+    except ValueError as error:
+        raise ValueError(f"should hold probabilities that sum to one ({error})") from error
+    return shares
+
+
+class FittedCalibration(BaseModel):
+    """What the validation weeks make of a model's probabilities; of a benchmark's record, too."""
+
+    temperature: Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
+    model_weight: Annotated[float, Field(ge=0, le=1)]
+    climatology: Annotated[dict[str, Finite], AfterValidator(_climatology)]
+    """Probability of each label, of the training rows."""
+    rows: Count
+    weeks: Count
+
+    @property
+    def calibration(self) -> Calibration:
+        climatology = Distribution(tuple(self.climatology[label.text] for label in BINS))
+        return Calibration(self.temperature, self.model_weight, climatology)
+
+    @property
+    def in_words(self) -> str:
+        rows = f"{self.rows} rows of {self.weeks} validation week{'s' if self.weeks > 1 else ''}"
+        return (
+            f"temperature {self.temperature:.3g}, {self.model_weight:.0%} of the model and the rest "
+            f"climatology, fitted on {rows}"
+        )
+
+
+class CalibrationFile(FittedCalibration):
+    """calibration.json."""
+
+    adapter_sha256: Annotated[str, StringConstraints(max_length=64)]
+    """Of the weights that answered: those of another training need another one."""
 
 
 class WeightIndexFile(BaseModel):

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forecaster.records import Direction, Label, Row
-from forecaster.tasks.answers import parse_prediction
 from forecaster.tasks.distributions import Distribution, climatology
-from forecaster.tasks.weekly_rows import SILENT, Forecast
+from forecaster.tasks.weekly_rows import SILENT, Forecast, label_counts
 
 ALWAYS_UP, ALWAYS_DOWN = "always up (hindsight)", "always down (hindsight)"
 """Which of the two is right more often is known only afterwards."""
@@ -36,8 +35,8 @@ class Training:
         cls, labels: Mapping[str, int], by_symbol: Mapping[str, Mapping[str, int]] | None = None
     ) -> Training:
         """From rows by the label's text, as a run's record has them."""
-        found = {symbol: _known(of) for symbol, of in (by_symbol or {}).items()}
-        return cls(_known(labels), found)
+        found = {symbol: label_counts(of) for symbol, of in (by_symbol or {}).items()}
+        return cls(label_counts(labels), found)
 
     @property
     def direction(self) -> Direction:
@@ -66,24 +65,22 @@ def baselines(rows: Sequence[Row], training: Training | None, *, seed: int = 0) 
     found[majority_name(training)] = [Forecast(training.direction)] * len(rows)
     found[CLIMATOLOGY] = [Forecast(distribution=usual)] * len(rows)
     if training.by_symbol:
-        of_symbol = {symbol: climatology(of, usual) for symbol, of in training.by_symbol.items()}
-        found[SYMBOL_CLIMATOLOGY] = [
-            Forecast(distribution=of_symbol.get(row.symbol.strip().upper(), usual)) for row in rows
-        ]
+        of_symbol = {symbol: usual_of(training, symbol) for symbol in {row.symbol for row in rows}}
+        found[SYMBOL_CLIMATOLOGY] = [Forecast(distribution=of_symbol[row.symbol]) for row in rows]
     if training.text_forecasts:
         said = [training.text_forecasts.get(row.row_id) for row in rows]
         found[TEXT] = [Forecast.of_distribution(given) if given else SILENT for given in said]
     return found
 
 
+def usual_of(training: Training, symbol: str) -> Distribution:
+    """How often each bin happened to a symbol in training, leaning on how often it did to all."""
+    return climatology(training.by_symbol.get(symbol.strip().upper(), {}), climatology(training.labels))
+
+
 def majority_name(training: Training) -> str:
     """Of the baseline that always forecasts the direction of most training rows."""
     return f"{MAJORITY} ({training.direction})"
-
-
-def _known(counts: Mapping[str, int]) -> dict[Label, int]:
-    read = {parse_prediction(text): count for text, count in counts.items()}
-    return {label: count for label, count in read.items() if isinstance(label, Label)}
 
 
 def _coin(row: Row, seed: int) -> Forecast:

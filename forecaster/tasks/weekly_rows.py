@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -71,6 +72,12 @@ def _told(reference: str) -> Label | None:
         return answer.label
     told = read_forecast(reference, answer) if "\n" not in reference.strip() else answer
     return told if isinstance(told, Label) else None
+
+
+def label_counts(counts: Mapping[str, int]) -> dict[Label, int]:
+    """Rows by label, of a record that counts them by its text; other texts are left out."""
+    read = {parse_prediction(text): count for text, count in counts.items()}
+    return {label: count for label, count in read.items() if isinstance(label, Label)}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from boards import DOWN_0, DOWN_3, UP_1, UP_2, row, written
 
+from forecaster.evaluation.loading import Loaded, side_by_side
 from forecaster.evaluation.metrics import forecasts_of
 from forecaster.evaluation.price_forecasts import NORMAL, SCALED
 from forecaster.evaluation.report.pages import tables
@@ -18,6 +19,7 @@ from forecaster.evaluation.report.verdict import verdicts
 from forecaster.evaluation.rows import ModelAnswers, numbered
 from forecaster.evaluation.scorecard import Scoreboard, scoreboard
 from forecaster.evaluation.statistics import Estimate
+from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import ALL_LABELS, Label, Unreadable
 from forecaster.tasks.weekly_baselines import CLIMATOLOGY, Training
 
@@ -83,6 +85,44 @@ def test_climatology_stands_beside_a_model_in_the_table_of_probabilities_alone()
     assert climatology.skill.log_score.value == pytest.approx(expected)
     assert [line[1].split()[0] for line in table.rows] == ["0.800", "-"]
     assert "climatology" not in [line[0] for line in tables(board)["direction"].rows]
+
+
+def test_calibrated_probabilities_stand_behind_the_raw_ones_and_change_no_other_figure() -> None:
+    usual = {label.text: 1 / 12 for label in ALL_LABELS}
+    fitted = FittedCalibration(temperature=1.0, model_weight=0.5, climatology=usual, rows=40, weeks=5)
+    answers = tuple(written(UP_1) for _ in ROWS)
+    logs = (likely(UP_1, 0.9), *[None] * 5)
+    plain = ModelAnswers("m", ROWS, answers, label_log_likelihoods=logs)
+    board = scoreboard([replace(plain, calibration=fitted)], Training({UP_1: 3}), cost_bps=0.0)
+    table = tables(board)["probability"]
+    assert [line[0] for line in table.rows] == ["m", "m, calibrated", "climatology"]
+    raw, calibrated = board.models[0].skill, board.models[0].calibrated
+    assert calibrated is not None
+    # Of the one row with probabilities: 0.9, and half of that with half of a twelfth.
+    assert raw.log_score.value == pytest.approx(math.log(0.9))
+    assert calibrated.skill.log_score.value == pytest.approx(math.log(0.45 + 1 / 24))
+    assert calibrated.skill.accuracy_of_all_rows == raw.accuracy_of_all_rows
+    assert calibrated.skill.label_mass == raw.label_mass
+    note = "m, calibrated: temperature 1, 50% of the model and the rest climatology, fitted on 40 rows of 5"
+    assert f"{note} validation weeks." in board.notes
+    alone = scoreboard([plain], Training({UP_1: 3}), cost_bps=0.0)
+    assert alone.models[0].calibrated is None
+    assert replace(board.models[0], calibrated=None) == alone.models[0]
+
+
+def test_rows_of_which_two_runs_say_different_things_leave_with_their_probabilities() -> None:
+    mine = ModelAnswers(
+        "a",
+        ROWS,
+        tuple(written(UP_1) for _ in ROWS),
+        label_log_likelihoods=tuple(likely(UP_1, 0.01 * place) for place in range(1, 7)),
+    )
+    told_otherwise = (replace(ROWS[0], actual=DOWN_3), *ROWS[1:])
+    theirs = ModelAnswers("b", told_otherwise, (written(DOWN_0),) * 6)
+    board = side_by_side([Loaded("a", (mine,)), Loaded("b", (theirs,))], lambda _: None, cost_bps=0.0)
+    first = board.models[0].forecasts[0].distribution
+    assert first is not None and first.shares[7] == pytest.approx(0.02)
+    assert len(board.rows) == 5
 
 
 def test_closes_give_forecasts_of_sizes() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from forecaster.evaluation.plots.datasets import draw_dataset, draw_description
+from forecaster.evaluation.plots.forecasts import draw_forecast
+from forecaster.evaluation.plots.reliability import ReliabilityCurve, ReliabilityPoint, draw_reliability
 from forecaster.evaluation.plots.scores import (
     Bar,
     CheckpointPoint,
@@ -28,15 +30,19 @@ __all__ = [
     "Bar",
     "CheckpointPoint",
     "Level",
+    "ReliabilityCurve",
+    "ReliabilityPoint",
     "draw_accuracy",
     "draw_checkpoints",
     "draw_confusion",
     "draw_dataset",
     "draw_description",
     "draw_equity",
+    "draw_forecast",
     "draw_loss_by_step",
     "draw_loss_by_time",
     "draw_mse",
+    "draw_reliability",
     "draw_rouge",
     "draw_schedule",
     "draw_shares_by_symbol",

@@ -77,6 +77,7 @@ def _model(model: ModelScorecard) -> dict[str, Any]:
             "rouge": model.rouge and dict(model.rouge),
             **_skill(model.skill),
         },
+        "calibrated": _skill(model.calibrated.skill) if model.calibrated else None,
         "knowledge_cutoff": str(model.knowledge_cutoff) if model.knowledge_cutoff else None,
         "maybe_remembered": _skill(model.maybe_remembered) if model.maybe_remembered else None,
         "not_remembered": _skill(model.not_remembered) if model.not_remembered else None,

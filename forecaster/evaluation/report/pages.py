@@ -99,12 +99,8 @@ class Section:
 _LAYOUT: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("summary", "At a glance", ("at_a_glance",), ("overview",)),
     ("published", "As published", ("as_published",), ()),
-    (
-        "skill",
-        "Skill",
-        ("direction", "power", "probability", "gains", "size", "best_of_several"),
-        ("accuracy", "mse", "confusion"),
-    ),
+    ("skill", "Skill", ("direction", "power", "size", "best_of_several"), ("accuracy", "mse", "confusion")),
+    ("probability", "Probabilities", ("probability", "gains"), ("reliability",)),
     ("models", "Model against model", ("pairs", "choices"), ()),
     ("where", "Where forecasts are right", (), ("by_symbol", "by_week")),
     ("memory", "Before and after the knowledge cutoff", ("knowledge_cutoff",), ()),

@@ -9,6 +9,7 @@ from typing import Any
 from forecaster.evaluation import plots
 from forecaster.evaluation.metrics import Skill
 from forecaster.evaluation.plots.overview import draw_overview
+from forecaster.evaluation.reliability import reliability, up_probabilities
 from forecaster.evaluation.scorecard import ModelScorecard, Scoreboard
 from forecaster.evaluation.statistics import Estimate
 from forecaster.tasks.weekly_baselines import ALWAYS_DOWN, ALWAYS_UP, ZERO
@@ -118,6 +119,14 @@ def _of_rows(board: Scoreboard) -> dict[str, Drawing]:
                 {model.name: model.by_week for model in models}, _up_share_by_week(board)
             ),
         )
+    if curves := {model.name: of for model in models if (of := _reliability(board, model))}:
+        found["reliability"] = Drawing(
+            "Reliability",
+            "Share of rows that rose, over the P(up) that they were given, in groups of about as many rows; "
+            "bars are 95 % intervals over weeks. On the dotted line, rises come as often as said. Below, how "
+            "many rows have which P(up).",
+            lambda: plots.draw_reliability(curves),
+        )
     if any(model.backtest for model in models):
         found["equity"] = Drawing(
             "Capital",
@@ -125,6 +134,20 @@ def _of_rows(board: Scoreboard) -> dict[str, Drawing]:
             "same directions shuffled.",
             lambda: plots.draw_equity({model.name: model.backtest for model in models}),
         )
+    return found
+
+
+def _reliability(board: Scoreboard, model: ModelScorecard) -> dict[str, plots.ReliabilityCurve]:
+    """Raw and calibrated; empty where a model gave no probabilities."""
+    found = {}
+    for kind, card in (("raw", model), ("calibrated", model.calibrated)):
+        if card and (groups := reliability(card.forecasts, board.rows)):
+            points = [
+                plots.ReliabilityPoint(group.up, group.rose.value, group.rose.low, group.rose.high)
+                for group in groups
+                if group.rose.value is not None
+            ]
+            found[kind] = plots.ReliabilityCurve(points, up_probabilities(card.forecasts, board.rows))
     return found
 
 

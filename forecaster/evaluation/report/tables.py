@@ -288,8 +288,9 @@ def _size(board: Scoreboard) -> Table:
 def _probability(board: Scoreboard) -> Table:
     cards = [
         card
-        for card in _cards(board, lambda skill: skill.log_score.value is not None)
-        if card.skill.log_score.value is not None
+        for each in _cards(board, lambda skill: skill.log_score.value is not None)
+        for card in (each, getattr(each, "calibrated", None))
+        if card and card.skill.log_score.value is not None
     ]
     columns = _columns("probability", cards)
     return Table(
@@ -299,7 +300,8 @@ def _probability(board: Scoreboard) -> Table:
         _note(
             "Of the forecasts that give each of the twelve bins a probability: those of a model are its "
             "likelihoods of the labels where it wrote its prediction. Climatology: how often each bin "
-            "happened in training.",
+            "happened in training. Calibrated: by a temperature and a weight beside climatology, fitted on "
+            "validation weeks alone.",
             *(column.note for column in columns.values()),
             _methods(board, _with_intervals(cards, columns)),
         ),

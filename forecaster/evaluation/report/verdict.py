@@ -104,7 +104,7 @@ def _verdict(model: ModelScorecard, board: Scoreboard) -> Verdict:
     return Verdict(
         model.name,
         _of_direction(model, board.pairs, has_dates),
-        _of_probabilities(decisive(board.gains, model.name), has_dates),
+        _of_probabilities(model, board.gains, has_dates),
         _visible(model, board.rows),
         " ".join(filter(None, notes)),
     )
@@ -137,11 +137,15 @@ def _of_direction(model: ModelScorecard, pairs: Sequence[Pair], has_dates: bool)
     return Part("direction", "no skill seen", f"{said}, which can be chance.")
 
 
-def _of_probabilities(gain: Gain | None, has_dates: bool) -> Part:
+def _of_probabilities(model: ModelScorecard, gains: Sequence[Gain], has_dates: bool) -> Part:
+    """Of the calibrated ones, where validation weeks have calibrated them."""
+    card = model.calibrated or model
+    gain = decisive(gains, card.name)
     if gain is None:
         return Part("probabilities", "nothing to score", "")
     score = gain.log_score
-    said = f"The log score of its probabilities, beside that of {gain.over}, is"
+    which = "calibrated probabilities" if model.calibrated else "probabilities"
+    said = f"The log score of its {which}, beside that of {gain.over}, is"
     if is_sure(score, gain.weeks):
         return Part("probabilities", "skill", f"{said} better by {with_interval(score, 3)} nats a row.")
     if score.value is None or score.value <= 0:
