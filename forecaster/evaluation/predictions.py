@@ -153,6 +153,11 @@ def settle(folder: Path, models: Sequence[str], rows: Sequence[Row]) -> None:
         journal.unlink()
 
 
+def write_predictions(folder: Path, found: Iterable[Prediction]) -> None:
+    """Make predictions.jsonl of these, in their order."""
+    _write_lines(folder / PREDICTIONS, [asdict(prediction) for prediction in found])
+
+
 def _speeds(folder: Path) -> dict[str, dict[str, float | None]]:
     """Answers, tokens and seconds by model; ranks work side by side, so the slowest one's time counts."""
     found: dict[str, dict[str, Any]] = {}

@@ -20,7 +20,13 @@ from forecaster.data.pipeline_config import no_company_news, no_finnhub_key
 from forecaster.errors import ConfigurationError, Problem, VendorError
 from forecaster.files import write_whole
 from forecaster.jobs.forecast_config import ForecastConfig
-from forecaster.models.finished import FinishedRun, check_weights, read_finished, weights_sha256
+from forecaster.models.finished import (
+    FinishedRun,
+    check_weights,
+    newest_of_walk,
+    read_finished,
+    weights_sha256,
+)
 from forecaster.network_settings import network_problems
 from forecaster.plain_text import read_text
 from forecaster.progress import Listener
@@ -77,7 +83,10 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         ConfigurationError: flags, adapter, symbol, day or data of which no forecast can be made.
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
-    run = read_finished(config.adapter, config.base_model)
+    adapter = newest_of_walk(config.adapter)
+    if adapter != config.adapter:
+        listener.say(f"Adapter {adapter}, the newest of {config.adapter}.")
+    run = read_finished(adapter, config.base_model)
     check_weights(run)
     if problems := find_access_problems(run.base, settings):
         raise ConfigurationError(problems)

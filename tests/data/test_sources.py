@@ -17,6 +17,7 @@ from small_runs import JsonlWriter
 from forecaster.data import sources
 from forecaster.data.build import changed_files, write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
+from forecaster.data.splits import Block
 from forecaster.errors import ConfigurationError
 from forecaster.tasks.weekly import WEEKLY
 
@@ -603,7 +604,7 @@ def built_folder(folder: Path, max_past_weeks: int) -> Path:
 
 def cut_anew(path: Path, week: int) -> Corpus:
     sources = resolve(str(path), False, "--dataset")
-    return load(sources, None, WEEKLY, test_from=date.fromisoformat(WEEKS[week][:10]))
+    return load(sources, None, WEEKLY, block=Block(date.fromisoformat(WEEKS[week][:10])))
 
 
 def test_the_weeks_of_the_gap_are_in_neither_part(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from forecaster.data.splits import cut, hold_out, last_weeks, out_of_order
+from forecaster.data.splits import Block, cut, hold_out, last_weeks, out_of_order
 from forecaster.tasks.base import RowKey
 from forecaster.tasks.weekly import parse_period
 
@@ -134,4 +134,4 @@ def test_a_cut_leaves_out_the_last_weeks_before_the_test(
     test_from: date, embargo_weeks: int, train: list[int], gap: list[int], test: list[int]
 ) -> None:
     starts = [W2, W3, W1, W4, W1, W5]
-    assert cut(starts, test_from, embargo_weeks) == {"train": train, "gap": gap, "test": test}
+    assert cut(starts, Block(test_from), embargo_weeks) == {"train": train, "gap": gap, "test": test}
