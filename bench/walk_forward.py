@@ -60,7 +60,9 @@ def shortened(row: dict[str, str]) -> dict[str, str]:
 
 def write_rows(source: Path | None, target: Path, whole: bool) -> None:
     files = [source] if source else [ROOT / f"sample/dataset/{name}.jsonl" for name in ("train", "test")]
-    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines: texts may hold other line separators of Unicode.
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line]
+    rows = [json.loads(line) for line in lines]
     kept = rows if whole or source is None else [shortened(row) for row in rows]
     target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
 

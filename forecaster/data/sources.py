@@ -303,8 +303,8 @@ def _read_all(
             wanted = (TRAIN, GAP, TEST)
         splits = _read(source, wanted, names[source.spec], unused, task)
         if block is not None:
-            # Sources of several times need not all have rows of a block that ends.
-            may_lack = block.test_until is not None and len(train_sources) > 1
+            # Where one gap is cut from all sources, those of another time have only training or test rows.
+            may_lack = block.train_until is not None and len(train_sources) > 1
             splits = _cut_anew(splits, source, block, unused, task, may_lack)
         if "train" not in splits:
             raise ConfigurationError(
@@ -606,7 +606,9 @@ def _cut_anew(
     if (empty := [name for name in (TRAIN, TEST) if not parts[name]]) and not may_lack:
         found = (
             f"is {block.test_from}, which leaves no {' and no '.join(empty)} row of {source.spec}: its weeks "
-            f"start from {min(starts)} to {max(starts)}, and {embargo_weeks} before the test are left out."
+            f"start from {min(starts)} to {max(starts)}, and "
+            f"{f'those from {block.train_until} on' if block.train_until else embargo_weeks} before the test "
+            "are left out."
         )
         raise ConfigurationError([Problem("--test_from", found, "Choose another day, or more data.")])
     unused[f"{source.spec} (between training and test)"] = len(parts[GAP])

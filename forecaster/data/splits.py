@@ -29,6 +29,8 @@ class Block:
     """The first day behind the test; None: it reaches to the end."""
     train_from: date | None = None
     """The first day of the training; None: it reaches to the beginning."""
+    train_until: date | None = None
+    """The first day of the gap; None: it has as many weeks as a prompt shows."""
 
     def holds(self, start: date) -> bool:
         """Whether a week is of the test, or before it and not too old for training."""
@@ -38,12 +40,15 @@ class Block:
 def cut(starts: Sequence[date], block: Block, embargo_weeks: int) -> dict[str, list[int]]:
     """Indices of the rows of each split, by the start of their weeks.
 
-    Weeks that start on `test_from` or later are the test; of those before, the last `embargo_weeks` that
-    there are rows of are the gap, and the others are for training. Rows that the block does not hold are in
-    none.
+    Weeks that start on `test_from` or later are the test; of those before, the ones from `train_until` on
+    are the gap, or else the last `embargo_weeks` that there are rows of, and the others are for training.
+    Rows that the block does not hold are in none.
     """
     earlier = sorted({start for start in starts if start < block.test_from})
-    gap = set(earlier[max(len(earlier) - embargo_weeks, 0) :])
+    last = max(len(earlier) - embargo_weeks, 0)
+    if block.train_until:
+        last = sum(start < block.train_until for start in earlier)
+    gap = set(earlier[last:])
     found: dict[str, list[int]] = {TRAIN: [], GAP: [], TEST: []}
     for at, start in enumerate(starts):
         if block.holds(start):
@@ -64,6 +69,8 @@ def blocks(
     first: date | None = None,
 ) -> list[Block]:
     """Test weeks one after another, each block cut from those before as a training for it has to be.
+
+    The gap is counted in weeks of all rows together: a source that ends before a cut keeps its last weeks.
 
     Args:
         weeks: of all rows, in any order.
@@ -91,6 +98,7 @@ def blocks(
             test_from=starts[here],
             test_until=starts[there] if there < len(starts) else None,
             train_from=starts[max(here - embargo_weeks - window, 0)] if window else None,
+            train_until=starts[here - embargo_weeks],
         )
         for here, there in pairwise(places)
     ]

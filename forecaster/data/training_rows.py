@@ -13,9 +13,9 @@ from forecaster.models.finished import FinishedRun
 def rows_of_training(run: FinishedRun) -> sources.Corpus:
     """The rows of a training; raises ConfigurationError when the data has changed since."""
     flags = run.flags
-    first, until, train_from = (
+    first, *others = (
         date.fromisoformat(day) if (day := flags.get(name)) else None
-        for name in ("test_from", "test_until", "train_from")
+        for name in ("test_from", "test_until", "train_from", "train_until")
     )
     test, remote = flags.get("test_dataset"), flags.get("from_remote", False)
     corpus = sources.load(
@@ -23,7 +23,7 @@ def rows_of_training(run: FinishedRun) -> sources.Corpus:
         sources.resolve(test, remote, "--test_dataset") if test is not None else None,
         run.task,
         flags.get("validation_share", 0.0),
-        Block(first, until, train_from) if first else None,
+        Block(first, *others) if first else None,
     )
     if corpus.fingerprint != run.dataset_record["fingerprint_sha256"]:
         found = "holds other rows than when the adapter was trained."

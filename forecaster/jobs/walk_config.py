@@ -55,7 +55,7 @@ PROGRAM = Program(
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedWalk:
     """What a command line asks for."""
 
     walk: WalkConfig
@@ -80,7 +80,8 @@ _NO_PLACE = {
     "resume": "Leave it out: the same command goes on by itself.",
     "test_dataset": "Leave it out: name all rows with --dataset, and the walk cuts them.",
     **dict.fromkeys(
-        ("test_until", "train_from"), "Leave it out: --every and --window decide it at each cut."
+        ("test_until", "train_from", "train_until"),
+        "Leave it out: --every and --window decide it at each cut.",
     ),
     "from_adapter": "Leave it out: --from_last trains on from the last cut's.",
     **dict.fromkeys(("plan", "gpu", "doctor"), "Ask train.sh for it."),
@@ -90,7 +91,7 @@ _NO_PLACE = {
 """Flags of train.sh and train_lora.py that mean nothing here, and the way out."""
 
 
-def parse_flags(argv: Sequence[str]) -> Asked:
+def parse_flags(argv: Sequence[str]) -> AskedWalk:
     """
     Raises:
         ConfigurationError: with everything wrong, but for what the trainings check themselves.
@@ -116,14 +117,14 @@ def parse_flags(argv: Sequence[str]) -> Asked:
         problems.append(Problem("--seeds", f"go beyond 2**32 from --seed {train.seed}.", "Use a lower one."))
     problems += [  # of a file
         Problem(f"--{name}", "has no place in a walk.", _NO_PLACE[name])
-        for name in ("test_until", "train_from", "from_adapter")
+        for name in ("test_until", "train_from", "train_until", "from_adapter")
         if getattr(train, name) is not None
     ]
     # A file's test rows are rows like the others.
     problems = [p for p in problems if not (p.where == "--test_from" and "--test_dataset" in p.found)]
     if problems:
         raise ConfigurationError(problems)
-    return Asked(walk, launch, tuple(words), train)
+    return AskedWalk(walk, launch, tuple(words), train)
 
 
 def _value_problems(walk: WalkConfig) -> list[Problem]:

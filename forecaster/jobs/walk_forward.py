@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ from tabulate import tabulate
 
 from forecaster.claims import held
 from forecaster.cluster.launch_command import ROOT, cuda_visible, gpu_indices, rank_environment
+from forecaster.cluster.launch_config import split_flags
 from forecaster.cluster.supervision import StopSignals
 from forecaster.data import sources
 from forecaster.data.splits import Block, blocks
 from forecaster.errors import SAVED_UNFINISHED, ConfigurationError, Problem
 from forecaster.files import write_json
 from forecaster.fit.gpus import detect_gpus
-from forecaster.jobs.launch import benchmark_command
-from forecaster.jobs.walk_config import Asked
+from forecaster.jobs.launch import benchmark_command, launch
+from forecaster.jobs.walk_config import AskedWalk
 from forecaster.jobs.walk_report import Cut, report
 from forecaster.processes import end_walk
 from forecaster.progress import Listener
@@ -36,7 +37,7 @@ from forecaster.schemas import read_json
 from forecaster.settings import JOB, WALK, Settings, inherited_environment
 from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.survival import checkpoints
-from forecaster.training.train_config import TrainConfig, as_flags
+from forecaster.training.train_config import TrainConfig, as_flags, parse_flags
 
 LOCK_FILE = ".walk.lock"
 LOGS = "logs"
@@ -79,7 +80,7 @@ class Training:
 class Plan:
     """The whole walk."""
 
-    asked: Asked
+    asked: AskedWalk
     cuts: tuple[Cut, ...]
     trainings: tuple[Training, ...]
     """By cut, then by seed."""
@@ -95,7 +96,7 @@ class Plan:
         return [[t for t in self.trainings if t.seed == seed] for seed in seeds]
 
 
-def walk_forward(asked: Asked, settings: Settings, listener: Listener) -> int:
+def walk_forward(asked: AskedWalk, settings: Settings, listener: Listener) -> int:
     """Check, train at every cut, report; what is there already is not done again.
 
     Returns:
@@ -108,7 +109,7 @@ def walk_forward(asked: Asked, settings: Settings, listener: Listener) -> int:
     devices = gpu_indices(asked.launch.gpus, settings) if detect_gpus() else [0]
     listener.say("\n".join(plan_lines(plan, len(devices))))
     first = plan.trainings[0]
-    if not first.folder.exists() and (status := check_first(first, listener)):
+    if not first.folder.exists() and (status := check_first(first, devices[0], settings, listener)):
         return status
     record = record_of(plan)
     if asked.walk.dry_run:
@@ -138,7 +139,7 @@ def walk_forward(asked: Asked, settings: Settings, listener: Listener) -> int:
 # --- the plan -----------------------------------------------------------------------------------------------
 
 
-def make_plan(asked: Asked) -> Plan:
+def make_plan(asked: AskedWalk) -> Plan:
     """Raises ConfigurationError where the rows cannot be read, or have too few weeks for a cut."""
     walk = asked.walk
     found = sources.resolve(asked.dataset, asked.train.from_remote, "--dataset")
@@ -169,12 +170,12 @@ def _cut_of(block: Block, dated: Sequence[sources.DatedSource]) -> Cut:
     return Cut(block, sum(train for train, _ in counts), sum(test for _, test in counts))
 
 
-def _training(asked: Asked, cut: Cut, seed: int, former: Cut | None) -> Training:
+def _training(asked: AskedWalk, cut: Cut, seed: int, former: Cut | None) -> Training:
     def folder_of(of: Cut) -> Path:
         return asked.folder / str(of.block.test_from) / f"seed_{seed}"
 
     flags = [*asked.words, "--dataset", asked.dataset, "--test_from", str(cut.block.test_from)]
-    for name in ("test_until", "train_from"):
+    for name in ("test_until", "train_from", "train_until"):
         if day := getattr(cut.block, name):
             flags += [f"--{name}", str(day)]
     if former:
@@ -190,14 +191,14 @@ def plan_lines(plan: Plan, at_once: int) -> Iterator[str]:
     rows = [
         (
             cut.block.test_from,
-            cut.block.train_from or "the first",
+            f"{cut.block.train_from or 'the first'} to {cut.block.train_until}",
             cut.train_rows,
             cut.block.test_until or "the end",
             cut.test_rows,
         )
         for cut in plan.cuts
     ]
-    yield tabulate(rows, ("cut", "trained from week", "training rows", "tested until", "test rows"))
+    yield tabulate(rows, ("cut", "training weeks start", "training rows", "tested until", "test rows"))
     count, seeds = len(plan.trainings), plan.asked.walk.seeds
     done = sum(training.is_finished for training in plan.trainings)
     learnt = sum(training.cut.train_rows for training in plan.trainings)
@@ -280,13 +281,16 @@ def launch_words(training: Training) -> list[str]:
     return [sys.executable, str(ROOT / "launch.py"), *training.flags]
 
 
-def check_first(training: Training, listener: Listener) -> int:
-    """Have train.sh check the first training, without starting it; what it finds wrong, it has told."""
-    done = subprocess.run([*launch_words(training), "--dry_run"], stdout=subprocess.PIPE, text=True)
-    if done.returncode == 0:
-        last = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
-        listener.say("The first training:\n" + "\n".join(last))
-    return done.returncode
+def check_first(training: Training, device: int, settings: Settings, listener: Listener) -> int:
+    """Have train.sh check the first training, without starting it, and tell its commands; returns its status,
+    and what it finds wrong it has told."""
+    own, words = split_flags([*training.flags, "--gpus", str(device), "--dry_run"])
+    told: list[str] = []
+    status = launch(own, words, parse_flags(words), settings, replace(listener, say=told.append))
+    commands = [line for line in told if line.startswith("$ ")]
+    if status == 0:
+        listener.say("\n".join(["The first training:", *commands]))
+    return status
 
 
 def next_command(training: Training, device: int, config: TrainConfig) -> list[str]:

@@ -71,7 +71,7 @@ def check_same_run(run: Run, fingerprint: str, ranks: int) -> None:
     known = read_json(run.output_dir / DATASET_FILE, WAY_OUT)
     # Runs older than these flags held nothing out, and had LoRA, started anew, and torch's own kernels.
     older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "liger": False} | dict.fromkeys(
-        ("test_from", "test_until", "train_from", "from_adapter")
+        ("test_from", "test_until", "train_from", "train_until", "from_adapter")
     )
     before, now = older | record["flags"], train_config.as_flags(run.config)
     problems = [

@@ -82,6 +82,12 @@ class TrainConfig:
         ROWS,
         shown="all weeks",
     )
+    train_until: date | None = flag(
+        None,
+        "with --test_from: training weeks that start on this day or later are left out",
+        ROWS,
+        shown="as many weeks before the test as a prompt shows",
+    )
     validation_share: float = flag(
         0.0,
         "share of the training weeks, the latest, held out: --eval_steps then measures them, not the test",
@@ -207,7 +213,9 @@ class TrainConfig:
     @property
     def block(self) -> Block | None:
         """How `--test_from` cuts; None: it does not."""
-        return Block(self.test_from, self.test_until, self.train_from) if self.test_from else None
+        if self.test_from is None:
+            return None
+        return Block(self.test_from, self.test_until, self.train_from, self.train_until)
 
     @property
     def target_module_names(self) -> tuple[str, ...]:
@@ -326,15 +334,19 @@ def _cut_problems(config: TrainConfig) -> list[Problem]:
     if config.test_from is None:
         return [
             Problem(f"--{name}", f"is {getattr(config, name)} without --test_from.", "Give both, or neither.")
-            for name in ("test_until", "train_from")
+            for name in ("test_until", "train_from", "train_until")
             if getattr(config, name) is not None
         ]
     problems = []
     if config.test_until and config.test_until <= config.test_from:
         found = f"is {config.test_until}, and --test_from is {config.test_from}."
         problems.append(Problem("--test_until", found, "Give a later day."))
-    if config.train_from and config.train_from >= config.test_from:
-        found = f"is {config.train_from}, and --test_from is {config.test_from}."
+    if config.train_until and config.train_until > config.test_from:
+        found = f"is {config.train_until}, and --test_from is {config.test_from}."
+        problems.append(Problem("--train_until", found, "Give that day, or an earlier one."))
+    end = config.train_until or config.test_from
+    if config.train_from and config.train_from >= end:
+        found = f"is {config.train_from}, and the training weeks end before {end}."
         problems.append(Problem("--train_from", found, "Give an earlier day."))
     if config.test_dataset is not None:
         found = f"is {config.test_from}, and --test_dataset names the test rows."

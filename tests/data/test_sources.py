@@ -646,6 +646,32 @@ def test_a_cut_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_block_ends_where_it_says_and_what_it_leaves_out_is_counted(tmp_path: Path) -> None:
+    folder = built_folder(tmp_path / "rows", max_past_weeks=1)
+    days = [date.fromisoformat(week[:10]) for week in WEEKS]
+    block = Block(days[4], test_until=days[5], train_from=days[1], train_until=days[3])
+    corpus = load(resolve(str(folder), False, "--dataset"), None, WEEKLY, block=block)
+    assert (answers(corpus.train), answers(corpus.test)) == (["A1", "B1", "A2", "B2"], ["A4", "B4"])
+    assert corpus.counts.unused_splits == {
+        f"{folder} (between training and test)": 2,
+        f"{folder} (before --train_from, or from --test_until on)": 4,
+    }
+
+
+def test_a_source_that_ends_before_the_gap_has_training_rows_alone(jsonl: JsonlWriter) -> None:
+    old, new = (
+        jsonl(f"{at}.jsonl", [a_row("A", week) for week in weeks])
+        for at, weeks in enumerate(((0, 1), (3, 4)))
+    )
+    days = [date.fromisoformat(week[:10]) for week in WEEKS]
+    found = resolve(f"{old},{new}", False, "--dataset")
+    corpus = load(found, None, WEEKLY, block=Block(days[3], train_until=days[2]))
+    assert (answers(corpus.train), answers(corpus.test)) == (["A0", "A1"], ["A3", "A4"])
+    dated, fingerprint = sources.read_dates(found, WEEKLY)
+    assert [source.counts(Block(days[3], train_until=days[2])) for source in dated] == [(2, 0), (0, 2)]
+    assert len(fingerprint) == 64
+
+
 # --- recipe -------------------------------------------------------------------------------------------------
 
 RECIPE = {"min_past_weeks": 1, "max_past_weeks": 4, "with_indicators": False, "with_macro": True}
