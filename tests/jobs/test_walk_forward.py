@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,13 @@ from typing import Any
 import pytest
 from processes import ROOT, call_entry
 
+from forecaster.cluster.supervision import StopSignals
 from forecaster.data.splits import Block
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation.predictions import Prediction, read_answers, write_predictions
 from forecaster.jobs import walk_config, walk_forward
 from forecaster.jobs.walk_report import Cut, join
+from forecaster.progress import Listener
 from forecaster.tasks.weekly import WEEKLY
 
 BASE = str(ROOT / "sample" / "base")
@@ -246,3 +251,78 @@ def test_blocks_are_joined_row_by_row_and_seeds_are_one_model(tmp_path: Path, se
     assert record["training_labels"] == {"up by 1-2%": 3}
     assert {model.trained_until for model in answered.complete} == {None}
     assert {model.knowledge_cutoff for model in answered.complete} == {date(2023, 12, 1)}
+
+
+# --- trainings under way ------------------------------------------------------------------------------------
+
+
+class Side:
+    """Stands in for the processes of trainings: notes who runs on which device, and beside whom."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.order = fails, list[str]()
+        self.under_way, self.most, self.devices = 0, 0, set[str]()
+        self._lock = threading.Lock()
+
+    def supervise(self, _: Any, command: Sequence[str], where: Mapping[str, str], log: Path) -> int:
+        folder = Path(command[command.index("--output_dir") + 1])
+        with self._lock:
+            self.order.append(str(folder.parent.name + " " + folder.name))
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            self.devices.add(command[command.index("--gpus") + 1])
+        time.sleep(0.1)
+        with self._lock:
+            self.under_way -= 1
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("the end of a log\n")
+        if self.fails in folder.as_posix() and self.fails:
+            return 70
+        (folder / "benchmark").mkdir(parents=True)
+        (folder / "log_history.json").write_text("[]")
+        (folder / "benchmark" / "report.html").write_text("")
+        return 0
+
+
+def walked(
+    plan: walk_forward.Plan, devices: Sequence[int], side: Side, patch: pytest.MonkeyPatch
+) -> tuple[int, str]:
+    """The status of a walk, and what it warned of."""
+    told: list[str] = []
+
+    @contextmanager
+    def bar(what: str, unit: str, total: int | None) -> Iterator[Any]:
+        yield lambda count=1: None
+
+    patch.setattr(walk_forward.Walk, "_supervise", lambda walk, *given: side.supervise(walk, *given))
+    listener = Listener(lambda line: None, told.append, bar)
+    return walk_forward.Walk(plan, devices, StopSignals(), listener).run(), "".join(told)
+
+
+def test_several_gpus_train_a_cut_each_at_once(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Side()
+    assert walked(planned("--every", "5", "--seeds", "2"), [1, 3], side, monkeypatch) == (0, "")
+    assert (side.most, side.devices, len(side.order)) == (2, {"1", "3"}, 4)
+    again = Side()
+    assert walked(planned("--every", "5", "--seeds", "2"), [1, 3], again, monkeypatch) == (0, "")
+    assert again.order == []  # what is finished is not done again
+
+
+def test_from_the_last_cut_a_seed_keeps_its_order(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Side()
+    plan = planned("--every", "5", "--seeds", "2", "--from_last")
+    assert walked(plan, [0, 1], side, monkeypatch)[0] == 0
+    assert side.order.index("2024-02-11 seed_43") < side.order.index("2024-03-17 seed_43")
+    assert sorted(side.order[:2]) == ["2024-02-11 seed_42", "2024-02-11 seed_43"]
+
+
+def test_a_training_that_fails_ends_the_walk_and_is_told_with_its_log(
+    rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = Side(fails="2024-02-11")
+    status, told = walked(planned("--every", "5"), [0], side, monkeypatch)
+    assert (status, side.order) == (70, ["2024-02-11 seed_42"])
+    assert told == (
+        "\n2024-02-11 seed 42 ended with status 70; its log, walks/w/logs/2024-02-11_seed_42.log, ends with\n"
+        "the end of a log\nMend what it says; the same command then goes on."
+    )
