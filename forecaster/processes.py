@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from forecaster.settings import JOB
+from forecaster.settings import JOB, WALK
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHAN_GRACE_S = 25.0
@@ -28,12 +28,16 @@ SHARED_BUFFERS = Path("/dev/shm/deepspeed_allreduce_buffer")
 """How the names of DeepSpeed's buffers on CPU begin; user, address, port and rank follow."""
 
 
-def processes(job: str) -> list[psutil.Process]:
-    """Every process of a job; what has ended shows no environment and is none."""
+def processes(job: str, mark: str = JOB) -> list[psutil.Process]:
+    """Every process of a job; what has ended shows no environment and is none.
+
+    Args:
+        mark: the variable whose value `job` is.
+    """
     return [
         process
         for process in psutil.process_iter(["environ"])
-        if (process.info["environ"] or {}).get(JOB) == job
+        if (process.info["environ"] or {}).get(mark) == job
     ]
 
 
@@ -96,6 +100,30 @@ def _within_limits(work: Callable[[], None], cpu_s: int, more_bytes: int, said: 
     most = psutil.Process().memory_info().vms + more_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     work()
+
+
+def end_walk(folder: str) -> int:
+    """End what a walk that was killed left running, before its folder is written to by another.
+
+    Ranks save and leave as they do when their launcher is gone, and have as long; the others hold nothing
+    that is not on disk already.
+
+    Returns:
+        How many processes there were.
+    """
+    found = processes(folder, WALK)
+    ranks = {process for process in found if "RANK" in process.info["environ"]}
+    for process in found:
+        send_signal(process, signal.SIGTERM if process in ranks else signal.SIGKILL)
+    end_s = time.monotonic() + ORPHAN_GRACE_S
+    while left := processes(folder, WALK):
+        if time.monotonic() > end_s:
+            for process in left:
+                send_signal(process, signal.SIGKILL)
+            if time.monotonic() > end_s + 10.0:  # a process in a hung driver call cannot be killed
+                break
+        time.sleep(0.1)
+    return len(found)
 
 
 def send_signal(process: psutil.Process, number: signal.Signals) -> None:

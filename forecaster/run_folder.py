@@ -6,6 +6,8 @@ from __future__ import annotations
 RUN_CONFIG, DATASET_FILE, LOG_HISTORY = "run_config.json", "dataset.json", "log_history.json"
 TRAINER_STATE, DS_CONFIG, ROW_ORDER_FOLDER = "trainer_state.json", "ds_config.json", "row_order"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What makes a folder that of a walk: trainings at one cut after another.
+WALK_FILE = "walk.json"
 # Where its test rows were answered; within that, the validation rows by every checkpoint.
 BENCHMARK, CHECKPOINTS = "benchmark", "checkpoints"
 # What the validation weeks make of its probabilities; the answers to them, within the benchmark.

@@ -20,6 +20,8 @@ from forecaster.plain_text import read_text
 JOB = "FORECASTER_JOB"
 """Marks every process of a job; its value begins with the process id of the supervisor, which the ranks
 watch."""
+WALK = "FORECASTER_WALK"
+"""Marks every process that a walk's trainings start; its value is the walk's folder."""
 _SECRET_NAMES = (
     "WANDB_API_KEY",
     "HF_TOKEN",

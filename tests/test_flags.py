@@ -19,7 +19,7 @@ from forecaster.data import pipeline_config
 from forecaster.errors import ConfigurationError
 from forecaster.evaluation import benchmark_config
 from forecaster.flags import PROJECT, REQUIRED, Program, flag, in_project, read_words, split_words, typed
-from forecaster.jobs import forecast_config
+from forecaster.jobs import forecast_config, walk_config
 from forecaster.training import train_config
 
 PROGRAMS: list[Program[Any]] = [
@@ -28,6 +28,7 @@ PROGRAMS: list[Program[Any]] = [
     pipeline_config.PROGRAM,
     launch_config.PROGRAM,
     forecast_config.PROGRAM,
+    walk_config.PROGRAM,
 ]
 SHOW_HELP = [
     ["train_lora.py", "--help"],
@@ -35,6 +36,7 @@ SHOW_HELP = [
     ["launch.py", "--help"],
     ["forecast.py", "--help"],
     ["benchmark.py", "--help"],
+    ["walk_forward.py", "--help"],
 ]
 HEAVY = {"torch", "transformers", "datasets", "pandas", "peft", "trl", "deepspeed", "wandb", "matplotlib"}
 
@@ -237,6 +239,8 @@ def test_the_examples_of_a_help_are_commands_that_are_read(
         words = shlex.split(example.partition(program.name)[2])
         if program is launch_config.PROGRAM:
             assert train_config.parse_flags(launch_config.split_flags(words)[1])
+        elif program is walk_config.PROGRAM:
+            assert walk_config.parse_flags(words)
         else:
             assert read_words(program, words)
 

@@ -31,6 +31,7 @@ import data_pipeline
 import forecast
 import launch
 import train_lora
+import walk_forward
 from forecaster.calls import Request
 from forecaster.cluster.launch_command import first_rank_environment
 from forecaster.evaluation.figures import Case, figures_of
@@ -69,6 +70,7 @@ COUNTS = {
     "docs/machines.md": 3,
     "docs/pipeline.md": 5,
     "docs/stopping.md": 2,
+    "docs/walk_forward.md": 1,
 }
 
 
@@ -131,6 +133,7 @@ SAYS = {
     "python forecast.py --adapter finetuned_models/RUN --symbol AAPL --date": (
         "15 articles of 4 weeks, filing none; prices_adjusted_only"
     ),
+    "python walk_forward.py --config configs/embedded.yaml": "2 trainings (2 cuts x 1 seed(s)), 0 of them",
     "make demo": "./train.sh",
     "make test": "-m pytest",
     "pip install": "",
@@ -161,6 +164,7 @@ ENTRIES: dict[str, Callable[[list[str]], int]] = {
     "benchmark.py": benchmark.main,
     "data_pipeline.py": data_pipeline.main,
     "forecast.py": forecast.main,
+    "walk_forward.py": walk_forward.main,
 }
 NODES = {"NODE_RANK": "0", "NNODES": "2", "MASTER_ADDR": "10.0.0.1"}
 A_FRIDAY_LATER = datetime(2026, 11, 27, 12, tzinfo=UTC)

@@ -35,8 +35,14 @@ _POLL_S = 0.2
 class StopSignals:
     """Notes the first stop signal instead of dying of it, while the context lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent_pid: int | None = None) -> None:
+        """
+        Args:
+            parent_pid: the process that started this one and that it is not to outlive: its end counts as
+                SIGTERM. None: it may go.
+        """
         self.received: signal.Signals | None = None
+        self._parent_pid = parent_pid
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -53,6 +59,8 @@ class StopSignals:
         end_s = time.monotonic() + seconds
         while self.received is None and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(left_s, _POLL_S))
+            if self._parent_pid not in (None, os.getppid()):
+                self.received = signal.SIGTERM
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)

@@ -28,6 +28,7 @@ from forecaster.data.splits import (
     MAX_PAST_WEEKS,
     TEST,
     TRAIN,
+    Block,
     cut,
     hold_out,
     last_weeks,
@@ -179,7 +180,7 @@ def load(
     test_sources: Sequence[Source] | None,
     task: Task,
     validation_share: float = 0.0,
-    test_from: date | None = None,
+    block: Block | None = None,
 ) -> Corpus:
     """Read, check, split and order the rows.
 
@@ -188,9 +189,9 @@ def load(
     way. Without, test rows give way to training rows.
 
     Args:
-        test_from: cut all rows of each source anew, whatever splits it has: the test are the weeks that
-            start on this day or later, and training those before, but for the last ones, as many as a prompt
-            shows of the past. Not with `test_sources`.
+        block: cut all rows of each source anew, whatever splits it has: the test are its weeks, and training
+            those before, but for the last ones, as many as a prompt shows of the past. Not with
+            `test_sources`.
         validation_share: share of the training weeks, the latest of all sources together, that are held out.
             The test rows are those that they are without it, and rows that repeat train once more do not
             repeat here. A split that a source itself calls `validation` is not used.
@@ -200,7 +201,7 @@ def load(
             part without rows.
     """
     unused: dict[str, int] = {}
-    train, test, repeats = _read_all(train_sources, test_sources, unused, task, test_from)
+    train, test, repeats = _read_all(train_sources, test_sources, unused, task, block)
     train_keys, test_keys = _keys(train, task), _keys(test, task)
     give_way: Literal["train", "test"] = "test" if test_sources is None else "train"
     dropped = set(out_of_order(train_keys, test_keys, give_way))
@@ -289,7 +290,7 @@ def _read_all(
     test_sources: Sequence[Source] | None,
     unused: dict[str, int],
     task: Task,
-    test_from: date | None,
+    block: Block | None,
 ) -> tuple[datasets.Dataset, datasets.Dataset, list[int]]:
     """All training rows, all test rows, and how often each training row is to be taken."""
     train_parts: list[datasets.Dataset] = []
@@ -298,11 +299,13 @@ def _read_all(
     names = _row_id_names([*train_sources, *(test_sources or ())])
     for source in train_sources:
         wanted: tuple[str, ...] = (TRAIN, TEST) if test_sources is None else (TRAIN,)
-        if test_from is not None:
+        if block is not None:
             wanted = (TRAIN, GAP, TEST)
         splits = _read(source, wanted, names[source.spec], unused, task)
-        if test_from is not None:
-            splits = _cut_anew(splits, source, test_from, unused, task)
+        if block is not None:
+            # Where one gap is cut from all sources, those of another time have only training or test rows.
+            may_lack = block.train_until is not None and len(train_sources) > 1
+            splits = _cut_anew(splits, source, block, unused, task, may_lack)
         if "train" not in splits:
             raise ConfigurationError(
                 [Problem(source.spec, "has a test split only.", "Name it with --test_dataset.")]
@@ -584,24 +587,74 @@ def _keys(rows: datasets.Dataset, task: Task) -> list[RowKey]:
 
 
 def _cut_anew(
-    splits: datasets.DatasetDict, source: Source, test_from: date, unused: dict[str, int], task: Task
+    splits: datasets.DatasetDict,
+    source: Source,
+    block: Block,
+    unused: dict[str, int],
+    task: Task,
+    may_lack: bool,
 ) -> datasets.DatasetDict:
-    """Training and test rows by a date; those of the gap are added to `unused`."""
-    # In order of time, as a dataset that was never split has them.
-    in_order = [splits[name] for name in (TRAIN, GAP, TEST) if name in splits] or list(splits.values())
-    rows = datasets.concatenate_datasets(in_order)
+    """Training and test rows by a date; the others are added to `unused`.
+
+    Args:
+        may_lack: whether one of the two may be without a row of this source.
+    """
+    rows = _in_order_of_time(splits)
     starts = [key.start for key in _keys(rows, task)]
-    made = _recipe_of(source)
-    embargo_weeks = made["max_past_weeks"] if made else MAX_PAST_WEEKS
-    parts = cut(starts, test_from, embargo_weeks)
-    if empty := [name for name in (TRAIN, TEST) if not parts[name]]:
+    embargo_weeks = _embargo_weeks(source)
+    parts = cut(starts, block, embargo_weeks)
+    if (empty := [name for name in (TRAIN, TEST) if not parts[name]]) and not may_lack:
         found = (
-            f"is {test_from}, which leaves no {' and no '.join(empty)} row of {source.spec}: its weeks "
-            f"start from {min(starts)} to {max(starts)}, and {embargo_weeks} before the test are left out."
+            f"is {block.test_from}, which leaves no {' and no '.join(empty)} row of {source.spec}: its weeks "
+            f"start from {min(starts)} to {max(starts)}, and "
+            f"{f'those from {block.train_until} on' if block.train_until else embargo_weeks} before the test "
+            "are left out."
         )
         raise ConfigurationError([Problem("--test_from", found, "Choose another day, or more data.")])
     unused[f"{source.spec} (between training and test)"] = len(parts[GAP])
+    if outside := sum(not block.holds(start) for start in starts):
+        unused[f"{source.spec} (before --train_from, or from --test_until on)"] = outside
     return datasets.DatasetDict({name: rows.select(parts[name]) for name in (TRAIN, TEST)})
+
+
+def _in_order_of_time(splits: datasets.DatasetDict) -> datasets.Dataset:
+    """All rows, as a dataset that was never split has them."""
+    in_order = [splits[name] for name in (TRAIN, GAP, TEST) if name in splits] or list(splits.values())
+    return datasets.concatenate_datasets(in_order)
+
+
+def _embargo_weeks(source: Source) -> int:
+    """Weeks between training and test: as many as a prompt shows."""
+    made = _recipe_of(source)
+    return int(made["max_past_weeks"]) if made else MAX_PAST_WEEKS
+
+
+@dataclass(frozen=True)
+class DatedSource:
+    """The weeks of a source's rows, one key for each row."""
+
+    keys: Sequence[RowKey]
+    embargo_weeks: int
+    repeat: int
+
+    def counts(self, block: Block) -> tuple[int, int]:
+        """Training rows, repeats included, and test rows."""
+        parts = cut([key.start for key in self.keys], block, self.embargo_weeks)
+        return self.repeat * len(parts[TRAIN]), len(parts[TEST])
+
+
+def read_dates(train_sources: Sequence[Source], task: Task) -> tuple[list[DatedSource], str]:
+    """The weeks of every row that `load` would cut into blocks, by source, and the fingerprint of the rows.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    names, parts, dated = _row_id_names(train_sources), [], []
+    for source in train_sources:
+        rows = _in_order_of_time(_read(source, (TRAIN, GAP, TEST), names[source.spec], {}, task))
+        parts.append(rows)
+        dated.append(DatedSource(_keys(rows, task), _embargo_weeks(source), source.repeat))
+    return dated, _fingerprint(task, *parts)
 
 
 def _split_by_date(rows: datasets.Dataset, source: Source, task: Task) -> datasets.DatasetDict:
@@ -616,7 +669,7 @@ def _split_by_date(rows: datasets.Dataset, source: Source, task: Task) -> datase
                 )
             ]
         )
-    parts = cut(starts, min(last_weeks(starts)), embargo_weeks=0)
+    parts = cut(starts, Block(min(last_weeks(starts))), embargo_weeks=0)
     return datasets.DatasetDict({name: rows.select(parts[name]) for name in (TRAIN, TEST)})
 
 

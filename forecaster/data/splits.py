@@ -4,7 +4,9 @@ symbol. Pure."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import pairwise
 from math import ceil
 from typing import Literal
 
@@ -18,18 +20,88 @@ MAX_PAST_WEEKS = 4
 """The most weeks that a prompt shows where nothing else is said, as in the published sets."""
 
 
-def cut(starts: Sequence[date], test_from: date, embargo_weeks: int) -> dict[str, list[int]]:
+@dataclass(frozen=True)
+class Block:
+    """Weeks to test, by the days on which they start, and the weeks that a training for them may use."""
+
+    test_from: date
+    test_until: date | None = None
+    """The first day behind the test; None: it reaches to the end."""
+    train_from: date | None = None
+    """The first day of the training; None: it reaches to the beginning."""
+    train_until: date | None = None
+    """The first day of the gap; None: it has as many weeks as a prompt shows."""
+
+    def holds(self, start: date) -> bool:
+        """Whether a week is of the test, or before it and not too old for training."""
+        return (self.train_from or date.min) <= start < (self.test_until or date.max)
+
+
+def cut(starts: Sequence[date], block: Block, embargo_weeks: int) -> dict[str, list[int]]:
     """Indices of the rows of each split, by the start of their weeks.
 
-    Weeks that start on `test_from` or later are the test; of those before, the last `embargo_weeks` that
-    there are rows of are the gap, and the others are for training.
+    Weeks that start on `test_from` or later are the test; of those before, the ones from `train_until` on
+    are the gap, or else the last `embargo_weeks` that there are rows of, and the others are for training.
+    Rows that the block does not hold are in none.
     """
-    earlier = sorted({start for start in starts if start < test_from})
-    gap = set(earlier[max(len(earlier) - embargo_weeks, 0) :])
+    earlier = sorted({start for start in starts if start < block.test_from})
+    last = max(len(earlier) - embargo_weeks, 0)
+    if block.train_until:
+        last = sum(start < block.train_until for start in earlier)
+    gap = set(earlier[last:])
     found: dict[str, list[int]] = {TRAIN: [], GAP: [], TEST: []}
     for at, start in enumerate(starts):
-        found[TEST if start >= test_from else GAP if start in gap else TRAIN].append(at)
+        if block.holds(start):
+            found[TEST if start >= block.test_from else GAP if start in gap else TRAIN].append(at)
     return found
+
+
+def calendar_week(day: date) -> date:
+    """The Sunday that ends a day's week: weeks of two calendars that lie in the same one are one."""
+    return day + timedelta(days=6 - day.weekday())
+
+
+def blocks(
+    weeks: Sequence[RowKey],
+    every: int,
+    embargo_weeks: int,
+    window: int | None = None,
+    first: date | None = None,
+) -> list[Block]:
+    """Test weeks one after another, each block cut from those before as a training for it has to be.
+
+    The gap is counted in weeks of all rows together: a source that ends before a cut keeps its last weeks.
+
+    Args:
+        weeks: of all rows, in any order.
+        every: weeks between two cuts.
+        embargo_weeks: weeks before a cut that no training uses.
+        window: the latest weeks that a training uses; None: all from the first one on.
+        first: the first cut is at the first week that starts on this day or later; None: as many weeks after
+            the first as lie between two cuts, or as many times that as leave a week for training.
+
+    Returns:
+        None at all where no cut leaves a week for training and one for the test.
+    """
+    begins: dict[date, date] = {}
+    for row in weeks:
+        week = calendar_week(row.end)
+        begins[week] = min(row.start, begins.get(week, row.start))
+    starts = [begins[week] for week in sorted(begins)]
+    least = every * (embargo_weeks // every + 1)
+    at = least if first is None else sum(start < first for start in starts)
+    if not embargo_weeks < at < len(starts):
+        return []
+    places = [*range(at, len(starts), every), len(starts)]
+    return [
+        Block(
+            test_from=starts[here],
+            test_until=starts[there] if there < len(starts) else None,
+            train_from=starts[max(here - embargo_weeks - window, 0)] if window else None,
+            train_until=starts[here - embargo_weeks],
+        )
+        for here, there in pairwise(places)
+    ]
 
 
 def last_weeks(week_starts: Sequence[date], share: float = TEST_SHARE_OF_WEEKS) -> set[date]:

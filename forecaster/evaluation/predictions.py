@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date
@@ -30,6 +31,8 @@ METRICS = "metrics.json"
 TRAINING = "training.json"
 _JOURNALS = "journal.rank*.jsonl"
 _WAY_OUT = "Take a whole copy, or delete it: the answers are made again."
+_MORE_TO_COME = re.compile(rb'"left": [1-9]\d*\}\n')
+"""How a journal's line ends behind which others of its batch stand."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,23 @@ _REQUIRED_FIELDS = {field.name for field in fields(Prediction) if field.default 
 
 
 class Journal:
-    """Answers of one rank as they come; a line is whole or, after a kill, not counted."""
+    """Answers of one rank as they come; a batch is whole or, after a kill, not counted: in another company
+    the last digits of an answer's likelihoods would be others."""
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
         path = folder / f"journal.rank{rank}.jsonl"
         if path.exists():
-            os.truncate(path, len(_whole(path.read_bytes())))
+            os.truncate(path, len(_whole_batches(path.read_bytes())))
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, predictions: Iterable[Prediction], seconds: float = 0.0) -> None:
         """Append a batch; `seconds` is what it took."""
         found = list(predictions)
         share = seconds / max(len(found), 1)
-        lines = [json.dumps(asdict(p) | {"seconds": share}, ensure_ascii=False) + "\n" for p in found]
+        lines = [
+            json.dumps(asdict(p) | {"seconds": share, "left": len(found) - place}, ensure_ascii=False) + "\n"
+            for place, p in enumerate(found, start=1)
+        ]
         self._file.write("".join(lines))
         self._file.flush()
 
@@ -194,6 +201,11 @@ def settle(folder: Path, models: Sequence[str], rows: Sequence[Row]) -> None:
         journal.unlink()
 
 
+def write_predictions(folder: Path, found: Iterable[Prediction]) -> None:
+    """Make predictions.jsonl of these, in their order."""
+    _write_lines(folder / PREDICTIONS, [asdict(prediction) for prediction in found])
+
+
 def _speeds(folder: Path) -> dict[str, dict[str, float | None]]:
     """Answers, tokens and seconds by model; ranks work side by side, so the slowest one's time counts."""
     found: dict[str, dict[str, Any]] = {}
@@ -218,8 +230,9 @@ def _known_lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a file without one that a kill cut off."""
-    lines = _parsed_lines(path, _whole(path.read_bytes()))
+    """Lines of a file without those that a kill cut off, of a journal without their batch."""
+    whole = _whole_batches if path.match(_JOURNALS) else _whole
+    lines = _parsed_lines(path, whole(path.read_bytes()))
     if not all(line.keys() >= _REQUIRED_FIELDS for line in lines):
         raise ConfigurationError([_damaged(path)])
     return lines
@@ -227,6 +240,16 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 def _whole(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
+
+
+def _whole_batches(content: bytes) -> bytes:
+    end = len(_whole(content))
+    while end:
+        begin = content.rfind(b"\n", 0, end - 1) + 1
+        if not _MORE_TO_COME.search(content, begin, end):
+            break
+        end = begin
+    return content[:end]
 
 
 def _prediction(line: Mapping[str, Any]) -> Prediction:

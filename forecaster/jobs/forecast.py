@@ -24,6 +24,7 @@ from forecaster.jobs.forecast_distribution import distribution_of, draw, in_word
 from forecaster.models.finished import (
     FinishedRun,
     check_weights,
+    newest_of_walk,
     read_calibration,
     read_finished,
     weights_sha256,
@@ -84,7 +85,10 @@ def forecast(config: ForecastConfig, settings: Settings, now: datetime, listener
         ConfigurationError: flags, adapter, symbol, day or data of which no forecast can be made.
         KeyRefusedError, VendorError, sqlite3.Error, OSError: what was asked for is kept.
     """
-    run = read_finished(config.adapter, config.base_model)
+    adapter = newest_of_walk(config.adapter)
+    if adapter != config.adapter:
+        listener.say(f"Adapter {adapter}, the newest of {config.adapter}.")
+    run = read_finished(adapter, config.base_model)
     check_weights(run)
     calibration = calibration_of(run, listener)
     if problems := find_access_problems(run.base, settings):

@@ -21,7 +21,9 @@ FILES = "csv, jsonl, parquet"
 class ForecastConfig:
     """Every flag of forecast.py: a symbol's week is asked for, or the answer to a text."""
 
-    adapter: Path = flag(REQUIRED, "the output folder of train_lora.py", WHAT)
+    adapter: Path = flag(
+        REQUIRED, "the output folder of train_lora.py, or of walk_forward.py: its newest", WHAT
+    )
     base_model: str | None = flag(None, "where its base model lies now, if it was moved", WHAT)
     symbol: str | None = flag(None, "one ticker, such as AAPL or BRK.B", WHAT)
     date: date | None = flag(

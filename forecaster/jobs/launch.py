@@ -81,7 +81,7 @@ def launch(
     env = nodes.environment(None, rank_environment(indices))
     visible = {} if cluster and cluster.node_rank is None else cuda_visible(indices)
 
-    with StopSignals() as signals:
+    with StopSignals(settings.supervisor_pid) as signals:
         # The check runs first, without the launcher: its messages stand alone, and it takes seconds.
         asked = [*train_lora, *_into(output_dir, config, words), "--dry_run"]
         check = subprocess.run(asked, env=env | ranks | visible, stdout=subprocess.PIPE, text=True)

@@ -29,7 +29,7 @@ from forecaster.models import liger, registry
 from forecaster.settings import Settings, cpp_compiler, named_variables, torch_extensions_folder, use_gpu
 from forecaster.tasks.base import Task
 from forecaster.tasks.registry import TASKS
-from forecaster.training import resuming, train_config
+from forecaster.training import resuming, starting, train_config
 from forecaster.training.run import Run, RunFolder, find_run_folder
 from forecaster.training.survival import checkpoints
 
@@ -60,7 +60,7 @@ class CheckedTraining:
         """Raises ConfigurationError for rows that cannot be trained on."""
         flags = self.run.config
         corpus = sources.load(
-            self.train_sources, self.test_sources, self.task, flags.validation_share, flags.test_from
+            self.train_sources, self.test_sources, self.task, flags.validation_share, flags.block
         )
         told = [] if flags.allow_told_outcome else sources.find_told_outcomes(corpus, self.task)
         if told:
@@ -135,6 +135,7 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
     else:
         problems += train_config.find_access_problems(model, settings)
         problems += train_config.find_model_problems(flags, model)
+        problems += starting.find_problems(flags, model)
 
     gpus, ranks = find_gpus(flags, settings, problems), ranks_of(flags, settings)
     choice: hardware.HardwareChoice | list[Problem] = []

@@ -25,6 +25,7 @@ from forecaster.run_folder import (
     MODEL_INDEX,
     MODEL_WEIGHTS,
     RUN_CONFIG,
+    WALK_FILE,
 )
 from forecaster.schemas import check, read_checked, read_json
 from forecaster.tasks.base import Task
@@ -129,6 +130,26 @@ def read_finished(folder: Path, base_model: str | None = None) -> FinishedRun:
         way_out = f"{base.way_out} If it was moved, name where it lies now with --base_model."
         raise ConfigurationError([base if base_model else replace(base, way_out=way_out)])
     return FinishedRun(folder, base, record, data)
+
+
+def newest_of_walk(folder: Path) -> Path:
+    """The run that a walk's folder keeps for the coming weeks: of its trainings that have ended, that of the
+    last cut with the first seed. Any other folder is itself.
+
+    Raises:
+        ConfigurationError: none has ended.
+    """
+    if not (folder / WALK_FILE).is_file():
+        return folder
+    ended = [
+        (path.parent.parent.name, -int(path.parent.name.partition("_")[2]), path.parent)
+        for path in folder.glob(f"????-??-??/seed_*/{LOG_HISTORY}")
+        if path.parent.name.partition("_")[2].isdecimal()
+    ]
+    if not ended:
+        found = f"{folder} is a walk of which no training has ended."
+        raise ConfigurationError([Problem("--adapter", found, "Go on with walk_forward.py first.")])
+    return max(ended)[2]
 
 
 def check_weights(run: FinishedRun, folder: Path | None = None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -21,6 +23,9 @@ from transformers.masking_utils import sdpa_mask
 from forecaster.errors import ConfigurationError
 from forecaster.models.numerics import AttentionName, Precision, Quantization
 from forecaster.models.registry import cannot_load
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _LOADING_FAULTS = (
     *(OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError),
@@ -98,3 +103,10 @@ def load_base(
         found = f"it lacks {len(missing)} tensors, such as {missing[0]}"
         raise ConfigurationError([cannot_load(location, found)])
     return model
+
+
+def load_factors(model: PreTrainedModel | PeftModel, weights: Path) -> None:
+    """Put an adapter's saved factors, which were checked to be all of them, in the place of the new ones."""
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, load_file(weights))

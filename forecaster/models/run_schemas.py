@@ -47,6 +47,9 @@ class RunFlags(BaseModel):
     test_dataset: Text | None = None
     from_remote: bool = False
     test_from: Day | None = None
+    test_until: Day | None = None
+    train_from: Day | None = None
+    train_until: Day | None = None
     validation_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     task: Annotated[str, AfterValidator(_known_task)] = DEFAULT_TASK
     run_name: FileName

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forecaster.records import ALL_LABELS, Label
@@ -68,6 +68,13 @@ def of_log_likelihoods(log_likelihoods: Mapping[str, float], temperature: float 
     weights = [math.exp(log - highest) for log in logs]
     total = math.fsum(weights)
     return Distribution(tuple(weight / total for weight in weights))
+
+
+def mean_of(given: Sequence[Distribution]) -> Distribution:
+    """The mean of at least one distribution, bin by bin."""
+    return Distribution(
+        tuple(math.fsum(shares) / len(given) for shares in zip(*(d.shares for d in given), strict=True))
+    )
 
 
 # --- scores -------------------------------------------------------------------------------------------------

@@ -32,10 +32,12 @@ from forecaster.files import write_json
 from forecaster.fit.attention import Attention, choose_attention, length_multiple
 from forecaster.fit.planner import out_of_memory_message
 from forecaster.models import liger, loading
+from forecaster.models.finished import weights_sha256
 from forecaster.models.lora_products import join_products
 from forecaster.models.weights import sort_adapter_config
 from forecaster.processes import unlink_shared_buffers
 from forecaster.run_folder import (
+    ADAPTER_WEIGHTS,
     DATASET_FILE,
     DS_CONFIG,
     LOG_HISTORY,
@@ -44,6 +46,7 @@ from forecaster.run_folder import (
     TRAINER_STATE,
 )
 from forecaster.tasks.base import Task
+from forecaster.training import resuming
 from forecaster.training.callbacks import EvaluatedPart, ProgressLines
 from forecaster.training.run import PART_NAMES, Run, RunFolder, claimed
 from forecaster.training.survival.checkpoints import newest_complete
@@ -231,6 +234,8 @@ def build_model(run: Run) -> PreTrainedModel | PeftModel:
     model = run.tuner.attach(
         base, config.tuner_settings, gradient_checkpointing=choice.gradient_checkpointing
     )
+    if config.from_adapter and not run.resume_from:
+        loading.load_factors(model, config.from_adapter / ADAPTER_WEIGHTS)
     if choice.ds_config is None:
         leave_inputs_as_they_are(model)
     if on_gpu:
@@ -343,6 +348,7 @@ def run_record(
             "base_model": location,
             "chat_template": template,
             "tuner": run.tuner.name,
+            "from_adapter_sha256": _sha256_of_start(run),
             "precision": run.choice.precision,
             "quantization": run.choice.quantization,
             "gradient_checkpointing": run.choice.gradient_checkpointing,
@@ -358,6 +364,17 @@ def run_record(
         },
         "versions": dict(versions),
     }
+
+
+def _sha256_of_start(run: Run) -> str | None:
+    """Of the weights that the run began with, where they were another training's; the one of a run that goes
+    on is in its record, as that training may be gone."""
+    if run.config.from_adapter is None:
+        return None
+    if run.resume_from:
+        known: str | None = resuming.read_record(run.output_dir)["resolved"].get("from_adapter_sha256")
+        return known
+    return weights_sha256(run.config.from_adapter)
 
 
 def final_test_loss(

@@ -69,8 +69,10 @@ def check_same_run(run: Run, fingerprint: str, ranks: int) -> None:
     """
     record = read_record(run.output_dir)
     known = read_json(run.output_dir / DATASET_FILE, WAY_OUT)
-    # Runs older than these flags held nothing out, and had LoRA, and torch's own kernels.
-    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "test_from": None, "liger": False}
+    # Runs older than these flags held nothing out, and had LoRA, started anew, and torch's own kernels.
+    older = {"validation_share": 0.0, "tuner": DEFAULT_TUNER, "liger": False} | dict.fromkeys(
+        ("test_from", "test_until", "train_from", "train_until", "from_adapter")
+    )
     before, now = older | record["flags"], train_config.as_flags(run.config)
     problems = [
         Problem(f"--{name}", f"is {now[name]}; the run began with {before[name]}.", "Give the former value.")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from forecaster.data.splits import Block
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.fit import ds_values
 from forecaster.fit.ds_files import read_ds_config
@@ -72,6 +73,21 @@ class TrainConfig:
         ROWS,
         shown="the splits of --dataset",
     )
+    test_until: date | None = flag(
+        None, "with --test_from: weeks that start on this day or later are left out", ROWS, shown="no end"
+    )
+    train_from: date | None = flag(
+        None,
+        "with --test_from: training weeks that start before this day are left out",
+        ROWS,
+        shown="all weeks",
+    )
+    train_until: date | None = flag(
+        None,
+        "with --test_from: training weeks that start on this day or later are left out",
+        ROWS,
+        shown="as many weeks before the test as a prompt shows",
+    )
     validation_share: float = flag(
         0.0,
         "share of the training weeks, the latest, held out: --eval_steps then measures them, not the test",
@@ -120,6 +136,12 @@ class TrainConfig:
     )
     local_rank: int = flag(-1, "set by the launcher", HARDWARE)
     tuner: str = flag(DEFAULT_TUNER, "how weights are tuned", MODEL, choices=TUNERS)
+    from_adapter: Path | None = flag(
+        None,
+        "the output folder of another training: its adapter is trained on, in place of a new one",
+        MODEL,
+        shown="a new one",
+    )
 
     lora_r: int = flag(8, "rank of the factors", LORA)
     lora_alpha: int = flag(16, "scale: updates are multiplied by alpha / r (rslora: alpha / sqrt(r))", LORA)
@@ -187,6 +209,13 @@ class TrainConfig:
     )
 
     max_new_tokens: int = flag(512, "for the benchmark: longest answer, in tokens", MODEL)
+
+    @property
+    def block(self) -> Block | None:
+        """How `--test_from` cuts; None: it does not."""
+        if self.test_from is None:
+            return None
+        return Block(self.test_from, self.test_until, self.train_from, self.train_until)
 
     @property
     def target_module_names(self) -> tuple[str, ...]:
@@ -301,10 +330,24 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
 
 
 def _cut_problems(config: TrainConfig) -> list[Problem]:
-    """`--test_from` beside flags that it cannot stand with."""
+    """`--test_from` beside flags that it cannot stand with, and those that stand with it alone."""
     if config.test_from is None:
-        return []
+        return [
+            Problem(f"--{name}", f"is {getattr(config, name)} without --test_from.", "Give both, or neither.")
+            for name in ("test_until", "train_from", "train_until")
+            if getattr(config, name) is not None
+        ]
     problems = []
+    if config.test_until and config.test_until <= config.test_from:
+        found = f"is {config.test_until}, and --test_from is {config.test_from}."
+        problems.append(Problem("--test_until", found, "Give a later day."))
+    if config.train_until and config.train_until > config.test_from:
+        found = f"is {config.train_until}, and --test_from is {config.test_from}."
+        problems.append(Problem("--train_until", found, "Give that day, or an earlier one."))
+    end = config.train_until or config.test_from
+    if config.train_from and config.train_from >= end:
+        found = f"is {config.train_from}, and the training weeks end before {end}."
+        problems.append(Problem("--train_from", found, "Give an earlier day."))
     if config.test_dataset is not None:
         found = f"is {config.test_from}, and --test_dataset names the test rows."
         problems.append(Problem("--test_from", found, "Give one of the two."))
@@ -490,4 +533,4 @@ def asked_of_hardware(config: TrainConfig, given: Collection[str]) -> Asked:
 def as_flags(config: TrainConfig) -> dict[str, Any]:
     """The flags as plain values, for logs and run_config.json."""
     found = asdict(config)
-    return {name: str(value) if isinstance(value, date) else value for name, value in found.items()}
+    return {name: str(value) if isinstance(value, date | Path) else value for name, value in found.items()}

@@ -17,6 +17,7 @@ from small_runs import JsonlWriter
 from forecaster.data import sources
 from forecaster.data.build import changed_files, write_manifest
 from forecaster.data.sources import Corpus, RowCounts, Source, load, read_parts, recipe, resolve
+from forecaster.data.splits import Block
 from forecaster.errors import ConfigurationError
 from forecaster.tasks.weekly import WEEKLY
 
@@ -603,7 +604,7 @@ def built_folder(folder: Path, max_past_weeks: int) -> Path:
 
 def cut_anew(path: Path, week: int) -> Corpus:
     sources = resolve(str(path), False, "--dataset")
-    return load(sources, None, WEEKLY, test_from=date.fromisoformat(WEEKS[week][:10]))
+    return load(sources, None, WEEKLY, block=Block(date.fromisoformat(WEEKS[week][:10])))
 
 
 def test_the_weeks_of_the_gap_are_in_neither_part(tmp_path: Path) -> None:
@@ -643,6 +644,32 @@ def test_a_cut_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
         f"--test_from: is 2024-02-04, which leaves no train row of {folder}: its weeks start from 2024-01-07 "
         "to 2024-02-11, and 4 before the test are left out. Choose another day, or more data."
     ]
+
+
+def test_a_block_ends_where_it_says_and_what_it_leaves_out_is_counted(tmp_path: Path) -> None:
+    folder = built_folder(tmp_path / "rows", max_past_weeks=1)
+    days = [date.fromisoformat(week[:10]) for week in WEEKS]
+    block = Block(days[4], test_until=days[5], train_from=days[1], train_until=days[3])
+    corpus = load(resolve(str(folder), False, "--dataset"), None, WEEKLY, block=block)
+    assert (answers(corpus.train), answers(corpus.test)) == (["A1", "B1", "A2", "B2"], ["A4", "B4"])
+    assert corpus.counts.unused_splits == {
+        f"{folder} (between training and test)": 2,
+        f"{folder} (before --train_from, or from --test_until on)": 4,
+    }
+
+
+def test_a_source_that_ends_before_the_gap_has_training_rows_alone(jsonl: JsonlWriter) -> None:
+    old, new = (
+        jsonl(f"{at}.jsonl", [a_row("A", week) for week in weeks])
+        for at, weeks in enumerate(((0, 1), (3, 4)))
+    )
+    days = [date.fromisoformat(week[:10]) for week in WEEKS]
+    found = resolve(f"{old},{new}", False, "--dataset")
+    corpus = load(found, None, WEEKLY, block=Block(days[3], train_until=days[2]))
+    assert (answers(corpus.train), answers(corpus.test)) == (["A0", "A1"], ["A3", "A4"])
+    dated, fingerprint = sources.read_dates(found, WEEKLY)
+    assert [source.counts(Block(days[3], train_until=days[2])) for source in dated] == [(2, 0), (0, 2)]
+    assert len(fingerprint) == 64
 
 
 # --- recipe -------------------------------------------------------------------------------------------------

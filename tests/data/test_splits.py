@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from forecaster.data.splits import cut, hold_out, last_weeks, out_of_order
+from forecaster.data.splits import Block, blocks, cut, hold_out, last_weeks, out_of_order
 from forecaster.tasks.base import RowKey
 from forecaster.tasks.weekly import parse_period
 
@@ -134,4 +134,81 @@ def test_a_cut_leaves_out_the_last_weeks_before_the_test(
     test_from: date, embargo_weeks: int, train: list[int], gap: list[int], test: list[int]
 ) -> None:
     starts = [W2, W3, W1, W4, W1, W5]
-    assert cut(starts, test_from, embargo_weeks) == {"train": train, "gap": gap, "test": test}
+    assert cut(starts, Block(test_from), embargo_weeks) == {"train": train, "gap": gap, "test": test}
+
+
+# --- one block after another --------------------------------------------------------------------------------
+
+SUNDAYS = [date(2024, 1, 7) + timedelta(days=7 * week) for week in range(10)]
+TEN_WEEKS = [RowKey(symbol, day, day + timedelta(days=7)) for day in SUNDAYS for symbol in "AB"]
+
+
+def test_each_block_ends_where_the_next_begins_and_the_last_takes_what_is_left() -> None:
+    assert blocks(TEN_WEEKS, every=4, embargo_weeks=2) == [
+        Block(date(2024, 2, 4), date(2024, 3, 3), None, date(2024, 1, 21)),
+        Block(date(2024, 3, 3), None, None, date(2024, 2, 18)),
+    ]
+
+
+def test_no_training_week_ends_after_the_cut_less_the_embargo() -> None:
+    starts = [row.start for row in TEN_WEEKS]
+    for block in blocks(TEN_WEEKS, every=3, embargo_weeks=2):
+        parts = cut(starts, block, embargo_weeks=2)
+        last = max(TEN_WEEKS[at].end for at in parts["train"])
+        assert last == block.test_from - timedelta(weeks=2)
+
+
+def test_every_week_from_the_first_cut_on_is_tested_once() -> None:
+    starts = [row.start for row in TEN_WEEKS]
+    tested = [at for block in blocks(TEN_WEEKS, 3, 2) for at in cut(starts, block, 2)["test"]]
+    assert tested == list(range(6, 20))
+
+
+def test_a_window_keeps_the_latest_weeks_before_the_embargo() -> None:
+    assert blocks(TEN_WEEKS, every=4, embargo_weeks=1, window=2) == [
+        Block(date(2024, 2, 4), date(2024, 3, 3), date(2024, 1, 14), date(2024, 1, 28)),
+        Block(date(2024, 3, 3), None, date(2024, 2, 11), date(2024, 2, 25)),
+    ]
+    starts = [row.start for row in TEN_WEEKS]
+    assert cut(starts, Block(date(2024, 2, 4), date(2024, 3, 3), date(2024, 1, 14)), 1) == {
+        "train": [2, 3, 4, 5],
+        "gap": [6, 7],
+        "test": [8, 9, 10, 11, 12, 13, 14, 15],
+    }
+
+
+@pytest.mark.parametrize(
+    ("every", "embargo_weeks", "first", "cut_days"),
+    [
+        (
+            1,
+            4,
+            None,
+            [date(2024, 2, 11 + 7 * week) for week in range(3)] + [date(2024, 3, 3), date(2024, 3, 10)],
+        ),
+        (4, 4, None, [date(2024, 3, 3)]),  # a cut after four weeks would leave none for training
+        (26, 4, None, []),
+        (4, 1, date(2024, 2, 27), [date(2024, 3, 3)]),
+        (4, 4, date(2024, 2, 4), []),
+        (4, 4, date(2025, 1, 1), []),
+    ],
+)
+def test_the_first_cut_leaves_weeks_for_training(
+    every: int, embargo_weeks: int, first: date | None, cut_days: list[date]
+) -> None:
+    found = blocks(TEN_WEEKS, every, embargo_weeks, first=first)
+    assert [block.test_from for block in found] == cut_days
+
+
+def test_weeks_of_two_calendars_are_counted_once() -> None:
+    fridays = [RowKey("C", day - timedelta(days=2), day + timedelta(days=5)) for day in SUNDAYS[1:]]
+    found = blocks([*TEN_WEEKS, *fridays], every=4, embargo_weeks=2)
+    # A cut is at the first day on which a week of its calendar week starts: the Friday.
+    assert [block.test_from for block in found] == [date(2024, 2, 2), date(2024, 3, 1)]
+
+
+def test_a_day_ends_the_training_in_place_of_a_number_of_weeks() -> None:
+    starts = [W1, W2, W3, W4, W5]
+    assert cut(starts, Block(W5, train_until=W3), 4) == {"train": [0, 1], "gap": [2, 3], "test": [4]}
+    # The weeks of a source that ends before the gap stay.
+    assert cut([W1, W2], Block(W5, train_until=W3), 4) == {"train": [0, 1], "gap": [], "test": []}

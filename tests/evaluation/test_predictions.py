@@ -104,12 +104,15 @@ def test_tokens_that_an_endpoint_does_not_tell_are_not_known_rather_than_none(fo
     )
 
 
-def test_a_line_that_a_kill_cut_off_does_not_count(folder: Path) -> None:
+@pytest.mark.parametrize("lost", ["half a line", "a line"])
+def test_a_batch_that_a_kill_cut_off_does_not_count(folder: Path, lost: str) -> None:
     with Journal(folder) as journal:
-        journal.write([line("base", 0), line("base", 1)])
+        journal.write([line("base", 0)])
+        journal.write([line("fine-tuned", 0), line("fine-tuned", 1)])
     path = folder / "journal.rank0.jsonl"
-    path.write_bytes(path.read_bytes()[:-10])
-    assert [p.symbol for p in read_predictions(folder)] == ["KO"]
+    content = path.read_bytes()
+    path.write_bytes(content[:-10] if lost == "half a line" else content[: content[:-1].rfind(b"\n") + 1])
+    assert [p.model for p in read_predictions(folder)] == ["base"]
     with Journal(folder) as journal:
         journal.write([line("base", 1)])
     assert [p.symbol for p in read_predictions(folder)] == ["KO", "PEP"]

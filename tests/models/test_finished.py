@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from forecaster.errors import ConfigurationError
 from forecaster.files import sha256_of
-from forecaster.models.finished import read_finished, weights_sha256
+from forecaster.models.finished import newest_of_walk, read_finished, weights_sha256
 
 FLAGS = {
     "dataset": "rows.jsonl",
@@ -217,3 +217,31 @@ def test_a_base_model_that_was_moved_is_found_where_it_is_named(folder: Path) ->
     write(folder / "run_config.json", record)
     assert refusal(folder).endswith("If it was moved, name where it lies now with --base_model.")
     assert read_finished(folder, "sample/base").base.location == "sample/base"
+
+
+# --- a walk's folder ----------------------------------------------------------------------------------------
+
+
+def ended(walk: Path, *runs: str) -> Path:
+    for run in runs:
+        (walk / run).mkdir(parents=True)
+        write(walk / run / "log_history.json", [])
+    walk.mkdir(exist_ok=True)
+    write(walk / "walk.json", {})
+    return walk
+
+
+def test_a_walk_keeps_the_first_seed_of_the_last_cut_that_has_ended(tmp_path: Path) -> None:
+    walk = ended(tmp_path / "walk", "2023-12-31/seed_9", "2024-06-30/seed_10", "2024-06-30/seed_9")
+    (walk / "2024-12-29" / "seed_9").mkdir(parents=True)  # under way
+    assert newest_of_walk(walk) == walk / "2024-06-30" / "seed_9"
+    assert newest_of_walk(walk / "2023-12-31" / "seed_9") == walk / "2023-12-31" / "seed_9"
+
+
+def test_a_walk_of_which_nothing_has_ended_says_so(tmp_path: Path) -> None:
+    walk = ended(tmp_path / "walk")
+    with pytest.raises(ConfigurationError) as caught:
+        newest_of_walk(walk)
+    assert str(caught.value) == (
+        f"--adapter: {walk} is a walk of which no training has ended. Go on with walk_forward.py first."
+    )

@@ -341,6 +341,22 @@ def test_every_bad_value_is_listed_at_once() -> None:
             ["--test_from", "2026-03-06", "--test_dataset", "rows.jsonl"],
             "--test_from: is 2026-03-06, and --test_dataset names the test rows. Give one of the two.",
         ),
+        (
+            ["--train_until", "2026-03-06"],
+            "--train_until: is 2026-03-06 without --test_from. Give both, or neither.",
+        ),
+        (
+            ["--test_from", "2026-03-06", "--test_until", "2026-03-06"],
+            "--test_until: is 2026-03-06, and --test_from is 2026-03-06. Give a later day.",
+        ),
+        (
+            ["--test_from", "2026-03-06", "--train_until", "2026-03-13"],
+            "--train_until: is 2026-03-13, and --test_from is 2026-03-06. Give that day, or an earlier one.",
+        ),
+        (
+            ["--test_from", "2026-03-06", "--train_until", "2026-02-06", "--train_from", "2026-02-13"],
+            "--train_from: is 2026-02-13, and the training weeks end before 2026-02-06. Give an earlier day.",
+        ),
         (["--learning_rate", "nan"], "--learning_rate: is nan. It has to be above 0, for example 5e-5."),
         (["--learning_rate=-1e-5"], "--learning_rate: is -1e-05. It has to be above 0, for example 5e-5."),
         (
