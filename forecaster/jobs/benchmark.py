@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from forecaster import tracking
 from forecaster.claims import LOCK_FILE, WRITING_S, held, own_folder
 from forecaster.data.price_files import closes_of
+from forecaster.data.sources import told_line
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
@@ -34,6 +35,7 @@ from forecaster.models.finished import FinishedRun, read_finished
 from forecaster.progress import Listener
 from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import WEEKLY
 
 
@@ -70,6 +72,8 @@ def run_benchmark(
     job = resolve(config, settings)
     if config.stage == "all" and goes_to_wandb(config, job.run):
         check_wandb(settings)
+    if job.told_outcomes and not settings.rank:
+        listener.warn(copying_line(job.told_outcomes, len(job.rows)))
     with locked(job.folder, settings):
         generate(job, config, settings, listener)
         if settings.rank or config.stage == "generate":
@@ -121,6 +125,8 @@ def score_stage(
         load_run(spec, config.columns, WEEKLY, name=name, rows=rows, knowledge_cutoff=config.knowledge_cutoff)
         for spec in config.runs
     ]
+    for run in runs:
+        warn_of_told_outcomes(run, listener)
     if config.stage == "compare":
         title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
         slugs = "-".join(slug(run.name) for run in runs)[:80]
@@ -136,6 +142,18 @@ def score_stage(
         claim = claimed(config, run.folder, home, [spec])
         results.append(finish([run], claim, run.name, config, settings, listener, finished))
     return tuple(results)
+
+
+def warn_of_told_outcomes(run: Loaded, listener: Listener) -> None:
+    """Tell of answers to prompts that say how their week ends."""
+    rows = {row.row_id: row for answers in run.answers for row in answers.rows if row.prompt}
+    said = {row_id: told_outcome(row.prompt, row.actual) for row_id, row in rows.items()}
+    if told := {row_id: words for row_id, words in said.items() if words}:
+        listener.warn(f"{run.name}: {copying_line(told, len(rows))}")
+
+
+def copying_line(told: Mapping[str, str], rows: int) -> str:
+    return f"WARNING: {told_line(told, f'of {rows} rows')}; what is measured on them is copying, not skill."
 
 
 @contextmanager
