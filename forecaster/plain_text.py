@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from forecaster.files import begins_as_lfs_pointer, pointer_refused
+
 LARGEST_TEXT_BYTES = 64 * 2**20
 """Of a file that is read whole: a prompt, a configuration, a list."""
 LINE_ENDS = "\r\v\f\x85\u2028\u2029"
@@ -53,9 +55,12 @@ def read_text(path: Path) -> str:
     Raises:
         OSError: it cannot be read, or does not end: a pipe may be one that somebody writes into for ever.
         UnicodeDecodeError: it is no UTF-8.
+        ConfigurationError: it is a pointer of Git LFS.
     """
     with path.open("rb") as file:
         content = file.read(LARGEST_TEXT_BYTES + 1)
     if len(content) > LARGEST_TEXT_BYTES:
         raise OSError(errno.EFBIG, f"it is longer than {LARGEST_TEXT_BYTES // 2**20} MiB", str(path))
+    if begins_as_lfs_pointer(content):
+        raise pointer_refused(str(path))
     return in_one_form(content.decode("utf-8"))

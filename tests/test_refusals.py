@@ -308,6 +308,23 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
             ["--adapter", "a", "--batch_sise", "2"],
             ["--batch_sise: is no flag. Did you mean --batch_size?"],
         ),
+        *(
+            (
+                [*stage, *more],
+                [f"--name, NAME=PATH: {shown} is no name of a run ({size} characters). Use up to 200 bytes"],
+            )
+            for stage, more, shown, size in (
+                (["compare", f"{'x' * 5000}=a.csv"], ["b=b.csv"], f"'{'x' * 60}'...", "5,000"),
+                (["score", f"{'é' * 101}=a.csv"], [], f"'{'é' * 60}'...", "101"),
+                (["score", "x\ny=a.csv"], [], "'x\\ny'", "3"),
+                (["score", "x\0y=a.csv"], [], "'x\\x00y'", "3"),
+                (["score", "a.csv"], ["--name", "x\ty"], "'x\\ty'", "3"),
+            )
+        ),
+        (
+            ["score", "a.csv", "--output_dir", "x\0y"],
+            ["--output_dir: is 'x\\x00y'. A path holds no NUL sign."],
+        ),
         (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet, .json file."]),
         (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
         (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),

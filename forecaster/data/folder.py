@@ -12,7 +12,7 @@ from forecaster.claims import held
 from forecaster.data import answer_checks
 from forecaster.data.ledger import Ledger
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.files import LFS_HELP, is_lfs_pointer
+from forecaster.files import refuse_pointer
 from forecaster.settings import redact
 from forecaster.vendors.own_files import NEWS_FILE, PRICE_FILE
 
@@ -50,8 +50,7 @@ def open_ledger(folder: Path, tell: Callable[[str], None] = lambda line: None) -
         way_on = "run the command again to have the file read anew" if is_file else "it is asked for anew"
         tell(redact(f"{path}: the answer about {what} cannot be used ({fault}); {way_on}."))
 
-    if path.is_file() and is_lfs_pointer(path):
-        raise ConfigurationError([Problem(str(path), "is a pointer of Git LFS, not a ledger.", LFS_HELP)])
+    refuse_pointer(path)
     if path.is_file() and not path.stat().st_size:
         tell(f"{path} is empty: if it ever held answers, they are lost, and are asked for anew.")
     try:

@@ -15,7 +15,7 @@ from forecaster.data.sources import told_line
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
-from forecaster.evaluation.loading import Loaded, load_run, side_by_side
+from forecaster.evaluation.loading import Loaded, is_there, load_run, side_by_side
 from forecaster.evaluation.report import pages, tracked
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import Scoreboard
@@ -129,7 +129,7 @@ def score_stage(
         warn_of_told_outcomes(run, listener)
     if config.stage == "compare":
         title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
-        slugs = "-".join(slug(run.name) for run in runs)[:80]
+        slugs = "-".join(slug(run.name) for run in runs)[:80].encode()[:200].decode(errors="ignore")
         home = BENCHMARKS / f"compare-{slugs}"
         claim = claimed(config, None, home, config.runs)
         return (finish(runs, claim, title, config, settings, listener),)
@@ -178,13 +178,13 @@ def claimed(config: BenchmarkConfig, own: Path | None, default: Path, specs: Seq
 
 def _resolved(spec: str) -> str:
     """A run as it is named from any folder."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else f"{Path.cwd()}: {spec}"
+    return str(Path(spec).resolve()) if is_there(spec) else f"{Path.cwd()}: {spec}"
 
 
 def refuse_other_tasks(specs: Sequence[str]) -> None:
     """Raises ConfigurationError for runs of a task that the weekly scorecard does not know."""
     problems = []
-    for spec in specs:
+    for spec in filter(is_there, specs):
         folder = Path(spec)
         run = _run_of(folder / BENCHMARK) or _run_of(folder)
         if run and run.task is not WEEKLY:
@@ -195,7 +195,8 @@ def refuse_other_tasks(specs: Sequence[str]) -> None:
 
 
 def slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+    """A name as that of a folder: never one above, and never none."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
 
 
 def _run_of(folder: Path) -> FinishedRun | None:

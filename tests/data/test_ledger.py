@@ -195,7 +195,7 @@ def test_a_pointer_to_a_ledger_is_told(tmp_path: Path) -> None:
         "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     )
     with pytest.raises(
-        ConfigurationError, match=r"is a pointer of Git LFS, not a ledger\. Run `git lfs pull`"
+        ConfigurationError, match=r"is a pointer of Git LFS, not the file itself\. Run `git lfs pull`"
     ):
         open_ledger(tmp_path)
 

@@ -175,8 +175,7 @@ def test_a_direction_without_a_size_and_other_languages_tell_it_too(question: st
 @pytest.mark.parametrize(
     "question",
     [
-        "Gehen Sie davon aus, dass Sie ein erfahrener Analyst sind, und sagen Sie die Kursbewegung der nächsten "
-        "Woche voraus.",
+        "Gehen Sie davon aus, Analyst zu sein, und sagen Sie die Kursbewegung der nächsten Woche voraus.",
         "Geben Sie eine Prognose für die nächste Woche ab: steigt oder fällt die Aktie?",
         "Nehmen Sie an, dass Sie Analyst sind, und prognostizieren Sie, ob der Kurs steigt oder fällt.",
         "假设你是一位经验丰富的股票分析师，请预测下周股价上涨还是下跌。",
