@@ -17,6 +17,7 @@ from html import unescape
 from html.entities import html5
 from typing import Literal
 
+from forecaster.plain_text import with_few_marks
 from forecaster.records import Answer, Company, Label, MacroReading, Messages, NewsItem, Week
 
 POSITIVE, CONCERNS, FORECAST = "Positive Developments", "Potential Concerns", "Prediction & Analysis"
@@ -78,9 +79,6 @@ _MOST_CLEANING_ROUNDS = 10
 """What is written within markup or escapes of its own takes a round for each level; honest text has two or
 three. A limit keeps the time in proportion to the length."""
 _WITHOUT_LEVELS = str.maketrans({"<": "(", ">": ")", "&": " and "})
-_MOST_MARKS_IN_A_ROW = 30
-"""On one letter, as in Unicode's Stream-Safe Text Format: real text needs fewer than ten, and NFKC sorts them
-in time that grows with the square of their number."""
 
 
 def clean_text(text: str) -> str:
@@ -104,24 +102,12 @@ def clean_text(text: str) -> str:
 def _cleaned_once(text: str) -> str:
     """Every pattern here begins with a sign that its own repeats cannot pass, so that no stretch is read more
     than a few times."""
-    text = unicodedata.normalize("NFKC", _with_few_marks(_ENTITY.sub(_resolved, text)))
+    text = unicodedata.normalize("NFKC", with_few_marks(_ENTITY.sub(_resolved, text)))
     if not text.isascii() or not text.isprintable():
         text = _BLANK.sub("", text)
         text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     text = _MARKER.sub(r"(\1)", _LAYOUT_TAG.sub(" ", text)).translate(_ROUND)
     return " ".join(text.split())
-
-
-def _with_few_marks(text: str) -> str:
-    """Without the combining marks of a row that goes on and on."""
-    if text.isascii():
-        return text
-    kept, in_a_row = [], 0
-    for character in text:
-        in_a_row = in_a_row + 1 if unicodedata.combining(character) else 0
-        if in_a_row <= _MOST_MARKS_IN_A_ROW:
-            kept.append(character)
-    return "".join(kept)
 
 
 def _resolved(entity: re.Match[str]) -> str:

@@ -72,6 +72,8 @@ def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) ->
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             return report_problems(program, ConfigurationError([_name_too_long(error)]))
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return report_problems(program, ConfigurationError([_no_folder(error)]))
         return _told(error, 1, ways_on.disk)
     except KeyboardInterrupt:
         if ways_on.interrupted:
@@ -92,6 +94,12 @@ def _name_too_long(error: OSError) -> Problem:
     name = str(error.filename)
     found = f"{name[:60]}... is too long for a path ({len(name):,} characters)."
     return Problem("a path", found, "Most disks take 255 bytes for a name and 4,096 for a path: shorten it.")
+
+
+def _no_folder(error: OSError) -> Problem:
+    """A file where a folder was to be made or written into, as any flag may name one."""
+    found = f"{error.filename} is a file, or lies below one, where a folder has to be."
+    return Problem("a path", found, "Name another folder, or move the file away.")
 
 
 def _told(error: Exception, status: int, way_on: str | None) -> int:

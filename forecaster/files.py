@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from forecaster.errors import Problem
+from forecaster.errors import ConfigurationError, Problem
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_HELP = "Run `git lfs pull` there, or download the files themselves."
@@ -67,7 +67,25 @@ def sha256_of(path: Path) -> str:
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is only a pointer of Git LFS to its content, as a clone without `git lfs` leaves it."""
     with path.open("rb") as file:
-        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+        return begins_as_lfs_pointer(file.read(len(_LFS_POINTER)))
+
+
+def refuse_pointer(path: Path, where: str = "") -> None:
+    """Raises ConfigurationError for a file of the user's that is only a pointer of Git LFS to its content.
+
+    Args:
+        where: what the message calls it; empty: its path.
+    """
+    if path.is_file() and is_lfs_pointer(path):
+        raise pointer_refused(where or str(path))
+
+
+def pointer_refused(where: str) -> ConfigurationError:
+    return ConfigurationError([Problem(where, "is a pointer of Git LFS, not the file itself.", LFS_HELP)])
+
+
+def begins_as_lfs_pointer(content: bytes) -> bool:
+    return content.startswith(_LFS_POINTER)
 
 
 def cache_problem(folder: Path, variable: str) -> Problem | None:

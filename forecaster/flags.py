@@ -167,9 +167,15 @@ class _Flag:
         return (self.text + ending).replace("%", "%%")
 
 
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError(text)
+    return Path(text)
+
+
 _KINDS = {
     str: _Kind(str, "TEXT", ""),
-    Path: _Kind(Path, "PATH", ""),
+    Path: _Kind(_path, "PATH", "A path holds no NUL sign."),
     int: _Kind(int, "N", "Give a whole number."),
     float: _Kind(float, "X", "Give a number."),
     date: _Kind(date.fromisoformat, "YYYY-MM-DD", "Give a day as YYYY-MM-DD."),

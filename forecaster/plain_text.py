@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from forecaster.files import begins_as_lfs_pointer, pointer_refused
+
 LARGEST_TEXT_BYTES = 64 * 2**20
 """Of a file that is read whole: a prompt, a configuration, a list."""
 LINE_ENDS = "\r\v\f\x85\u2028\u2029"
@@ -15,6 +17,11 @@ LINE_ENDS = "\r\v\f\x85\u2028\u2029"
 _LINE_END = re.compile(f"\r?\r\n|[{LINE_ENDS}]")
 _BYTE_ORDER_MARK = "\ufeff"
 _SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_MOST_MARKS_IN_A_ROW = 30
+"""On one letter, as in Unicode's Stream-Safe Text Format: real text needs fewer than ten, and a normal form
+sorts them in time that grows with the square of their number."""
+_BECOME_MARKS = frozenset("\u0f73\u0f75\u0f81\uff9e\uff9f")
+"""Not of a mark's class themselves, but what normal forms make of them is."""
 
 
 def in_one_form(text: str) -> str:
@@ -22,8 +29,24 @@ def in_one_form(text: str) -> str:
     mark, and letters with their accents as one sign (NFC). Twice changes nothing more; never raises."""
     if text.isascii() and "\r" not in text and "\v" not in text and "\f" not in text:
         return text  # nearly every text
-    text = _LINE_END.sub("\n", text)
-    return unicodedata.normalize("NFC", _SPACE.sub(" ", text).replace(_BYTE_ORDER_MARK, ""))
+    text = _SPACE.sub(" ", _LINE_END.sub("\n", text)).replace(_BYTE_ORDER_MARK, "")
+    if unicodedata.is_normalized("NFC", text):
+        return text
+    return unicodedata.normalize("NFC", with_few_marks(text))
+
+
+def with_few_marks(text: str) -> str:
+    """Without the combining marks of a row that goes on and on, so that a normal form of it takes time in
+    proportion to its length."""
+    if text.isascii():
+        return text
+    kept, in_a_row = [], 0
+    for character in text:
+        is_mark = unicodedata.combining(character) or character in _BECOME_MARKS
+        in_a_row = in_a_row + 1 if is_mark else 0
+        if in_a_row <= _MOST_MARKS_IN_A_ROW:
+            kept.append(character)
+    return "".join(kept)
 
 
 def read_text(path: Path) -> str:
@@ -32,9 +55,12 @@ def read_text(path: Path) -> str:
     Raises:
         OSError: it cannot be read, or does not end: a pipe may be one that somebody writes into for ever.
         UnicodeDecodeError: it is no UTF-8.
+        ConfigurationError: it is a pointer of Git LFS.
     """
     with path.open("rb") as file:
         content = file.read(LARGEST_TEXT_BYTES + 1)
     if len(content) > LARGEST_TEXT_BYTES:
         raise OSError(errno.EFBIG, f"it is longer than {LARGEST_TEXT_BYTES // 2**20} MiB", str(path))
+    if begins_as_lfs_pointer(content):
+        raise pointer_refused(str(path))
     return in_one_form(content.decode("utf-8"))

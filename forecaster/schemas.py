@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import begins_as_lfs_pointer, pointer_refused
 
 LARGEST_JSON_BYTES = 256 * 2**20
 """More than the record of ten million rows; a file beyond it is not read into memory."""
@@ -42,7 +43,10 @@ def read_json(path: Path, way_out: str) -> Any:
             raise refused(path, "is no file." if path.exists() else "is missing.", way_out)
         if (size := path.stat().st_size) > LARGEST_JSON_BYTES:
             raise refused(path, f"has {size:,} bytes, too many for such a record.", way_out)
-        return json.loads(path.read_bytes().decode("utf-8"))
+        content = path.read_bytes()
+        if begins_as_lfs_pointer(content):
+            raise pointer_refused(str(path))
+        return json.loads(content.decode("utf-8"))
     except OSError as error:
         raise refused(path, f"cannot be read ({error.strerror}).", way_out) from error
     except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from forecaster.files import refuse_pointer
 from forecaster.plain_text import LINE_ENDS, in_one_form
 
 TextRow = dict[str, str]
@@ -73,7 +74,11 @@ def json_lines(path: Path, *, numbers_as_text: bool = False) -> Iterator[tuple[i
 
     Args:
         numbers_as_text: keep the digits of the file.
+
+    Raises:
+        ConfigurationError: a pointer of Git LFS.
     """
+    refuse_pointer(path)
     as_text = str if numbers_as_text else None
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, line in enumerate(_lines(file), start=1):

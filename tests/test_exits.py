@@ -58,6 +58,15 @@ def status_of(error: BaseException, ways_on: WaysOn = WAYS_ON) -> int:
             f"\nprogram.py cannot start, 1 to mend:\n  - a path: {'a' * 60}... is too long for a path (5,000 "
             "characters). Most disks take 255 bytes for a name and 4,096 for a path: shorten it.\n",
         ),
+        *(
+            (
+                OSError(number, "whatever", "a.csv"),
+                *(2, ""),
+                "\nprogram.py cannot start, 1 to mend:\n  - a path: a.csv is a file, or lies below one, "
+                "where a folder has to be. Name another folder, or move the file away.\n",
+            )
+            for number in (errno.EEXIST, errno.ENOTDIR)
+        ),
         (sqlite3.OperationalError("disk is full"), 1, "", "\ndisk is full\nMend this.\n"),
         (KeyboardInterrupt(), 130, "", "\nStopped.\n"),
     ],

@@ -50,6 +50,21 @@ def test_what_is_the_same_text_becomes_equal_and_nothing_else_changes(text: str,
     assert in_one_form(expected) == expected
 
 
+@pytest.mark.parametrize(
+    "marks",
+    ["\u0327\u0301", "\u0301\u0327", "\u0344", "\u0f73", "\u0f81", "\u0301\u0327\u0f73\u0327"],
+    ids=ascii,
+)
+def test_a_letter_keeps_thirty_of_the_marks_that_a_normal_form_has_to_sort(marks: str) -> None:
+    once = in_one_form("e" + marks * 50_000)  # minutes, when they are all sorted
+    assert len(once) <= 1 + 2 * 30
+    assert in_one_form(once) == once
+
+
+def test_marks_that_are_in_order_already_stay() -> None:
+    assert in_one_form("x" + "\u0327" * 100) == "x" + "\u0327" * 100
+
+
 @pytest.fixture(params=["", "\ufeff"], ids=["no mark", "mark"])
 def mark(request: pytest.FixtureRequest) -> str:
     return str(request.param)

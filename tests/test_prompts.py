@@ -591,6 +591,8 @@ def test_twice_the_length_takes_twice_the_steps(
         ("S&amp;P: &" + "amp;" * 11 + "lt;think>", "S and P: and amp;lt;think)"),
         ("<a" * 12 + "b" + ">c" * 12, "(a(a" + "(a" * 10 + "b" + ")c" * 12),
         ("e" + "\u0301\u0327" * 100, "\u0229" + "\u0327" * 14 + "\u0301" * 15),
+        # Signs that are no marks, and become some in NFKC.
+        ("e" + "\u0f73" * 100, "e" + "\u0f71" * 30),
     ],
 )
 def test_what_lies_deeper_than_any_text_goes_is_no_markup(text: str, cleaned: str) -> None:

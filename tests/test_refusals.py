@@ -308,6 +308,23 @@ def test_the_benchmark_refuses_what_is_no_finished_run(tmp_path: Path, make, mes
             ["--adapter", "a", "--batch_sise", "2"],
             ["--batch_sise: is no flag. Did you mean --batch_size?"],
         ),
+        *(
+            (
+                [*stage, *more],
+                [f"--name, NAME=PATH: {shown} is no name of a run ({size} characters). Use up to 200 bytes"],
+            )
+            for stage, more, shown, size in (
+                (["compare", f"{'x' * 5000}=a.csv"], ["b=b.csv"], f"'{'x' * 60}'...", "5,000"),
+                (["score", f"{'é' * 101}=a.csv"], [], f"'{'é' * 60}'...", "101"),
+                (["score", "x\ny=a.csv"], [], "'x\\ny'", "3"),
+                (["score", "x\0y=a.csv"], [], "'x\\x00y'", "3"),
+                (["score", "a.csv"], ["--name", "x\ty"], "'x\\ty'", "3"),
+            )
+        ),
+        (
+            ["score", "a.csv", "--output_dir", "x\0y"],
+            ["--output_dir: is 'x\\x00y'. A path holds no NUL sign."],
+        ),
         (["score", "nowhere.csv"], ["nowhere.csv: is no file. Give a .csv, .jsonl, .parquet, .json file."]),
         (["report", "empty"], ["empty holds no rows.jsonl. Run `benchmark.py generate` first."]),
         (["--base_model", "llama9", "--dataset", "rows.jsonl"], ["'llama9' is no known alias and no folder"]),
@@ -368,6 +385,29 @@ def test_rows_that_tell_their_outcome_are_refused_with_their_number(tmp_path: Pa
         tmp_path, done, "--dataset: 3 train rows tell the outcome in their prompt, as rows.jsonl:train#0"
     )
     assert train(tmp_path, *flags, "--allow_told_outcome").returncode == 0
+
+
+def test_a_benchmark_of_rows_that_tell_their_outcome_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
+    rows = [
+        json.loads(line)
+        for line in (ROOT / "sample/dataset/test.jsonl").read_text(encoding="utf-8").splitlines()
+    ][:3]
+    for row in rows[1:]:
+        told = f"Let's assume your prediction for next week is {row['label']}.[/INST]"
+        row["prompt"] = row["prompt"].replace("[/INST]", f" {told}")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = [*SAMPLE[:2], "--dataset", "rows.jsonl", "--max_new_tokens", "2", "--report_to", "none"]
+    first = f"{rows[1]['symbol']} {rows[1]['period']}"
+    told = f"2 of 3 rows tell the outcome in their prompt, as {first} does: \"Let's assume your prediction"
+    done = call_entry("benchmark.py", tmp_path, *flags)
+    assert_refused(tmp_path, done, f"--dataset: {told}", "give --allow_told_outcome to answer them")
+    meant = call_entry("benchmark.py", tmp_path, *flags, "--allow_told_outcome")
+    assert meant.returncode == 0
+    assert f"WARNING: {told}" in meant.stderr
+    (report,) = tmp_path.glob("benchmarks/*/report.md")
+    assert "2: what answers them may copy it" in report.read_text(encoding="utf-8")
+    scored = call_entry("benchmark.py", tmp_path, "score", str(report.parent))
+    assert f"WARNING: {told}" in scored.stderr
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from forecaster.models.templates import (
     holds_markers,
     load_saved_tokenizer,
     load_tokenizer,
+    naming_row,
+    rendered_parts,
 )
 from forecaster.models.tuners.base import Tuner
 from forecaster.progress import Listener
@@ -123,7 +125,10 @@ def answer(
     tokenizer = _tokenizer(plan)
     _check_template(plan, tokenizer, texts)
     limit = plan.max_length - plan.max_new_tokens
-    prompts = [hf_engine.render_prompt(tokenizer, row_id, text, limit, plan.task) for row_id, text in texts]
+    prompts = []
+    for row_id, text in texts:
+        with naming_row(row_id, *_of_whom(plan)):
+            prompts.append(hf_engine.render_prompt(tokenizer, row_id, text, limit, plan.task))
     if ranks.rank == 0 and (count := sum(holds_markers(tokenizer, split_published(t)) for _, t in texts)):
         listener.say(
             f"{count} of {len(texts)} prompts hold control tokens or turn marks of this model; they are "
@@ -170,18 +175,26 @@ def _tokenizer(plan: EngineSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _of_whom(plan: EngineSettings) -> tuple[object, str]:
+    """Whose chat template it is, and the flag that names it."""
+    if plan.tokenizer_folder is None:
+        return plan.base.location, "--base_model"
+    return plan.tokenizer_folder, "--adapter"
+
+
 def _check_template(
     plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
 ) -> None:
-    """Raises ConfigurationError where the template loses a part of the first prompt, or an answer to it; what
-    a run was trained without, it is also asked without."""
-    for _, text in texts[:1]:
+    """Raises ConfigurationError where the template loses a part of a prompt, or an answer to it; what a run
+    was trained without, it is also asked without."""
+    for number, (row_id, text) in enumerate(texts, start=1):
         asked = split_published(text)
-        if plan.tokenizer_folder is None:
-            check_template(tokenizer, asked, "an answer", plan.base.location)
-        else:
-            without_system = Messages("", asked.user)
-            check_template(tokenizer, without_system, "an answer", plan.tokenizer_folder, "--adapter")
+        if plan.tokenizer_folder is not None:
+            asked = Messages("", asked.user)
+        if number == 1:
+            check_template(tokenizer, asked, "an answer", *_of_whom(plan))
+        with naming_row(f"{number} of {len(texts)}, {row_id}", *_of_whom(plan)):
+            rendered_parts(tokenizer, asked, "an answer")
 
 
 Todo = Sequence[tuple[Answerer, Sequence[Sequence[Prompt]]]]

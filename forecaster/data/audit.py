@@ -10,7 +10,7 @@ market-wide figures are not derived anew.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -159,25 +159,54 @@ Evidence = Callable[[str], SymbolEvidence | None]
 """Gives the raw facts for a symbol as rows spell it; asked once per symbol, and held for one at a time."""
 
 
+@dataclass
+class _SameId:
+    """Articles with one id."""
+
+    headlines: set[str]
+    first_published_at: datetime
+
+
 @dataclass(frozen=True)
 class _Known:
     """One symbol's evidence, indexed."""
 
     evidence: SymbolEvidence
+    _moments: dict[tuple[str, str], list[datetime]] = field(default_factory=dict)
 
     @cached_property
-    def by_headline(self) -> dict[str, list[Article]]:
-        found: dict[str, list[Article]] = {}
+    def _by_headline(self) -> dict[str, list[tuple[str, datetime]]]:
+        """Cleaned summaries and moments of the articles under each headline, sorted."""
+        found: dict[str, list[tuple[str, datetime]]] = {}
         for article in self.evidence.articles or ():
-            found.setdefault(_words(article.headline), []).append(article)
-        return found
+            told = clean_text(article.summary), article.published_at
+            found.setdefault(_words(article.headline), []).append(told)
+        return {headline: sorted(articles) for headline, articles in found.items()}
 
     @cached_property
-    def by_id(self) -> dict[str, list[Article]]:
-        found: dict[str, list[Article]] = {}
+    def by_id(self) -> dict[str, _SameId]:
+        found: dict[str, _SameId] = {}
         for article in self.evidence.articles or ():
-            found.setdefault(article.id, []).append(article)
+            same = found.setdefault(article.id, _SameId(set(), article.published_at))
+            same.headlines.add(_words(article.headline))
+            same.first_published_at = min(same.first_published_at, article.published_at)
         return found
+
+    def moments(self, item: NewsItem) -> Sequence[datetime]:
+        """When the articles were published that an item of a prompt may show, oldest first: its headline is
+        theirs, and its summary theirs, the beginning of it, or left out.
+
+        Each of a summary's beginnings is looked up once, however often a prompt repeats it: all that is
+        found is no more than the articles have characters.
+        """
+        headline = _words(item.headline)
+        shown = clean_text(item.summary).removesuffix("...").rstrip()
+        if (headline, shown) not in self._moments:
+            articles = self._by_headline.get(headline, [])
+            first = bisect_left(articles, shown, key=lambda article: article[0])
+            after = bisect_right(articles, shown, lo=first, key=lambda article: article[0][: len(shown)])
+            self._moments[headline, shown] = sorted(moment for _, moment in articles[first:after])
+        return self._moments[headline, shown]
 
     @cached_property
     def days(self) -> list[date]:
@@ -320,8 +349,8 @@ def audit_rows(
             if span := _span(row):
                 spans.append(span)
     findings += _straddling(spans, tally)
-    splits_order, kinds_order = list(splits), list(KINDS)
-    findings.sort(key=lambda f: (splits_order.index(f.split), f.row, kinds_order.index(f.kind)))
+    split_at, kind_at = ({name: at for at, name in enumerate(names)} for names in (splits, KINDS))
+    findings.sort(key=lambda f: (split_at[f.split], f.row, kind_at[f.kind]))
     return AuditReport(tuple(findings), dict(tally.checked), dict(tally.unchecked))
 
 
@@ -537,35 +566,34 @@ def _articles(row: _Row, known: _Known, as_of: datetime, tally: _Tally) -> Itera
             if kind := _article_fault(item, week, known, as_of):
                 told.add(_words(item.headline))
                 yield row.finding(kind, f"{week.start} to {week.end}: {item.headline}")
-    for news_id in row.values.get("news_ids") or ():
+    faults: dict[str, str | None] = {}
+    for news_id in map(str, row.values.get("news_ids") or ()):
         tally.checked["news ids against raw articles"] += 1
-        articles = known.by_id.get(str(news_id), [])
-        if told & {_words(article.headline) for article in articles}:
-            continue
-        if not articles:
-            yield row.finding("unknown article", f"id {news_id}")
-        elif all(article.published_at >= as_of for article in articles):
-            yield row.finding("future article", f"id {news_id}")
+        if news_id not in faults:
+            faults[news_id] = _id_fault(known.by_id.get(news_id), told, as_of)
+        if fault := faults[news_id]:
+            yield row.finding(fault, f"id {news_id}")
+
+
+def _id_fault(articles: _SameId | None, told: set[str], as_of: datetime) -> str | None:
+    """What is wrong with an id, where the headlines have not told it."""
+    if articles is None:
+        return "unknown article"
+    if not told.isdisjoint(articles.headlines):
+        return None
+    return "future article" if articles.first_published_at >= as_of else None
 
 
 def _article_fault(item: NewsItem, week: PastWeek, known: _Known, as_of: datetime) -> str | None:
-    found = [
-        article.published_at
-        for article in known.by_headline.get(_words(item.headline), ())
-        if _shows(item.summary, article.summary)
-    ]
+    found = known.moments(item)
     start, end = known.closing_time(week.start), known.closing_time(week.end)
     if not found:
         return "unknown article"
-    if start and end and any(start <= moment < min(end, as_of) for moment in found):
-        return None
-    return "future article" if all(moment >= as_of for moment in found) else "article of another week"
-
-
-def _shows(shown: str, summary: str) -> bool:
-    """Whether a prompt's summary is the article's, its beginning, or left out."""
-    shown = clean_text(shown).removesuffix("...").rstrip()
-    return clean_text(summary).startswith(shown)
+    if start and end:
+        at = bisect_left(found, start)
+        if at < len(found) and found[at] < min(end, as_of):
+            return None
+    return "future article" if found[0] >= as_of else "article of another week"
 
 
 def _quarter(row: _Row, known: _Known, as_of: datetime, tally: _Tally) -> Iterator[Finding]:

@@ -12,7 +12,9 @@ from forecaster.claims import held
 from forecaster.data import answer_checks
 from forecaster.data.ledger import Ledger
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.files import refuse_pointer
 from forecaster.settings import redact
+from forecaster.vendors.own_files import NEWS_FILE, PRICE_FILE
 
 LEDGER_FILE = "ledger.sqlite"
 LOCK_FILE = "pipeline.lock"
@@ -44,8 +46,13 @@ def open_ledger(folder: Path, tell: Callable[[str], None] = lambda line: None) -
     def on_unusable(request: Request, fault: str) -> None:
         days = " to ".join(day for day in (request.window_start, request.window_end) if day)
         what = " ".join(filter(None, (request.symbol, request.endpoint, days)))
-        tell(redact(f"{path}: the answer about {what} cannot be used ({fault}); it is asked for anew."))
+        is_file = request.endpoint in (NEWS_FILE, PRICE_FILE)
+        way_on = "run the command again to have the file read anew" if is_file else "it is asked for anew"
+        tell(redact(f"{path}: the answer about {what} cannot be used ({fault}); {way_on}."))
 
+    refuse_pointer(path)
+    if path.is_file() and not path.stat().st_size:
+        tell(f"{path} is empty: if it ever held answers, they are lost, and are asked for anew.")
     try:
         return Ledger(path, answer_checks.fault_of, on_unusable)
     except sqlite3.DatabaseError as error:

@@ -13,15 +13,25 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from forecaster.calls import Call, Request, canonical
+from forecaster.errors import ConfigurationError, Problem
 
 _FINAL = "('answered', 'unknown symbol')"
 """A call that ended so is not made again."""
+
+_PRIMARY_CODE = 0xFF
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""Primary codes of what SQLite says of a file's content; all others are of the disk, or of other users."""
+_MEND = (
+    "Put a whole copy in its place (`sqlite3 FILE .recover` may save most of it), or move it away: then what "
+    "it held is asked for anew."
+)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -60,18 +70,39 @@ class Ledger:
             on_unusable: hears of each that is found so, once, and why.
 
         Raises:
-            sqlite3.DatabaseError: a file that is no ledger.
+            ConfigurationError: a file that is damaged, or no database.
+            sqlite3.DatabaseError: a database that is no ledger, or a disk that fails.
         """
         self.path = path
         self._fault_of, self._on_unusable = fault_of, on_unusable
         self._connection = sqlite3.connect(path, check_same_thread=False)
+        # A damaged word is no reason not to read the rest.
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         self._lock = threading.Lock()
-        # Full: after a power cut, too, what was answered is there.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        # A database of somebody else's stays as it is: this raises where it lacks our table or a column.
-        if self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() != (0,):
-            self._connection.execute(f"SELECT id, sha256, {_COLUMNS} FROM calls LIMIT 0")
-        self._connection.executescript(_SCHEMA)
+        with self._in_use() as connection:
+            # Full: after a power cut, too, what was answered is there.
+            connection.execute("PRAGMA synchronous = FULL")
+            # A database of somebody else's stays as it is: this raises where it lacks our table or a column.
+            if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() != (0,):
+                connection.execute(f"SELECT id, sha256, {_COLUMNS} FROM calls LIMIT 0")
+            connection.executescript(_SCHEMA)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for this thread alone.
+
+        Raises:
+            ConfigurationError: what is read of the file is damaged.
+        """
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE not in _DAMAGE:
+                    raise
+                raise ConfigurationError(
+                    [Problem(str(self.path), f"is damaged ({error}).", _MEND)]
+                ) from error
 
     def close(self) -> None:
         self._connection.close()
@@ -90,8 +121,8 @@ class Ledger:
             )
             for call in calls
         ]
-        with self._lock, self._connection:
-            self._connection.executemany(
+        with self._in_use() as connection, connection:
+            connection.executemany(
                 "INSERT OR IGNORE INTO calls (endpoint, symbol, window_start, window_end, variant, status, "
                 "count, truncated, fetched_at, sha256, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
@@ -108,8 +139,8 @@ class Ledger:
 
     def calls(self, endpoint: str) -> Iterator[Call]:
         """Every call of an endpoint in the order of recording, failed ones too; none that is unusable."""
-        with self._lock:
-            rows = self._connection.execute(
+        with self._in_use() as connection:
+            rows = connection.execute(
                 f"SELECT id, {_COLUMNS} FROM calls WHERE endpoint = ? AND status != 'unusable' ORDER BY id",
                 (endpoint,),
             ).fetchall()
@@ -121,8 +152,8 @@ class Ledger:
         """Write what a file of the user's own gives of some symbols; what an earlier reading of the same file
         gave of them, and this one does not, goes."""
         fresh = {(_key(call.request), call.sha256, _stamp(call)) for call in calls}
-        with self._lock, self._connection:
-            known = self._connection.execute(
+        with self._in_use() as connection, connection:
+            known = connection.execute(
                 "SELECT id, symbol, window_start, window_end, sha256, fetched_at FROM calls "
                 "WHERE endpoint = ? AND variant = ?",
                 (endpoint, variant),
@@ -132,21 +163,21 @@ class Ledger:
                 for row, symbol, start, end, sha256, stamp in known
                 if symbol in symbols and ((endpoint, symbol, start, end, variant), sha256, stamp) not in fresh
             ]
-            self._connection.executemany("DELETE FROM calls WHERE id = ?", outdated)
+            connection.executemany("DELETE FROM calls WHERE id = ?", outdated)
         self.record(*calls)
 
     def failures(self) -> int:
         """Calls that got no final answer, over the ledger's whole life."""
-        with self._lock:
-            (count,) = self._connection.execute(
+        with self._in_use() as connection:
+            (count,) = connection.execute(
                 f"SELECT COUNT(*) FROM calls WHERE status NOT IN {_FINAL}"
             ).fetchone()
         return int(count)
 
     def _select(self, condition: str, request: Request) -> Iterator[Call]:
         values = _key(request) if condition else (request.endpoint, request.symbol)
-        with self._lock:
-            rows = self._connection.execute(
+        with self._in_use() as connection:
+            rows = connection.execute(
                 f"SELECT id, {_COLUMNS} FROM calls WHERE status IN {_FINAL} "
                 f"AND endpoint = ? AND symbol = ? {condition} "
                 "ORDER BY window_start, window_end, variant",
@@ -160,14 +191,14 @@ class Ledger:
         for row_id, *row in rows:
             try:
                 call = _call(tuple(row))
-                fault = self._fault_of(call)
+                fault = self._fault_of(call) if call else "its bytes are not those that were stored"
             except (ValueError, TypeError, OverflowError, RecursionError):
-                fault = "it cannot be read"
-            if not fault:
+                call, fault = None, "it cannot be read"
+            if call and not fault:
                 yield call
                 continue
-            with self._lock, self._connection:
-                self._connection.execute("UPDATE calls SET status = 'unusable' WHERE id = ?", (row_id,))
+            with self._in_use() as connection, connection:
+                connection.execute("UPDATE calls SET status = 'unusable' WHERE id = ?", (row_id,))
             self._on_unusable(Request(*map(str, row[:5])), fault)
 
 
@@ -177,17 +208,16 @@ _COLUMNS = (
 )
 
 
-def _call(row: tuple[Any, ...]) -> Call:
-    """A stored call; raises sqlite3.DatabaseError where its payload is not the one that was recorded."""
-    request = Request(*row[:5])
+def _call(row: tuple[Any, ...]) -> Call | None:
+    """A stored call; None where its payload is not the one that was recorded."""
     try:
         payload = zlib.decompress(row[7])
-        is_whole = hashlib.sha256(payload).hexdigest() == row[10]
     except zlib.error:
-        is_whole = False
-    if not is_whole:
-        raise sqlite3.DatabaseError(f"the ledger is damaged at {request}: take a copy that is whole")
-    return Call(request, row[5], datetime.fromisoformat(row[6]), json.loads(payload), row[8], bool(row[9]))
+        return None
+    if hashlib.sha256(payload).hexdigest() != row[10]:
+        return None
+    request, fetched_at = Request(*row[:5]), datetime.fromisoformat(row[6])
+    return Call(request, row[5], fetched_at, json.loads(payload), row[8], bool(row[9]))
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -39,7 +39,7 @@ from forecaster.files import LFS_HELP, cache_problem, is_lfs_pointer
 from forecaster.network_settings import hub_problems
 from forecaster.plain_text import in_one_form
 from forecaster.tables import has_other_line_ends, json_lines
-from forecaster.tasks.base import RowKey, Task
+from forecaster.tasks.base import DatasetRow, RowKey, Task
 
 SHORT_NAME_FOLDER = Path("data")
 SHORT_NAME_PREFIX = "fingpt-forecaster-"
@@ -250,23 +250,30 @@ def find_told_outcomes(corpus: Corpus, task: Task) -> list[Problem]:
     """Prompts that say how their week ends: a model would learn to copy it."""
     problems = []
     for name, rows in corpus.parts.items():
-        seen: set[str] = set()
-        found: dict[str, str] = {}
-        for row in rows:
-            # Rows repeat where a source is to be taken more than once.
-            if (row_id := str(row["row_id"])) not in seen and (told := task.told_outcome(row)):
-                found[row_id] = told
-            seen.add(row_id)
-        if found:
-            row_id, told = next(iter(found.items()))
-            problems.append(
-                Problem(
-                    "--dataset",
-                    f'{len(found)} {name} rows tell the outcome in their prompt, as {row_id} does: "{told}"',
-                    "Ask for it instead, or give --allow_told_outcome to train on them all the same.",
-                )
-            )
+        if told := told_outcomes(((str(row["row_id"]), row) for row in rows), task):
+            way_out = "Ask for it instead, or give --allow_told_outcome to train on them all the same."
+            problems.append(Problem("--dataset", told_line(told, f"{name} rows"), way_out))
     return problems
+
+
+def told_outcomes(rows: Iterable[tuple[str, DatasetRow]], task: Task) -> dict[str, str]:
+    """Of rows with their ids, the words of each whose prompt says how its week ends.
+
+    Rows repeat where a source is to be taken more than once: each id is looked at once.
+    """
+    seen: set[str] = set()
+    found: dict[str, str] = {}
+    for row_id, row in rows:
+        if row_id not in seen and (told := task.told_outcome(row)):
+            found[row_id] = told
+        seen.add(row_id)
+    return found
+
+
+def told_line(told: Mapping[str, str], rows: str) -> str:
+    """How many `rows` tell their outcome, with the first one."""
+    row_id, words = next(iter(told.items()))
+    return f'{len(told)} {rows} tell the outcome in their prompt, as {row_id} does: "{words}"'
 
 
 def _emptied(kept_train: Sequence[int], kept_test: Sequence[int]) -> list[Problem]:

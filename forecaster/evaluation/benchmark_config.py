@@ -45,6 +45,9 @@ class BenchmarkConfig:
         shown="the test rows of the adapter's training",
     )
     from_remote: bool = flag(False, "take --dataset from the hub", ROWS)
+    allow_told_outcome: bool = flag(
+        False, "answer --dataset although its prompts say how their week ends", ROWS
+    )
     checkpoints: Literal["all"] | None = flag(
         None,
         "compare all checkpoints on the validation part of the training (--validation_share), and take the "

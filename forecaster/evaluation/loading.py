@@ -24,12 +24,15 @@ from forecaster.evaluation.scorecard import (
 )
 from forecaster.evaluation.training_log import TrainingLog, is_of_training, read_training_log
 from forecaster.evaluation.wandb_export import is_wandb_export, read_wandb_export
+from forecaster.files import refuse_pointer
 from forecaster.records import Row
 from forecaster.run_folder import BENCHMARK, CHECKPOINTS, LOG_HISTORY
 from forecaster.tasks.base import Task
 from forecaster.tasks.weekly_baselines import Training
 
 _LOG_SUFFIXES = (".json", ".log", ".txt")
+LONGEST_NAME_BYTES = 200
+"""Of a run's name: with what is put behind it, it fits into a file's name, which most disks end at 255."""
 _WITH_COLUMNS = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, SUFFIXES))})):([^/\\]+)", re.DOTALL)
 
 
@@ -79,18 +82,22 @@ def load_run(
         ConfigurationError: nothing is there, or it is damaged.
     """
     given, separator, rest = spec.partition("=")
-    if separator and not Path(spec).exists():
+    if separator and not is_there(spec):
         name, spec = given.strip(), rest
-    named = None if Path(spec).exists() else _WITH_COLUMNS.fullmatch(spec)
+    if name and (problem := _name_problem(name)):
+        raise ConfigurationError([problem])
+    named = None if is_there(spec) else _WITH_COLUMNS.fullmatch(spec)
     if named:
         spec, columns = named[1], _columns_of(named[1], named[2], columns)
-    parts = [spec] if Path(spec).exists() else [part.strip() for part in spec.split(",")]
+    parts = [spec] if is_there(spec) else [part.strip() for part in spec.split(",")]
     paths = [Path(part) for part in parts if part]
     if not paths:
         found = f"{given + separator!r} names no file and no folder."
         raise ConfigurationError([Problem("command line", found, "Write PATH, or NAME=PATH.")])
-    loaded = Loaded(name or (paths[0].resolve().name if paths[0].is_dir() else paths[0].stem))
+    of_path = paths[0].resolve().name if paths[0].is_dir() else paths[0].stem
+    loaded = Loaded(name or "".join(sign if sign.isprintable() else "-" for sign in of_path))
     for path in paths:
+        refuse_pointer(path)
         if path.is_dir():
             loaded = _with_folder(loaded, path, task)
             cutoffs = [knowledge_cutoff or model.knowledge_cutoff for model in loaded.answers]
@@ -116,6 +123,26 @@ def load_run(
             [Problem("command line", found, "A run has one of each: write NAME=ANSWERS,LOG.")]
         )
     return loaded
+
+
+def is_there(path: str) -> bool:
+    """Whether there is such a path; what no disk takes for one may be a name and a path."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
+def _name_problem(name: str) -> Problem | None:
+    """A name that cannot be shown in tables, or be part of a file's name."""
+    if name.isprintable() and len(name.encode()) <= LONGEST_NAME_BYTES:
+        return None
+    shown = repr(name[:60]) + ("..." if len(name) > 60 else "")
+    found = f"{shown} is no name of a run ({len(name):,} characters)."
+    way_out = (
+        f"Use up to {LONGEST_NAME_BYTES} bytes that can be printed, without line ends and control signs."
+    )
+    return Problem("--name, NAME=PATH", found, way_out)
 
 
 def _columns_of(path: str, names: str, columns: Columns) -> Columns:

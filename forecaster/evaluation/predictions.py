@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation.rows import AnswerSpeed, ModelAnswers, numbered, rows_of_dataset
-from forecaster.files import write_whole
+from forecaster.files import refuse_pointer, write_whole
 from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import Label, Row
 from forecaster.schemas import check
@@ -231,6 +231,7 @@ def _known_lines(folder: Path) -> list[dict[str, Any]]:
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Lines of a file without those that a kill cut off, of a journal without their batch."""
+    refuse_pointer(path)
     whole = _whole_batches if path.match(_JOURNALS) else _whole
     lines = _parsed_lines(path, whole(path.read_bytes()))
     if not all(line.keys() >= _REQUIRED_FIELDS for line in lines):
@@ -435,6 +436,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where there is no file; raises ConfigurationError for anything else."""
     if not path.exists():
         return {}
+    refuse_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -446,6 +448,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Lines of a jsonl file; raises ConfigurationError when it is missing or damaged."""
+    refuse_pointer(path)
     try:
         content = path.read_bytes()
     except OSError as error:

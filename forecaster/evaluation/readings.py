@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from forecaster.evaluation.published import PublishedAnswer, parse_as_published
+from forecaster.plain_text import in_one_form
 from forecaster.records import Answer, Label, Unreadable
 from forecaster.tasks.answers import parse_answer, without_think_block
 from forecaster.tasks.loose_forecasts import read_forecast
@@ -18,7 +19,7 @@ class Reading:
     """One answer, or reference answer, as the parsers read it."""
 
     spoken: str
-    """Its text without closed think blocks; empty where there is no answer."""
+    """Its text in one form, without closed think blocks; empty where there is no answer."""
     has_think_block: bool
     """Whether it has a closed one."""
     forecast: Label | Unreadable
@@ -38,8 +39,10 @@ def read_texts(texts: Iterable[str | None]) -> dict[str | None, Reading]:
 def _reading(text: str | None) -> Reading:
     if text is None:
         return Reading("", False, NO_ANSWER, NO_ANSWER, None, None)
-    spoken = without_think_block(text)
-    thinks = spoken != text.strip()
+    # A model writes line ends and accents in forms of its own; the parts that are read are in one.
+    text_in_one_form = in_one_form(text)
+    spoken = without_think_block(text_in_one_form)
+    thinks = spoken != text_in_one_form.strip()
     own, published = parse_answer(text), parse_as_published(text)
     return Reading(
         spoken=spoken,
@@ -47,7 +50,7 @@ def _reading(text: str | None) -> Reading:
         forecast=read_forecast(text, own),
         own=own,
         published=published,
-        published_spoken=parse_as_published(spoken) if thinks else published,
+        published_spoken=parse_as_published(without_think_block(text)) if thinks else published,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -11,10 +11,11 @@ from pathlib import Path
 from forecaster import tracking
 from forecaster.claims import LOCK_FILE, WRITING_S, held, own_folder
 from forecaster.data.price_files import closes_of
+from forecaster.data.sources import told_line
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
-from forecaster.evaluation.loading import Loaded, load_run, side_by_side
+from forecaster.evaluation.loading import Loaded, is_there, load_run, side_by_side
 from forecaster.evaluation.report import pages, tracked
 from forecaster.evaluation.rows import rows_of_dataset
 from forecaster.evaluation.scorecard import Scoreboard
@@ -35,6 +36,7 @@ from forecaster.models.finished import FinishedRun, read_finished
 from forecaster.progress import Listener
 from forecaster.run_folder import BENCHMARK
 from forecaster.settings import Settings
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import WEEKLY
 
 
@@ -71,6 +73,8 @@ def run_benchmark(
     job = resolve(config, settings)
     if config.stage == "all" and goes_to_wandb(config, job.run):
         check_wandb(settings)
+    if job.told_outcomes and not settings.rank:
+        listener.warn(copying_line(job.told_outcomes, len(job.rows)))
     with locked(job.folder, settings):
         generate(job, config, settings, listener)
         if settings.rank or config.stage == "generate":
@@ -125,9 +129,11 @@ def score_stage(
         for spec in config.runs
     ]
     runs = [replace(run, training=run.training or training) for run in runs]
+    for run in runs:
+        warn_of_told_outcomes(run, listener)
     if config.stage == "compare":
         title = " and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
-        slugs = "-".join(slug(run.name) for run in runs)[:80]
+        slugs = "-".join(slug(run.name) for run in runs)[:80].encode()[:200].decode(errors="ignore")
         home = BENCHMARKS / f"compare-{slugs}"
         claim = claimed(config, None, home, config.runs)
         return (finish(runs, claim, title, config, settings, listener),)
@@ -140,6 +146,18 @@ def score_stage(
         claim = claimed(config, run.folder, home, [spec])
         results.append(finish([run], claim, run.name, config, settings, listener, finished))
     return tuple(results)
+
+
+def warn_of_told_outcomes(run: Loaded, listener: Listener) -> None:
+    """Tell of answers to prompts that say how their week ends."""
+    rows = {row.row_id: row for answers in run.answers for row in answers.rows if row.prompt}
+    said = {row_id: told_outcome(row.prompt, row.actual) for row_id, row in rows.items()}
+    if told := {row_id: words for row_id, words in said.items() if words}:
+        listener.warn(f"{run.name}: {copying_line(told, len(rows))}")
+
+
+def copying_line(told: Mapping[str, str], rows: int) -> str:
+    return f"WARNING: {told_line(told, f'of {rows} rows')}; what is measured on them is copying, not skill."
 
 
 @contextmanager
@@ -164,13 +182,13 @@ def claimed(config: BenchmarkConfig, own: Path | None, default: Path, specs: Seq
 
 def _resolved(spec: str) -> str:
     """A run as it is named from any folder."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else f"{Path.cwd()}: {spec}"
+    return str(Path(spec).resolve()) if is_there(spec) else f"{Path.cwd()}: {spec}"
 
 
 def refuse_other_tasks(specs: Sequence[str]) -> None:
     """Raises ConfigurationError for runs of a task that the weekly scorecard does not know."""
     problems = []
-    for spec in specs:
+    for spec in filter(is_there, specs):
         folder = Path(spec)
         run = _run_of(folder / BENCHMARK) or _run_of(folder)
         if run and run.task is not WEEKLY:
@@ -181,7 +199,8 @@ def refuse_other_tasks(specs: Sequence[str]) -> None:
 
 
 def slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+    """A name as that of a folder: never one above, and never none."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
 
 
 def _run_of(folder: Path) -> FinishedRun | None:

@@ -214,6 +214,8 @@ def settings_shown(job: Benchmark) -> dict[str, str]:
         shown["base model"] = base.location
     if job.run and (counts := job.run.dataset_record.get("counts")):
         shown["training rows"] = str(counts["train_after_repeats"])
+    if job.told_outcomes:
+        shown["rows that tell their outcome"] = f"{len(job.told_outcomes)}: what answers them may copy it"
     shown["tokens of prompt and answer"] = str(job.max_length)
     shown["tokens of an answer"] = str(job.max_new_tokens)
     return shown

@@ -59,6 +59,8 @@ class Benchmark:
     rows: tuple[Row, ...]
     dataset_rows: Sequence[Mapping[str, Any]]
     dataset: str
+    told_outcomes: Mapping[str, str]
+    """What the prompts of some rows say of how their week ends, by row id: answers to them are copied."""
     answerers: tuple[AskedModel, ...]
     precision: numerics.Precision
     quantization: numerics.Quantization
@@ -98,6 +100,8 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
         raise ConfigurationError(problems)
     task = run.task if run else WEEKLY
     given = read_rows(config, run)
+    rows = rows_of_dataset(given.asked, task)
+    told = find_told_outcomes(config, rows, given.asked, task)
     flags = run.flags if run else {}
     model = config.api_model or settings.openai_model if config.engine == "api" else config.base_model
     job = Benchmark(
@@ -106,9 +110,10 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
         run=run,
         task=task,
         base=None if config.engine == "api" else base,
-        rows=rows_of_dataset(given.asked, task),
+        rows=rows,
         dataset_rows=given.asked,
         dataset=given.dataset,
+        told_outcomes=told,
         answerers=(),
         precision=run.resolved["precision"] if run else choose_precision(config),
         quantization=run.resolved["quantization"] if run else config.quantization,
@@ -160,6 +165,23 @@ def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> AskedRows:
         raise ConfigurationError([Problem("--dataset", found, "Name a file with the rows to answer.")])
     training = parts["train"] if "train" in parts and name != "train" else ()
     return AskedRows([dict(row) for row in parts[name]], config.dataset, training)
+
+
+def find_told_outcomes(
+    config: BenchmarkConfig, rows: Sequence[Row], dataset_rows: Sequence[Mapping[str, Any]], task: Task
+) -> dict[str, str]:
+    """The rows whose prompt says how their week ends; those of a training are as they were trained beside.
+
+    Raises:
+        ConfigurationError: --dataset has some, and nobody said that this is meant.
+    """
+    ids = (row.row_id for row in rows)
+    told = sources.told_outcomes(zip(ids, dataset_rows, strict=True), task)
+    if told and config.dataset is not None and not config.allow_told_outcome:
+        found = f"{sources.told_line(told, f'of {len(rows)} rows')}; answers to them would be copied."
+        way_out = "Ask for it instead, or give --allow_told_outcome to answer them all the same."
+        raise ConfigurationError([Problem("--dataset", found, way_out)])
+    return told
 
 
 def choose_precision(config: BenchmarkConfig) -> numerics.Precision:

@@ -39,6 +39,7 @@ from forecaster.run_folder import CALIBRATION, DATASET_FILE
 from forecaster.settings import Settings
 from forecaster.tasks.answers import parse_answer
 from forecaster.tasks.loose_forecasts import read_forecast
+from forecaster.tasks.told_outcome import told_outcome
 from forecaster.tasks.weekly import WEEKLY
 from forecaster.training.train_config import find_access_problems
 from prompts import CONCERNS, POSITIVE, render_published
@@ -255,6 +256,8 @@ def answer_file(
         raise ConfigurationError([Problem("--prompt", found, "Name a text file.")]) from error
     if not prompt.strip():
         raise ConfigurationError([Problem("--prompt", f"{path} is empty.", "Write the prompt into it.")])
+    if told := told_outcome(prompt, None):
+        listener.warn(f'WARNING: the prompt says how its week ends: "{told}". The answer may copy it.')
     answered = answer(prompt, "--prompt", "")
     read = parse_answer(answered.text)
     tell_answer(answered, read, listener)

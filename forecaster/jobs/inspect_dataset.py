@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,15 @@ def inspect(config: PipelineConfig, listener: Listener) -> bool:
         with own_folder(config.data_folder / f"{name}-description", made_of) as folder:
             write_description(folder, parts, count, listener)
         return True
-    from forecaster.models.templates import rendered_parts
+    from forecaster.models.templates import naming_row, rendered_parts
+
+    def render(row: str, messages: Messages, answer: str) -> tuple[str, str]:
+        with naming_row(row, config.model, "--model"):
+            return rendered_parts(tokenizer, messages, answer)
 
     converted = config.data_folder / f"{name}-{Path(str(config.model)).name.lower()}"
     with own_folder(converted, made_of) as folder:
-        write_conversion(folder, parts, partial(rendered_parts, tokenizer), listener)
+        write_conversion(folder, parts, render, listener)
     return True
 
 
@@ -133,7 +136,7 @@ def write_description(
 def write_conversion(
     folder: Path,
     parts: datasets.DatasetDict,
-    render: Callable[[Messages, str], tuple[str, str]],
+    render: Callable[[str, Messages, str], tuple[str, str]],
     listener: Listener,
 ) -> None:
     """A jsonl file for each split, in a folder that is there: `prompt` and `completion` as the model's chat
@@ -141,8 +144,9 @@ def write_conversion(
     for name, part in parts.items():
         path = folder / f"{name}.jsonl"
         with path.open("w", encoding="utf-8") as file, listener.bar(name, "row", len(part)) as advance:
-            for row in part:
-                prompt, completion = render(split_published(row["prompt"]), row["answer"])
+            for number, row in enumerate(part):
+                messages = split_published(row["prompt"])
+                prompt, completion = render(f"{name}#{number}", messages, row["answer"])
                 copied = {key: row[key] for key in ("period", "label", "symbol")}
                 line = {"text": prompt + completion, "prompt": prompt, "completion": completion, **copied}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

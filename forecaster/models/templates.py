@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _FRAME_MARKER = re.compile(r"<{1,2}[^<>\s'\"{}()=+,;]{1,60}>{1,2}|\[/?[A-Z_]{3,4
 
 
 class TemplateError(Exception):
-    """A chat template under which the answer does not follow the prompt."""
+    """What a chat template does to a row that it should not, as a part of a sentence after "it"."""
 
 
 # --- which template -----------------------------------------------------------------------------------------
@@ -216,10 +216,36 @@ def check_template(
             prompt.
     """
     if faults := _faults(tokenizer, messages, answer):
-        way_out = "Mend chat_template in its tokenizer_config.json (or chat_template.jinja), or take another."
-        raise ConfigurationError(
-            [Problem(where, f"the chat template of {model} {'; it '.join(faults)}.", way_out)]
-        )
+        raise ConfigurationError([Problem(where, f"the chat template of {model} {_and(faults)}.", _MEND)])
+
+
+@contextmanager
+def naming_row(row: str, model: object, where: str = "--base_model") -> Iterator[None]:
+    """Tell a fault of the template with the row that it has it in, which others need not have.
+
+    Args:
+        row: its split and number, and what else is known of it.
+        model: as the flag `where` names it.
+
+    Raises:
+        ConfigurationError: instead of TemplateError.
+    """
+    try:
+        yield
+    except TemplateError as error:
+        found = f"the chat template of {model} fails in row {row}: it {error}."
+        raise ConfigurationError([Problem(where, found, f"{_MEND} Or leave the row out.")]) from error
+
+
+_MEND = "Mend chat_template in its tokenizer_config.json (or chat_template.jinja), or take another."
+
+
+def _and(faults: Iterable[str]) -> str:
+    return "; it ".join(faults)
+
+
+def _cannot_render(error: Exception) -> str:
+    return f"cannot be rendered ({' '.join(str(error).split())[:200]})"
 
 
 def _faults(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str) -> list[str]:
@@ -236,7 +262,7 @@ def _faults(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str)
         prompt = _render(tokenizer, asked, None)
         full = _render(tokenizer, asked, marked.get("answer", ""))
     except _RENDERING_FAULTS as error:
-        return [f"cannot be rendered ({' '.join(str(error).split())[:200]})"]
+        return [_cannot_render(error)]
     faults = []
     for name, text in marked.items():
         for rendered in (full,) if name == "answer" else (prompt, full):
@@ -280,8 +306,12 @@ def holds_markers(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    """Token ids of a prompt up to the point where the answer begins, with one BOS where the model has one."""
-    return _encode(tokenizer, _render(tokenizer, messages, None))
+    """Token ids of a prompt up to the point where the answer begins, with one BOS where the model has one.
+
+    Raises:
+        TemplateError: the template cannot render it.
+    """
+    return _encode(tokenizer, _rendered(tokenizer, messages, None))
 
 
 def prompt_and_answer_ids(
@@ -292,7 +322,7 @@ def prompt_and_answer_ids(
     Both are tokenised apart, so that the prompt's ids are exactly those that generation will see.
 
     Raises:
-        TemplateError: the template does not render the answer right behind the prompt.
+        TemplateError: as for `rendered_parts`.
     """
     prompt_text, answer_text = rendered_parts(tokenizer, messages, answer)
     answer_ids = tokenizer(answer_text, add_special_tokens=False)["input_ids"]
@@ -308,13 +338,36 @@ def rendered_parts(tokenizer: PreTrainedTokenizerBase, messages: Messages, answe
     """The chat template's text up to the answer, and from there on, with what ends a turn.
 
     Raises:
-        TemplateError: the template does not render the answer right behind the prompt.
+        TemplateError: the template cannot render the row, loses or repeats a part of it, or does not render
+            the answer right behind the prompt.
     """
-    prompt_text = _render(tokenizer, messages, None)
-    full_text = _render(tokenizer, messages, answer)
+    prompt_text = _rendered(tokenizer, messages, None)
+    full_text = _rendered(tokenizer, messages, answer)
     if not full_text.startswith(prompt_text):
-        raise TemplateError("The chat template renders another prompt when an answer follows it.")
-    return prompt_text, full_text[len(prompt_text) :]
+        raise TemplateError("writes another prompt when an answer follows it")
+    behind = full_text[len(prompt_text) :]
+    times = {
+        name: rendered.count(break_markers(text.strip(), markers(tokenizer)))
+        for name, text, rendered in (
+            ("system text", messages.system, prompt_text),
+            ("user text", messages.user, prompt_text),
+            ("answer", answer, behind),
+        )
+        if text.strip()
+    }
+    # A short text may well be a part of another one: what is there twice is looked for between marks.
+    if any(count != 1 for count in times.values()):
+        lost = [f"loses or changes the {name}" for name, count in times.items() if not count]
+        if faults := lost or _faults(tokenizer, messages, answer):
+            raise TemplateError(_and(faults))
+    return prompt_text, behind
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str | None) -> str:
+    try:
+        return _render(tokenizer, messages, answer)
+    except _RENDERING_FAULTS as error:
+        raise TemplateError(_cannot_render(error)) from error
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -40,15 +40,43 @@ _PREDICTION = re.compile(
 _ANALYSIS = re.compile(rf"(?:^{_MARKS}|[\s*_])(?:summary )?analysis{_COLON}", re.IGNORECASE | re.MULTILINE)
 _THINK_TAG = re.compile(r"<(?P<closes>/)?think(?:ing)?>", re.IGNORECASE)
 
-_UP = (
-    r"up(?! to\b)|upwards?|upside|higher|bullish|increas(?:es?|ing)|ris(?:es?|ing)|gain(?:s|ing)?|"
-    r"grow(?:s|ing)?|climb(?:s|ing)?|rall(?:y|ies)|rebounds?|jumps?|surges?"
+# Words that name a direction wherever they stand, and words that do so only beside a size: "loss of 2-3%",
+# "a 2% loss", but not "after last year's loss". Nouns, and verbs as a forecast has them: no past tenses.
+_WORDS = {
+    "up": (
+        r"up(?! to\b)|upwards?|upside|higher|bullish|increas(?:es?|ing)|ris(?:es?|ing)|gain(?:s|ing)?|"
+        r"grow(?:s|ing)?|climb(?:s|ing)?|rall(?:y|ies|ying)|rebound(?:s|ing)?|jump(?:s|ing)?|surg(?:es?|ing)|"
+        r"(?<!in )advanc(?:es?|ing)|soar(?:s|ing)?|upticks?|upturn|upswing|appreciat(?:es?|ing|ion)"
+    ),
+    "down": (
+        r"down|downwards?|downside|lower|bearish|decreas(?:es?|ing)|declin(?:es?|ing)|drop(?:s|ping)?|"
+        r"fall(?:s|ing)?|los(?:es?|ing)|dip(?:s|ping)?|slip(?:s|ping)?|slid(?:es?|ing)|plung(?:es?|ing)|"
+        r"tumbl(?:es?|ing)|retreat(?:s|ing)?|slump(?:s|ing)?|sink(?:s|ing)?|plummet(?:s|ing)?|downticks?|"
+        r"downturn|downswing|pullbacks?|depreciat(?:es?|ing|ion)"
+    ),
+}
+_WORDS_OF_SIZES = {
+    "up": r"add(?:s|ing)?|recover(?:s|y|ing)?|strengthen(?:s|ing)?|bounc(?:es?|ing)|"
+    r"edg(?:es?|ing) ahead|pick(?:s|ing)? up",
+    "down": r"loss(?:es)?|shed(?:s|ding)?|eas(?:es?|ing)|weaken(?:s|ing)?|soften(?:s|ing)?|"
+    r"correct(?:s|ing|ion)?|crash(?:es|ing)?|shrink(?:s|ing)?|giv(?:es?|ing) (?:up|back)|sell-?off",
+}
+_TO_SIZE = (
+    r"(?=(?: (?:by|of|about|around|roughly|approximately|nearly|some|between|another|an?|further|additional|"
+    r"potential|possible|likely|maybe|perhaps|moderate|modest|slight|the|in|range|order)){0,6} ?[-+~<>]?\d)"
 )
-_DOWN = (
-    r"down|downwards?|downside|lower|bearish|decreas(?:es?|ing)|declin(?:es?|ing)|drop(?:s|ping)?|"
-    r"fall(?:s|ing)?|los(?:es?|ing)|dips?|slips?|slides?|plunges?"
-)
-_DIRECTION_WORD = re.compile(rf"\b(?:(?P<up>{_UP})|(?P<down>{_DOWN}))\b", re.IGNORECASE)
+_BEHIND_SIZE = r"(?:(?<=% )|(?<=percent )|(?<=pct ))"
+
+
+def _direction_pattern(direction: str) -> str:
+    beside = _WORDS_OF_SIZES[direction]
+    return (
+        rf"(?P<{direction}>(?:{_WORDS[direction]})\b|(?:{beside})\b{_TO_SIZE}|{_BEHIND_SIZE}(?:{beside})\b)"
+    )
+
+
+# What begins earlier is found first: "give up 2%" is no "up".
+_DIRECTION_WORD = re.compile(rf"\b(?:{_direction_pattern('up')}|{_direction_pattern('down')})", re.IGNORECASE)
 _DENIED = re.compile(
     r"(?:\b(?:not|no|never|cannot|unlikely|hardly)|n['’]t)\b(?>(?:(?!\bbut\b)[^.,;:])*)$", re.IGNORECASE
 )
@@ -255,6 +283,11 @@ def _direction_words(claim: str) -> list[re.Match[str]]:
         for word in _DIRECTION_WORD.finditer(claim)
         if not _DENIED.search(claim[max(0, word.start() - _DENIAL_CHARS) : word.start()])
     ]
+
+
+def without_directions(text: str) -> str:
+    """A text in plain characters without the words that name a direction."""
+    return _DIRECTION_WORD.sub(" ", text)
 
 
 def directions_named(text: str) -> set[Direction]:

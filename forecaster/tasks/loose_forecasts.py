@@ -18,6 +18,7 @@ from forecaster.tasks.answers import (
     only_prediction,
     parse_answer,
     parse_prediction,
+    without_directions,
     without_think_block,
 )
 
@@ -114,7 +115,7 @@ class _Statement:
     def is_bare(self) -> bool:
         """Whether there is nothing but a direction and a size."""
         return len(self.text) <= _LONGEST_BARE_CHARS and all(
-            _BARE_WORD.fullmatch(word) or directions_named(word) for word in _WORD.findall(self.text)
+            _BARE_WORD.fullmatch(word) for word in _WORD.findall(without_directions(self.text))
         )
 
     @property

@@ -11,7 +11,13 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.models.templates import holds_markers, prompt_and_answer_ids, prompt_ids
+from forecaster.models.templates import (
+    holds_markers,
+    naming_row,
+    prompt_and_answer_ids,
+    prompt_ids,
+    rendered_parts,
+)
 from forecaster.tasks.base import Task
 from forecaster.tasks.trimming import FittedPrompt, fit
 from forecaster.training.run import PART_NAMES
@@ -93,12 +99,23 @@ class RowReport:
         return text
 
 
+def _tokenise_named_row(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
+) -> dict[str, Any]:
+    with naming_row(row["row_id"], tokenizer.name_or_path):
+        return tokenise_row(row, tokenizer, max_length, task)
+
+
 def tokenise(
     rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
 ) -> tuple[datasets.Dataset, RowReport]:
-    """Tokenise all rows through the datasets cache; columns input_ids, labels, row_id and tokens."""
+    """Tokenise all rows through the datasets cache; columns input_ids, labels, row_id and tokens.
+
+    Raises:
+        ConfigurationError: the chat template fails in a row.
+    """
     done = rows.map(
-        partial(tokenise_row, tokenizer=tokenizer, max_length=max_length, task=task),
+        partial(_tokenise_named_row, tokenizer=tokenizer, max_length=max_length, task=task),
         remove_columns=[name for name in rows.column_names if name != "row_id"],
         desc="Tokenising",
     )
@@ -128,8 +145,12 @@ def tokenise(
 def rehearse(
     parts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, max_length: int, task: Task
 ) -> None:
-    """What `check_rows_fit` would say after tokenising, from the first row of each part that fits: all rows
-    are read only where none does."""
+    """What `tokenise` and `check_rows_fit` would refuse. All rows are rendered; they are tokenised up to the
+    first of each part that fits."""
+    for rows in parts.values():
+        for row in rows:
+            with naming_row(row["row_id"], tokenizer.name_or_path):
+                rendered_parts(tokenizer, task.messages(row), task.answer(row))
     if all(
         any(tokenise_row(row, tokenizer, max_length, task)["tokens"] for row in p) for p in parts.values()
     ):

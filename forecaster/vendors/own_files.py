@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from forecaster.calls import Call, Request
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.files import sha256_of
+from forecaster.files import refuse_pointer, sha256_of
 from forecaster.records import FIRST_YEAR, LAST_YEAR
 from forecaster.tables import TextRow, column_names, text_rows
 from forecaster.vendors.payloads import MOST_SPLIT, is_price
@@ -648,6 +648,7 @@ def _problems_told(path: Path, flag: str) -> Iterator[None]:
     try:
         if path.stat().st_size == 0:
             raise ConfigurationError([Problem(where, "it is empty.", way_out)])
+        refuse_pointer(path, where)
         yield
     except UnicodeDecodeError as error:
         found = f"it is not UTF-8 (byte {error.object[error.start : error.start + 1]!r})."

@@ -6,12 +6,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -594,6 +596,72 @@ def test_a_headline_published_twice_may_stand_in_either_week(case: Case) -> None
 def test_the_beginning_of_a_long_summary_is_the_articles(case: Case) -> None:
     case.spoil("Queues are long.", "Queues are ...")
     assert case.audit().findings == ()
+
+
+def _steps(work: Callable[[], object]) -> int:
+    """Calls that the audit and the reading of prompts make, and every character that is cleaned."""
+    counted = 0
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal counted
+        if not frame.f_code.co_filename.endswith(("audit.py", "prompts.py")):
+            return
+        counted += event in ("call", "c_call")
+        if event == "call" and frame.f_code.co_name == "clean_text":
+            counted += len(frame.f_locals["text"])
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("shown", "summary"),
+    [("Same.", "Same."), ("S{}.", "S{}."), ("S", "S{}.")],
+    ids=["the same", "each its own", "a beginning of all"],
+)
+def test_twice_as_many_copies_of_a_headline_take_twice_the_steps(shown: str, summary: str) -> None:
+    def steps(copies: int) -> int:
+        case = Case({"train": [_row("ACME", F1, F2)], "test": [_row("ACME", F5, F6)]})
+        item = "[Headline]: Holiday sales begin\n[Summary]: "
+        news = "\n\n".join(item + shown.format(at) for at in range(copies))
+        case.spoil(f"{item}Queues are long.", news)
+        case.rows["test"][0]["news_ids"] = ["same"] * copies
+        published = _at("2025-11-28T18:00:00")
+        articles = [
+            Article("same", published + timedelta(seconds=at), "Holiday sales begin", summary.format(at))
+            for at in range(copies)
+        ]
+        case.evidence["ACME"] = SymbolEvidence(articles, _history(ACME_CLOSES), QUARTERS)
+        rows = _splits(case.rows)
+        return _steps(lambda: audit_rows(rows, case.evidence.get))
+
+    assert steps(160) < 2.2 * steps(80)
+
+
+def test_of_many_articles_with_one_headline_each_summary_counts_by_itself(case: Case) -> None:
+    early, late = _at("2025-11-30T12:00:00"), _at("2025-12-13T12:00:00")
+    case.evidence["ACME"] = replace(
+        case.evidence["ACME"],
+        articles=[
+            *(article for article in ARTICLES if article.id != "a3"),
+            Article("a3", early, "Holiday sales begin", "Queues are long. Shops are glad."),
+            Article("x1", late, "Holiday sales begin", "Queues are short."),
+            Article("x2", _at("2025-10-30T12:00:00"), "Holiday sales begin", "Quiet."),
+        ],
+    )
+    assert case.audit().findings == ()
+    case.spoil("Queues are long.", "Queues are short.")
+    assert _found(case.audit()) == [("future article", "test", 0)]
+    case.spoil("Queues are short.", "Qui...")
+    assert _found(case.audit()) == [("article of another week", "test", 0)]
+    case.spoil("Qui...", "Que ...")  # begins both the early one and the late one
+    assert _found(case.audit()) == []
+    case.spoil("Que ...", "Queues of cars.")
+    assert _found(case.audit()) == [("unknown article", "test", 0)]
 
 
 # --- notes --------------------------------------------------------------------------------------------------

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sqlite3
 import threading
 import zlib
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from forecaster.calls import Call, Request
+from forecaster.data.folder import open_ledger
 from forecaster.data.ledger import Ledger, Trace, fingerprint
+from forecaster.errors import ConfigurationError
 
 NEWS = Request("company-news", "AAPL", "2025-12-01", "2025-12-31")
 THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -106,18 +110,104 @@ def test_threads_share_a_ledger(ledger: Ledger) -> None:
 
 def test_a_file_that_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no database, whatever its name says" * 50)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(
+        ConfigurationError, match=r"x: is damaged \(file is not a database\)\. Put a whole copy"
+    ):
         Ledger(tmp_path / "x")
 
 
-def test_a_payload_that_was_tampered_with_is_told(ledger: Ledger) -> None:
-    ledger.record(Call(NEWS, "answered", THEN, [1]))
-    other = sqlite3.connect(ledger.path)
-    for payload in (zlib.compress(b"[2]"), b"no zlib"):
-        other.execute("UPDATE calls SET payload = ?", (payload,))
-        other.commit()
-        with pytest.raises(sqlite3.DatabaseError, match="the ledger is damaged at"):
-            ledger.answer(NEWS)
+def _flipped(payload: bytes) -> bytes:
+    return payload[:10] + bytes([payload[10] ^ 1]) + payload[11:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda payload: zlib.compress(b"[2]"),
+        lambda payload: b"no zlib",
+        lambda payload: payload[: len(payload) // 2],
+        _flipped,
+        lambda payload: b"",
+        lambda payload: zlib.decompress(payload),
+        lambda payload: "a text",
+        lambda payload: 5,
+    ],
+    ids=["another", "no zlib", "half", "a bit flipped", "empty", "not compressed", "text", "number"],
+)
+def test_a_damaged_payload_is_told_and_its_call_has_no_answer_any_more(
+    damage: Callable[[bytes], object], tmp_path: Path
+) -> None:
+    told: list[tuple[Request, str]] = []
+    with closing(Ledger(tmp_path / "l", on_unusable=lambda *found: told.append(found))) as ledger:
+        call, other = (
+            Call(request, "answered", THEN, [{"headline": "Anvils sell out"}] * 20, 20)
+            for request in (NEWS, Request("company-news", "AAPL", "2026-01-01", "2026-01-31"))
+        )
+        ledger.record(call, other)
+        with closing(sqlite3.connect(ledger.path)) as connection:
+            (payload,) = connection.execute("SELECT payload FROM calls WHERE id = 1").fetchone()
+            connection.execute("UPDATE calls SET payload = ? WHERE id = 1", (damage(payload),))
+            connection.commit()
+        assert ledger.answers("company-news", "AAPL") == [other]
+        assert ledger.answer(NEWS) is None
+        (found,) = told
+        assert found[0] == NEWS
+        assert found[1] in ("its bytes are not those that were stored", "it cannot be read")
+        ledger.record(call)
+        assert ledger.answers("company-news", "AAPL") == [call, other]
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.97])
+@pytest.mark.parametrize("way", ["cut", "overwritten"])
+def test_a_damaged_file_is_told_whatever_was_to_be_done(way: str, kept: float, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    calls = [Call(Request("company-news", f"S{at}"), "answered", THEN, [at] * 50, 50) for at in range(500)]
+    with closing(Ledger(path)) as ledger:
+        ledger.record(*calls)
+    content = path.read_bytes()
+    start = int(len(content) * kept)
+    path.write_bytes(content[:start] + (b"\xa5" * (len(content) - start) if way == "overwritten" else b""))
+
+    def use() -> None:
+        with closing(Ledger(path)) as ledger:
+            for call in calls:
+                ledger.answer(call.request)
+            list(ledger.calls("company-news"))
+            ledger.record(Call(Request("company-news", "NEW"), "answered", THEN, []))
+
+    with pytest.raises(ConfigurationError, match=r"ledger\.sqlite: is damaged \(.+\)\. Put a whole copy"):
+        use()
+
+
+def test_an_empty_file_becomes_a_ledger_and_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").touch()
+    told: list[str] = []
+    with closing(open_ledger(tmp_path, told.append)) as ledger:
+        ledger.record(Call(NEWS, "answered", THEN, []))
+        assert ledger.answer(NEWS) == Call(NEWS, "answered", THEN, [])
+    with closing(open_ledger(tmp_path, told.append)):
+        lost = "is empty: if it ever held answers, they are lost, and are asked for anew."
+        assert told == [f"{tmp_path}/ledger.sqlite {lost}"]
+
+
+def test_a_pointer_to_a_ledger_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"is a pointer of Git LFS, not the file itself\. Run `git lfs pull`"
+    ):
+        open_ledger(tmp_path)
+
+
+def test_a_word_that_is_no_text_any_more_hides_no_other_call(ledger: Ledger) -> None:
+    other = Call(Request("company-news", "MSFT"), "answered", THEN, [])
+    ledger.record(Call(NEWS, "answered", THEN, []), other)
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        connection.execute("UPDATE calls SET symbol = CAST(x'ff41' AS TEXT) WHERE id = 1")
+        connection.commit()
+    assert [call.request.symbol for call in ledger.calls("company-news")] == ["\ufffdA", "MSFT"]
+    assert ledger.answer(NEWS) is None
 
 
 def test_a_file_that_is_read_again_mends_a_damaged_time_of_its_answer(ledger: Ledger) -> None:

@@ -84,7 +84,7 @@ def assert_what_is_spoken_says_it_all(text: str) -> None:
         assert parse_answer(judged) == reading.own
     elif reading.own.reason != "cut off inside the think block":
         assert parse_answer(judged) == reading.own
-    assert reading.published_spoken == parse_as_published(reading.spoken)
+    assert reading.published_spoken == parse_as_published(without_think_block(text))
 
 
 PIECES = st.sampled_from(

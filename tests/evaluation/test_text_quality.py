@@ -223,6 +223,13 @@ def test_what_a_model_thinks_is_not_judged() -> None:
     assert second_thought.execution.readable_share == 0.0  # as for every other figure
 
 
+def test_an_answer_is_judged_whatever_line_ends_spaces_and_accents_the_model_wrote() -> None:
+    plain = written(pros="1. Caf\u00e9 sales rose.\n2. Debt fell.")
+    foreign = plain.replace("\n", "\r\n").replace("Caf\u00e9 sales", "Cafe\u0301\u00a0sales")
+    assert foreign != plain
+    assert judged(foreign) == judged(plain)
+
+
 def test_answers_are_repeated_whatever_their_spaces_and_letter_case() -> None:
     quality = judged("I cannot say.", " i  CANNOT\nsay. ", written(), None, None)
     assert quality.clarity.repeated_answer_share == 2 / 3

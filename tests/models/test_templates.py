@@ -18,6 +18,7 @@ from forecaster.errors import ConfigurationError
 from forecaster.models.registry import BaseModel, resolve
 from forecaster.models.template_forms import with_day
 from forecaster.models.templates import (
+    TemplateError,
     check_template,
     holds_markers,
     load_tokenizer,
@@ -306,3 +307,59 @@ def test_a_token_that_the_tokenizers_class_adds_and_no_row_holds_is_no_fault(tmp
     assert isinstance(model, BaseModel)
     tokenizer, _ = load_tokenizer(model, trust_remote_code=False)
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "told"),
+    [
+        (
+            "{% for m in messages %}{{ m.content }}{% if 'crash' in m.content %}"
+            "{{ raise_exception('No crashes.') }}{% endif %}{% endfor %}",
+            Messages("be brief", "a crash?"),
+            "cannot be rendered (No crashes.)",
+        ),
+        (
+            "{% for m in messages %}{{ m.content.split('|')[0] }}{% endfor %}",
+            Messages("be brief", "AAPL | MSFT?"),
+            "loses or changes the user text",
+        ),
+        (
+            "{% for m in messages %}{{ m.content[:40] }}{% endfor %}",
+            Messages("be brief", "AAPL? " * 10),
+            "loses or changes the user text",
+        ),
+        (
+            "{% for m in messages %}{{ m.content }}{% if 'twice' in m.content %}{{ m.content }}{% endif %}"
+            "{% endfor %}",
+            Messages("be brief", "twice?"),
+            "repeats the user text",
+        ),
+        (
+            "{% for m in messages %}{% if m.content | length > 8 or m.role == 'user' %}{{ m.content }}"
+            "{% endif %}{% endfor %}",
+            Messages("briefly", "AAPL?"),
+            "loses or changes the system text; it loses or changes the answer",
+        ),
+        (
+            "{% for m in messages %}{% if 'odd' in m.content %}{{ 1 // 0 }}{% endif %}{{ m.content }}"
+            "{% endfor %}",
+            Messages("be brief", "odd?"),
+            "cannot be rendered (integer division or modulo by zero)",
+        ),
+    ],
+    ids=["raises", "cuts at a sign", "cuts a long one", "repeats", "drops a short one", "a fault of its own"],
+)
+def test_a_template_that_fails_in_a_later_row_says_what_it_does(
+    template: str, messages: Messages, told: str
+) -> None:
+    tokenizer = llama3(template)
+    assert rendered_parts(tokenizer, Messages("be brief today", "AAPL?"), "buy it now")[1] == "buy it now"
+    with pytest.raises(TemplateError) as fault:
+        rendered_parts(tokenizer, messages, "buy it")
+    assert str(fault.value) == told
+
+
+def test_a_short_text_that_is_part_of_another_one_is_not_repeated() -> None:
+    tokenizer = llama3("{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}")
+    prompt, answer = rendered_parts(tokenizer, Messages("buy user AAPL", "AAPL"), "s")
+    assert (prompt, answer) == ("[system] buy user AAPL\n[user] AAPL\n", "[assistant] s\n")

@@ -100,6 +100,8 @@ LOOPS = (
     "earnings growth ",
     "between 1 and 2% up ",
     "not rise ",
+    "loss of about ",
+    "loss of of of of of of 1% ",
     ". ",
 )
 
@@ -126,3 +128,61 @@ def test_a_text_of_twice_the_length_takes_twice_the_steps(loop: str) -> None:
     assert _calls(twice) < 2.2 * _calls(once) + 50
     # What the patterns themselves do is not counted: more than linear would take minutes here.
     read_forecast(loop * (100_000 // len(loop)))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("loss of 2-3%", Label("down", 2)),
+        ("a gain of 1-2 percent", Label("up", 1)),
+        ("a 2-3% loss", Label("down", 2)),
+        ("Prediction: shed 2-3%", Label("down", 2)),
+        *(
+            (f"The stock is likely to {verb} {size} next week.", label)
+            for size, label in (("2-3%", Label("up", 2)), ("by about 2-3%", Label("up", 2)))
+            for verb in (
+                "gain",
+                "climb",
+                "advance",
+                "rally",
+                "soar",
+                "add",
+                "recover",
+                "strengthen",
+                "edge ahead",
+            )
+        ),
+        *(
+            (f"The shares should {verb} {size} in the coming week.", label)
+            for size, label in (("1-2%", Label("down", 1)), ("by roughly 1-2%", Label("down", 1)))
+            for verb in (
+                *("lose", "drop", "slip", "decline", "retreat", "tumble", "ease", "slide", "sink", "slump"),
+                *("shed", "weaken", "correct", "give up", "plummet"),
+            )
+        ),
+        ("I expect a pullback of 2-3% in the stock.", Label("down", 2)),
+        ("The stock will edge lower by 0-1%.", Label("down", 0)),
+    ],
+)
+def test_rarer_words_for_a_move_are_read(text: str, label: Label) -> None:
+    assert read_forecast(text) == label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Prediction: a loss of 2-3%, then a gain of 2-3%",
+        "Prediction: gain or loss of 1-2%",
+        "The stock will add 2-3% next week. The stock will shed 2-3% next week.",
+        "The stock will advance 1-2% next week. The stock will retreat 1-2% next week.",
+        "The stock has no loss of 2-3%.",
+        "It has an edge of 2-3% in margins.",
+        "The loss was 2-3% last week.",
+    ],
+)
+def test_rarer_words_that_contradict_or_foretell_nothing_are_no_forecast(text: str) -> None:
+    assert isinstance(read_forecast(text), Unreadable)
+
+
+def test_a_loss_that_is_not_beside_a_size_is_no_direction() -> None:
+    assert read_forecast("Prediction: Up by 2-3%, making good its losses") == Label("up", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from forecaster.records import Label, Messages
@@ -110,3 +111,97 @@ def test_no_row_of_the_published_sets_without_teacher_text_is_accused(real_data:
 )
 def test_examples_and_the_past_do_not_tell_the_rows_own_bin(question: str) -> None:
     assert told_outcome(prompt(question), UP_2) is None
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Assume that the stock goes down next week. Explain why.",
+        "Assume the stock goes down next week.",
+        "Let's assume the stock price will fall next week.",
+        "Let's assume that your prediction for next week is down.",
+        "Let's assume your prediction is 'down'.",
+        "Assume the price drops next week, and write the analysis.",
+        "Assume a decline in the stock price next week.",
+        "Suppose shares will be lower next week.",
+        "Assume that X's stock price declines in the coming week.",
+        "Assume a bearish outcome for next week.",
+        "Assume the stock will plunge next week.",
+        "We know the stock will go up next week. Explain.",
+        "Given that the price will increase next week, provide an analysis.",
+        "Your prediction for next week should be down.",
+        "Your prediction must be: up.",
+        "You must predict that the stock goes down next week.",
+        "The correct prediction is: down.",
+        "Pretend that the stock slides next week.",
+        "Imagine X stock closes lower next week.",
+        "Consider that the stock price will rise by 2-3% next week. Explain.",
+        "Angenommen, die Aktie fällt nächste Woche. Erkläre, warum.",
+        "Nehmen wir an, Ihre Prognose für die nächste Woche lautet: minus 4-5%.",
+        "Nehmen wir an, dass Ihre Vorhersage für nächste Woche ein Rückgang um 4-5% ist.",
+        "Nimm an, dass der Kurs in der kommenden Woche um 4-5% sinkt.",
+        "Gehen Sie davon aus, dass die Aktie nächste Woche um 2-3% steigt.",
+        "Gehe davon aus, dass der Aktienkurs kommende Woche steigt.",
+        "Die tatsächliche Kursbewegung der Woche: plus 2-3%.",
+        "Das tatsächliche Ergebnis: gestiegen um 2-3%.",
+        "Unterstellen wir einen Kursanstieg von 2-3% in der nächsten Woche.",
+        "Setze voraus, dass die Aktie nächste Woche fällt.",
+        "Wir wissen, dass der Kurs nächste Woche gefallen ist.",
+        "假设你预测下周股价会下跌4-5%。",
+        "假设下周股价上涨。请解释原因。",
+        "假设您对下周（2024-01-14至2024-01-21）的预测是下跌。",
+        "请假定该股票下周将下跌，并说明原因。",
+        "假如下周股价下跌，请给出分析。",
+        "已知下周股价上涨2-3%，请分析。",
+        "实际走势：上涨2-3%。",
+        "实际结果为下跌4-5%",
+        "那么让我们假设你对下周的预测是下跌4-5%。",
+        "股价实际下跌了4%。请解释。",
+        "下周的真实涨跌幅：-4%",
+        "設想下週股價下跌。",
+        "假設您對下週的預測是上漲2-3%。",
+        "请设想下周股价会走低。",
+        "Assume next week's price movement is negative.",
+        "Let us take it that the stock is up next week.",
+        "Assume the stock underperforms and ends the week in the red.",
+        "Let's assume your prediction for next week is bearish.",
+        "For this task, assume that the stock goes down next week.",
+    ],
+)
+def test_a_direction_without_a_size_and_other_languages_tell_it_too(question: str) -> None:
+    assert told_outcome(prompt(question), None)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Gehen Sie davon aus, Analyst zu sein, und sagen Sie die Kursbewegung der nächsten Woche voraus.",
+        "Geben Sie eine Prognose für die nächste Woche ab: steigt oder fällt die Aktie?",
+        "Nehmen Sie an, dass Sie Analyst sind, und prognostizieren Sie, ob der Kurs steigt oder fällt.",
+        "假设你是一位经验丰富的股票分析师，请预测下周股价上涨还是下跌。",
+        "请预测下周股价的走势（上涨或下跌）。",
+        "例如：“上涨2-3%”。请预测下周。",
+        "请不要假设股价会上涨。",
+        "Do not assume a decline. Predict next week's movement.",
+        "Assume no prior knowledge, and predict whether the stock will rise or fall next week.",
+        "Assume the market is efficient; forecast next week.",
+        "If the stock rises next week, what would be the cause? Predict its move.",
+        "Your prediction should be up or down by a percentage.",
+        "Your prediction for next week must be in percent.",
+        "Please predict how much the stock goes up or down next week.",
+        "Nehmen Sie nicht an, dass der Kurs nächste Woche steigt. Ihre Prognose?",
+        "请预测下周股价是上涨还是下跌，并给出涨跌幅。",
+        "假设你持有该股票一周，请预测下周的涨跌幅。",
+        "Assume that positive and negative developments weigh the same, and predict next week.",
+    ],
+)
+def test_a_question_in_any_language_tells_nothing(question: str) -> None:
+    assert told_outcome(prompt(question), None) is None
+    assert told_outcome(prompt(question), UP_2) is None
+
+
+def test_no_prompt_that_was_published_with_answers_of_models_is_accused(real_data: Path) -> None:
+    tables = [pd.read_csv(path, dtype=str) for path in sorted((real_data / "model_outputs").glob("*.csv"))]
+    prompts = [text for table in tables for text in table["prompt"]]
+    assert len(prompts) == 900
+    assert [told for text in prompts if (told := told_outcome(text, None))] == []

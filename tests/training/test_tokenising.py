@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import datasets
 import pytest
 import tiny_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from forecaster.errors import ConfigurationError
 from forecaster.models.templates import (
     TemplateError,
     end_token_ids,
@@ -19,7 +21,7 @@ from forecaster.models.templates import (
 from forecaster.records import Messages
 from forecaster.tasks.trimming import fit
 from forecaster.tasks.weekly import WEEKLY
-from forecaster.training.tokenising import tokenise, tokenise_row
+from forecaster.training.tokenising import rehearse, tokenise, tokenise_row
 from prompts import render_published
 
 ROW = {"prompt": render_published(Messages("be brief", "AAPL?")), "answer": "buy it"}
@@ -184,3 +186,31 @@ def test_rows_that_do_not_fit_are_dropped_counted_and_told_what_would_do() -> No
     assert f"--max_length {needed} would keep them all" in report.summary("Training")
     assert tokenise(rows, tokenizer, needed, WEEKLY)[1].kept == 3
     assert tokenise(rows, tokenizer, needed - 1, WEEKLY)[1].kept == 2
+
+
+FAILS_LATER = tiny_tokenizers.LLAMA3_TEMPLATE.replace(
+    "{{ m.content }}", "{% if 'odd' in m.content %}{{ raise_exception('odd') }}{% endif %}{{ m.content }}"
+)
+
+
+def tokenise_parts(parts: dict[str, datasets.Dataset], *how: Any) -> None:
+    for rows in parts.values():
+        tokenise(rows, *how)
+
+
+@pytest.mark.parametrize("work", [tokenise_parts, rehearse], ids=["run", "dry run"])
+def test_a_template_that_fails_in_a_later_row_is_told_with_split_and_row(
+    work: Callable[..., object],
+) -> None:
+    tokenizer = tiny_tokenizers.llama3()
+    tokenizer.chat_template, tokenizer.name_or_path = FAILS_LATER, "my/model"
+    odd = {"prompt": render_published(Messages("be brief", "odd?")), "answer": "buy it"}
+    rows = [{**row, "row_id": f"rows.jsonl:test#{at}"} for at, row in enumerate([ROW, ROW, odd])]
+    parts = {"train": datasets.Dataset.from_list(rows[:2]), "test": datasets.Dataset.from_list(rows)}
+    with pytest.raises(ConfigurationError) as refused:
+        work(parts, tokenizer, 200, WEEKLY)
+    assert [str(problem) for problem in refused.value.problems] == [
+        "--base_model: the chat template of my/model fails in row rows.jsonl:test#2: it cannot be rendered "
+        "(odd). Mend chat_template in its tokenizer_config.json (or chat_template.jinja), or take another. "
+        "Or leave the row out."
+    ]
