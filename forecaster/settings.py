@@ -214,6 +214,12 @@ def draw_without_screen() -> None:
     os.environ["MPLBACKEND"] = "Agg"
 
 
+def unpickle_data_only() -> None:
+    """Have every `torch.load` of this process refuse what is not data, whatever a library asks for."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch ends where both are set
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+
+
 def inherited_environment() -> dict[str, str]:
     """What a child process gets where nothing else is said, keys included: for its `env` alone."""
     return dict(os.environ)
