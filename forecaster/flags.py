@@ -103,7 +103,7 @@ def flag(
     shown: str | None = None,
     positional: bool = False,
     choices: Collection[str] = (),
-    by_hand: bool = False,
+    by_hand: str = "",
 ) -> Any:
     """A field that is a flag.
 
@@ -116,7 +116,7 @@ def flag(
         positional: whether it is known by its place, and not by its name.
         choices: a registry whose names are its values; the type of a flag with values of its own is a
             Literal.
-        by_hand: whether a file may not set it: it is the consent of who types the command.
+        by_hand: why a file may not set it, but the command line alone; empty: a file may.
     """
     about = {"text": text, "group": group, "metavar": metavar, "shown": shown, "positional": positional}
     return field(default=default, metadata={**about, "choices": choices, "by_hand": by_hand})
@@ -147,7 +147,7 @@ class _Flag:
     metavar: str
     shown: str | None
     positional: bool
-    by_hand: bool
+    by_hand: str
 
     @property
     def is_needed(self) -> bool:
@@ -324,8 +324,8 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
     flags = _named(program.record)
     names = {name for name, one in flags.items() if not one.by_hand}
     if by_hand := sorted(set(map(str, content)) & (flags.keys() - names)):
-        way_out = "It counts on the command line only: a file is no consent."
-        raise refused(f"sets {', '.join(by_hand)}.", way_out)
+        reasons = "; ".join(dict.fromkeys(flags[name].by_hand for name in by_hand))
+        raise refused(f"sets {', '.join(by_hand)}.", f"It counts on the command line only: {reasons}.")
     if unknown := sorted(set(map(str, content)) - names):
         raise refused(f"sets {', '.join(unknown)}.", f"Known names: {', '.join(sorted(names))}.")
     texts = {}

@@ -117,6 +117,7 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
     )
     if settings.launch_problem:
         problems.append(settings.launch_problem)
+    problems += settings.variable_problems
 
     def located(specs: str | None, flag: str) -> list[sources.Source]:
         try:

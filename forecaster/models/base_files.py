@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import LFS_HELP, is_lfs_pointer
+from forecaster.models.base_schemas import check_small_files
 from forecaster.models.tensor_files import read_header
 from forecaster.run_folder import ADAPTER_CONFIG, MODEL_INDEX, MODEL_WEIGHTS
 from forecaster.schemas import FileName, check, read_json
@@ -19,7 +20,8 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "e
 
 def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | None = None) -> list[Problem]:
     """Weights and tokenizer files that are pointers, cut off or missing, an adapter among them, a tokenizer
-    of more tokens than the embedding has rows, and weights of another number of layers.
+    of more tokens than the embedding has rows, small files with fields of other types, and weights of another
+    number of layers.
 
     Args:
         layers: as the folder's config.json says; None: not known.
@@ -31,6 +33,10 @@ def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | N
     if pointers:
         found = f"{folder} holds pointers of Git LFS in place of {', '.join(pointers)}."
         return [Problem(flag, found, LFS_HELP)]
+    try:
+        check_small_files(folder, "Take a whole copy, or name another model.")
+    except ConfigurationError as error:
+        return list(error.problems)
     try:
         shapes = dict(_tensor_shapes(folder))
     except (ConfigurationError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:

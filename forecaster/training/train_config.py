@@ -59,7 +59,11 @@ class TrainConfig:
         ROWS,
     )
     config: str | None = flag(
-        None, "YAML file with any of these flags; flags on the command line win", RUN, metavar="FILE"
+        None,
+        "YAML file with any of these flags; flags on the command line win",
+        RUN,
+        metavar="FILE",
+        by_hand="a file reads no other",
     )
     run_name: str = flag("forecaster", "names the output folder and the W&B run", RUN, metavar="NAME")
     test_dataset: str | None = flag(
@@ -89,7 +93,7 @@ class TrainConfig:
         False,
         "run Python code that a model repository brings along; on the command line only",
         MODEL,
-        by_hand=True,
+        by_hand="a file is no consent",
     )
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "auto: by GPU; fp32 on CPU", HARDWARE)
@@ -118,7 +122,9 @@ class TrainConfig:
         "take Liger's fused kernels for norms, MLP and rotary positions (liger-kernel, a GPU)",
         HARDWARE,
     )
-    local_rank: int = flag(-1, "set by the launcher", HARDWARE)
+    local_rank: int = flag(
+        -1, "set by the launcher", HARDWARE, by_hand="each rank has its own from the launcher"
+    )
     tuner: str = flag(DEFAULT_TUNER, "how weights are tuned", MODEL, choices=TUNERS)
 
     lora_r: int = flag(8, "rank of the factors", LORA)
