@@ -18,6 +18,7 @@ from forecaster.errors import (
     TrainingStoppedError,
     VendorError,
 )
+from forecaster.http_limits import limit_hub
 from forecaster.progress import say
 from forecaster.settings import Settings, calm_openmp, draw_without_screen, load_settings, redact
 
@@ -50,6 +51,7 @@ def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) ->
         settings = load_settings()
         calm_openmp()
         draw_without_screen()
+        limit_hub()
         is_main = settings.rank == 0
         return work(settings)
     except ConfigurationError as error:

@@ -20,6 +20,7 @@ from forecaster.errors import (
     TrainingStoppedError,
 )
 from forecaster.files import write_json
+from forecaster.http_limits import limit_hub
 from forecaster.jobs.train_checks import (
     CheckedTraining,
     check,
@@ -275,6 +276,7 @@ def _train_and_send(sending: Connection, config: TrainConfig, given: tuple[str, 
         calm_openmp()
         let_segments_grow()
         draw_without_screen()
+        limit_hub()
         checked = check(config, settings, given)
         for line in run_lines(checked.run, settings):
             heard(line)
