@@ -51,7 +51,7 @@ def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | N
         found = f"{folder} has a config.json with num_hidden_layers {layers}, and weights of {held} layers."
         return [Problem(flag, found, "Take the config.json that belongs to the weights.")]
     rows = next((shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
-    tokens = _tokens_of(folder)
+    tokens = tokens_of(folder)
     if rows is not None and tokens is not None and tokens > rows:
         found = f"{folder} has a tokenizer of {tokens:,} tokens, and an embedding of {rows:,}."
         way_out = "Take the tokenizer that belongs to the weights, or resize the embedding and save both."
@@ -78,7 +78,7 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield name, tensor.shape
 
 
-def _tokens_of(folder: Path) -> int | None:
+def tokens_of(folder: Path) -> int | None:
     """One more than the highest token id; None where no tokenizer.json tells."""
     try:
         content = read_json(folder / "tokenizer.json", "")
