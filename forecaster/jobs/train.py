@@ -115,11 +115,12 @@ def rehearse(checked: CheckedTraining, listener: Listener) -> None:
             listener.say(line)
     if not run.model.is_local:
         small_files = hub_files.fetch_small_files(run.model.location)
-        if small_files is None:
-            told = f"The tokenizer of {run.model.location} is not here, and the hub was not reached"
+        if isinstance(small_files, str):
+            told = f"The tokenizer of {run.model.location} is not here, and {small_files}"
             listener.say(f"{told}: it is checked when the run loads it.")
             return
-        hub_files.check_hub_files(run.model.location, small_files)
+        if corpus is None:
+            hub_files.check_hub_files(run.model.location, small_files)
     if corpus is not None:
         from forecaster.training import tokenising  # seconds to import
 

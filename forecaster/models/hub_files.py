@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.http_limits import HubFaultError
 from forecaster.models.base_files import tokens_of
 from forecaster.models.base_schemas import check_small_files
 from forecaster.models.registry import ModelConfigFile, cannot_load
@@ -29,11 +30,11 @@ _REFUSALS = (401, 403, 404)
 _WAY_OUT = "Name another model."
 
 
-def fetch_small_files(hub_id: str) -> Path | None:
+def fetch_small_files(hub_id: str) -> Path | str:
     """The folder of a hub model's configuration and tokenizer, some megabytes; fetched where not here.
 
     Returns:
-        None where they are not here and the hub is not reached.
+        Why they are not here, where the hub is not reached.
 
     Raises:
         ConfigurationError: the hub refuses them, or does not have the model.
@@ -43,9 +44,10 @@ def fetch_small_files(hub_id: str) -> Path | None:
     except HfHubHTTPError as error:
         if error.response.status_code in _REFUSALS:
             raise ConfigurationError([cannot_load(hub_id, str(error))]) from error
-        return None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError, ConnectionError):
-        return None
+        return f"the hub answers with HTTP {error.response.status_code}"
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError, ConnectionError) as error:
+        cause = error.__cause__ or error
+        return str(cause) if isinstance(cause, HubFaultError) else "the hub was not reached"
 
 
 def check_hub_files(hub_id: str, folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.base_schemas import check_small_files
+from forecaster.models.hub_files import check_hub_files, fetch_small_files
 from forecaster.models.registry import BaseModel, cannot_load
 from forecaster.models.template_forms import FORMS, TEMPLATE_DAY, with_day, with_generation_prompt
 from forecaster.processes import fault_apart
@@ -111,6 +112,12 @@ def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTraine
     Raises:
         ConfigurationError: it cannot be loaded, or its template not be rendered.
     """
+    if not model.is_local:
+        # Here, as what comes next has a process and little time of its own.
+        small_files = fetch_small_files(model.location)
+        if isinstance(small_files, str):
+            raise ConfigurationError([cannot_load(model.location, small_files)])
+        check_hub_files(model.location, small_files)
     check_tokenizer(model.location, trust_remote_code, prepare_tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
