@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -346,6 +347,18 @@ def in_project(path: str) -> str:
 
 # --- texts -> record ----------------------------------------------------------------------------------------
 
+LARGEST_NUMBER = 2**32
+"""No flag means anything beyond; libraries overflow, or reserve memory, long before they say so."""
+
+
+def _shortened(text: Any) -> Any:
+    return f"{text[:40]}..." if isinstance(text, str) and len(text) > 100 else text
+
+
+def _is_too_large(value: Any) -> bool:
+    """Whether a finite number lies beyond the largest; what is none, a flag's own range tells."""
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) > LARGEST_NUMBER
+
 
 def typed(record: type[_RecordT], texts: Texts) -> tuple[_RecordT, list[Problem]]:
     """The record, and what cannot be read: there the default stands in, so that whatever else is wrong can be
@@ -366,8 +379,13 @@ def typed(record: type[_RecordT], texts: Texts) -> tuple[_RecordT, list[Problem]
                 )
             except (ValueError, KeyError):
                 if text or one.default is not None:  # an empty text may stand for nothing
-                    found = f"is {text!r}." if text else "is missing."
+                    found = f"is {_shortened(text)!r}." if text else "is missing."
                     problems.append(Problem(f"--{one.name}", found, one.kind.allowed))
+            else:
+                if _is_too_large(values[one.name]):
+                    del values[one.name]
+                    found, way_out = f"is {_shortened(text)}.", f"No number is above {LARGEST_NUMBER:,} here."
+                    problems.append(Problem(f"--{one.name}", found, way_out))
         elif one.is_needed:
             problems.append(Problem(f"--{one.name}", "is missing.", f"Give {one.text}."))
     if any(one.is_needed and one.name not in values for one in flags):

@@ -241,6 +241,17 @@ MOST_STEPS = 10**9
 """Beyond any training; a schedule over more has no rate that a float could tell from zero."""
 
 
+_MOST = {
+    **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "lora_r", "num_epochs"), 1_000_000),
+    **dict.fromkeys(("max_length", "max_new_tokens"), 100_000_000),
+    "grace_seconds": 1_000_000,
+    "num_workers": 1024,
+    "learning_rate": 1000,
+    "weight_decay": 1000,
+}
+"""Upper ends of flags beyond which processes, memory or a clock run out before anything is said."""
+
+
 def find_value_problems(config: TrainConfig) -> list[Problem]:
     """Values outside their range."""
     problems = []
@@ -257,6 +268,9 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "validation_share",
         "It is a share of the training weeks: 0 or more, and below 0.5.",
     )
+    for name, most in _MOST.items():
+        value = getattr(config, name)
+        need(not most < value < math.inf, name, f"It has to be {most:,} or less.")
     need(1 <= config.grace_seconds < math.inf, "grace_seconds", "It has to be 1 or more.")
     need(config.max_skipped_steps >= 1, "max_skipped_steps", "It has to be 1 or more.")
     need(

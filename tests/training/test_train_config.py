@@ -355,6 +355,12 @@ def test_every_bad_value_is_listed_at_once() -> None:
     ("words", "message"),
     [
         (["--batch_size", "0"], "--batch_size: is 0. It has to be 1 or more."),
+        (["--batch_size", "1000001"], "--batch_size: is 1000001. It has to be 1,000,000 or less."),
+        (["--num_workers", "1025"], "--num_workers: is 1025. It has to be 1,024 or less."),
+        (["--grace_seconds", "1e9"], "--grace_seconds: is 1000000000.0. It has to be 1,000,000 or less."),
+        (["--grace_seconds", "nan"], "--grace_seconds: is nan. It has to be 1 or more."),
+        (["--eval_steps", "1e400"], "--eval_steps: is inf. A count of steps is a whole number."),
+        (["--learning_rate", "5e5"], "--learning_rate: is 500000.0. It has to be 1,000 or less."),
         (["--save_total_limit=-1"], "--save_total_limit: is -1. It has to be 1 or more."),
         (
             ["--validation_share=-0.1"],
