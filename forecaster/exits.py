@@ -18,6 +18,7 @@ from forecaster.errors import (
     TrainingStoppedError,
     VendorError,
 )
+from forecaster.http_limits import limit_hub
 from forecaster.progress import say
 from forecaster.settings import Settings, calm_openmp, draw_without_screen, load_settings, redact
 
@@ -45,16 +46,17 @@ def run_entry(program: str, ways_on: WaysOn, work: Callable[[Settings], int]) ->
         0 done; 1 a vendor or the disk failed; 2 something has to be mended first; 70 it would fail again as
         it is; 75 stopped, and can go on; 130 interrupted.
     """
-    is_main, launch_problem = True, None
+    is_main, settings = True, Settings()
     try:
         settings = load_settings()
-        launch_problem = settings.launch_problem
         calm_openmp()
         draw_without_screen()
+        limit_hub()
         is_main = settings.rank == 0
         return work(settings)
     except ConfigurationError as error:
-        speaks = is_main or launch_problem in error.problems  # then nobody else does
+        of_this_rank = {settings.launch_problem, *settings.variable_problems}
+        speaks = is_main or not of_this_rank.isdisjoint(error.problems)  # then nobody else does
         return report_problems(program, error) if speaks else error.exit_status
     except TrainingStoppedError as error:
         if is_main:

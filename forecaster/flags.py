@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -103,7 +104,7 @@ def flag(
     shown: str | None = None,
     positional: bool = False,
     choices: Collection[str] = (),
-    by_hand: bool = False,
+    by_hand: str = "",
 ) -> Any:
     """A field that is a flag.
 
@@ -116,7 +117,7 @@ def flag(
         positional: whether it is known by its place, and not by its name.
         choices: a registry whose names are its values; the type of a flag with values of its own is a
             Literal.
-        by_hand: whether a file may not set it: it is the consent of who types the command.
+        by_hand: why a file may not set it, but the command line alone; empty: a file may.
     """
     about = {"text": text, "group": group, "metavar": metavar, "shown": shown, "positional": positional}
     return field(default=default, metadata={**about, "choices": choices, "by_hand": by_hand})
@@ -147,7 +148,7 @@ class _Flag:
     metavar: str
     shown: str | None
     positional: bool
-    by_hand: bool
+    by_hand: str
 
     @property
     def is_needed(self) -> bool:
@@ -330,8 +331,8 @@ def read_yaml(program: Program[Any], path: str) -> dict[str, str]:
     flags = _named(program.record)
     names = {name for name, one in flags.items() if not one.by_hand}
     if by_hand := sorted(set(map(str, content)) & (flags.keys() - names)):
-        way_out = "It counts on the command line only: a file is no consent."
-        raise refused(f"sets {', '.join(by_hand)}.", way_out)
+        reasons = "; ".join(dict.fromkeys(flags[name].by_hand for name in by_hand))
+        raise refused(f"sets {', '.join(by_hand)}.", f"It counts on the command line only: {reasons}.")
     if unknown := sorted(set(map(str, content)) - names):
         raise refused(f"sets {', '.join(unknown)}.", f"Known names: {', '.join(sorted(names))}.")
     texts = {}
@@ -351,6 +352,18 @@ def in_project(path: str) -> str:
 
 
 # --- texts -> record ----------------------------------------------------------------------------------------
+
+LARGEST_NUMBER = 2**32
+"""No flag means anything beyond; libraries overflow, or reserve memory, long before they say so."""
+
+
+def _shortened(text: Any) -> Any:
+    return f"{text[:40]}..." if isinstance(text, str) and len(text) > 100 else text
+
+
+def _is_too_large(value: Any) -> bool:
+    """Whether a finite number lies beyond the largest; what is none, a flag's own range tells."""
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) > LARGEST_NUMBER
 
 
 def typed(record: type[_RecordT], texts: Texts) -> tuple[_RecordT, list[Problem]]:
@@ -372,8 +385,13 @@ def typed(record: type[_RecordT], texts: Texts) -> tuple[_RecordT, list[Problem]
                 )
             except (ValueError, KeyError):
                 if text or one.default is not None:  # an empty text may stand for nothing
-                    found = f"is {text!r}." if text else "is missing."
+                    found = f"is {_shortened(text)!r}." if text else "is missing."
                     problems.append(Problem(f"--{one.name}", found, one.kind.allowed))
+            else:
+                if _is_too_large(values[one.name]):
+                    del values[one.name]
+                    found, way_out = f"is {_shortened(text)}.", f"No number is above {LARGEST_NUMBER:,} here."
+                    problems.append(Problem(f"--{one.name}", found, way_out))
         elif one.is_needed:
             problems.append(Problem(f"--{one.name}", "is missing.", f"Give {one.text}."))
     if any(one.is_needed and one.name not in values for one in flags):

@@ -1,8 +1,9 @@
 """What a call to a server may take, and where the server may send it: the same for every client.
 
 The clients of vendors bring their own HTTP libraries: `requests` (Finnhub's), curl (Yahoo's) and httpx2
-(OpenAI's). Each limits single steps only, such as the wait for the next byte. Here one call as a whole is
-limited, headers, body and redirects together. No text of this module quotes a URL, which may hold a key.
+(OpenAI's and the hub's). Each limits single steps only, such as the wait for the next byte. Here one call as
+a whole is limited, headers, body and redirects together. No text of this module quotes a URL, which may hold
+a key.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
@@ -18,6 +20,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import requests
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3 import connection as urllib3_connection
@@ -327,3 +331,124 @@ async def _read(response: httpx2.Response) -> httpx2.Response:
         request=response.request,
         extensions=response.extensions,
     )
+
+
+# --- the hub's ----------------------------------------------------------------------------------------------
+
+COMMIT_TIME_LIMIT_S = 300.0
+"""Of a call that changes something, beside its upload: the hub answers when it has done so."""
+UPLOAD_BYTES_PER_S = 50_000
+"""Slower than this, a line uploads nothing that is worth it."""
+LONGEST_HUB_PAUSE_S = 300
+"""The hub counts calls over five minutes; its own client waits as long as it is told."""
+STALL_WINDOW_S, STALL_BYTES = 60.0, 2**16
+"""A download is given up where less than so many bytes came within so long."""
+
+
+class HubFaultError(ServerFaultError, ConnectionError):
+    """A call to the hub was ended."""
+
+    def __str__(self) -> str:
+        return f"the hub {self.found}"
+
+
+class HubPauseError(HubFaultError, httpx2.ReadTimeout):
+    """The same where another try may help: the hub's own client asks again, or takes what it has."""
+
+    def __init__(self, found: str) -> None:
+        httpx2.ReadTimeout.__init__(self, found)
+        self.found, self.is_final = found, False
+
+
+def limit_hub() -> None:
+    """Put the limits on every call of huggingface_hub in this process, and in what it forks."""
+    set_client_factory(LimitedHubClient)
+
+
+class LimitedHubClient(httpx2.Client):
+    """The hub's client, whose small calls are whole within a time and a size.
+
+    A file that is streamed may take as long as it comes, and be as large as its announced length; without
+    one, as large as any answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            event_hooks={"request": [hf_request_event_hook]},
+            follow_redirects=True,
+            max_redirects=MOST_REDIRECTS,
+            timeout=httpx2.Timeout(None, connect=CALL_TIME_LIMIT_S),
+            limits=httpx2.Limits(max_keepalive_connections=0),  # the watch sees connections as they are made
+        )
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        limit_s = CALL_TIME_LIMIT_S
+        if request.method not in ("GET", "HEAD"):
+            limit_s = COMMIT_TIME_LIMIT_S + int(request.headers.get("content-length", 0)) / UPLOAD_BYTES_PER_S
+        with _watched(limit_s) as watch:
+            request.extensions |= {"trace": _watch_connections(watch)}
+            try:
+                response = super().send(request, stream=True, **options)
+                _limit_stream(response)
+                if not stream:
+                    response.read()
+            except httpx2.TooManyRedirects:
+                raise HubFaultError(endless_redirects().found, is_final=True) from None
+            except httpx2.TransportError:
+                if not watch.is_up:
+                    raise
+            if watch.is_up:
+                raise HubPauseError(too_slow(limit_s).found)
+        if (pause_s := _asked_pause_s(response)) > LONGEST_HUB_PAUSE_S:
+            response.close()
+            raise HubFaultError(f"asks for a pause of {pause_s:,} s", is_final=True)
+        return response
+
+
+def _asked_pause_s(response: httpx2.Response) -> int:
+    """As the hub's own client reads it before it tries again."""
+    if response.is_success:
+        return 0
+    counted = parse_ratelimit_headers(response.headers)
+    after = response.headers.get("retry-after", "").strip()
+    return max(counted.reset_in_seconds if counted else 0, int(after[:9]) if after.isdecimal() else 0)
+
+
+def _watch_connections(watch: _Watch) -> Callable[[str, dict[str, Any]], None]:
+    def trace(event: str, info: dict[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            watch.add(info["return_value"].get_extra_info("socket"))
+
+    return trace
+
+
+def _limit_stream(response: httpx2.Response) -> None:
+    """Have a body unpacked and counted as it comes."""
+    packed = response.headers.get("content-encoding", "identity") != "identity"
+    most_bytes = None if "content-length" in response.headers and not packed else MOST_BYTES
+    inner = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
+    for name in ("content-encoding", "content-length") if packed else ():
+        response.headers.pop(name, None)
+    response.stream = _CountedStream(inner, most_bytes)
+
+
+class _CountedStream(httpx2.SyncByteStream):
+    def __init__(self, body: httpx2.Response, most_bytes: int | None) -> None:
+        self._body, self._most_bytes = body, most_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = in_window = 0
+        began_s = time.monotonic()
+        for chunk in self._body.iter_bytes():
+            size, in_window = size + len(chunk), in_window + len(chunk)
+            if self._most_bytes is not None and size > self._most_bytes:
+                raise HubFaultError(too_large().found, is_final=True)
+            if time.monotonic() - began_s > STALL_WINDOW_S:
+                if in_window < STALL_BYTES:
+                    said = f"sends less than {STALL_BYTES // 1024} KiB in {STALL_WINDOW_S:g} s"
+                    raise HubPauseError(said)
+                in_window, began_s = 0, time.monotonic()
+            yield chunk
+
+    def close(self) -> None:
+        self._body.close()

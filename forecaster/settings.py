@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -36,6 +36,47 @@ _SHORTEST_SECRET = 6
 _RANK_NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 _LAUNCH_NAMES = (*_RANK_NAMES, "MASTER_ADDR", "MASTER_PORT")
 """What deepspeed and torchrun set for each rank. A cluster sets the last two alone."""
+_ON_OFF = ("[01]", "0 or 1")
+_WHOLE = (r"\d{1,6}", "a whole number")
+_FORMS = {
+    "LOCAL_RANK": (r"\d{1,6}", "a whole number from 0 on, as `torchrun` and `deepspeed` set it"),
+    "LOCAL_SIZE": (r"[1-9]\d{0,5}", "a whole number from 1 on"),
+    "MASTER_ADDR": (
+        r"[A-Za-z0-9](?:[\w.-]{0,252})|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%\w+)?",
+        "a host or address",
+    ),
+    "MASTER_PORT": (
+        r"0*(?:[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])",
+        "a port from 1 to 65535",
+    ),
+    "OMP_NUM_THREADS": (r"[1-9]\d{0,5}(?:,[1-9]\d{0,5})*", "a whole number from 1 on"),
+    "DS_ACCELERATOR": ("(?-i:cpu|cuda)", "cpu or cuda"),
+    "CUDA_DEVICE_ORDER": ("PCI_BUS_ID|FASTEST_FIRST", "PCI_BUS_ID or FASTEST_FIRST"),
+    "CUDA_DEVICE_MAX_CONNECTIONS": (r"[1-9]|[12]\d|3[0-2]", "a whole number from 1 to 32"),
+    **dict.fromkeys(
+        ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
+        (
+            r"\w+:(?:\[[^\[\]]*\]|[\w.:]+)(?:\s*,\s*\w+:(?:\[[^\[\]]*\]|[\w.:]+))*,?",
+            "name:value,name:value, such as expandable_segments:True",
+        ),
+    ),
+    "NCCL_DEBUG": ("VERSION|WARN|INFO|ABORT|TRACE|NONE", "VERSION, WARN, INFO or TRACE"),
+    "NCCL_P2P_LEVEL": ("LOC|NVL|PIX|PXB|PHB|NODE|SYS|[0-5]", "LOC, NVL, PIX, PXB, PHB or SYS"),
+    "NCCL_SOCKET_IFNAME": (r"[\^=]{0,2}[\w.:@-]+(?:,[\w.:@-]+)*", "a comma list of network interfaces"),
+    "NCCL_SOCKET_FAMILY": ("AF_INET6?", "AF_INET or AF_INET6"),
+    "TORCH_DISTRIBUTED_DEBUG": ("OFF|INFO|DETAIL", "OFF, INFO or DETAIL"),
+    **dict.fromkeys(
+        ("NCCL_IB_DISABLE", "NCCL_SHM_DISABLE", "NCCL_P2P_DISABLE", "CUDA_LAUNCH_BLOCKING"), _ON_OFF
+    ),
+    **dict.fromkeys(
+        ("NCCL_NSOCKS_PERTHREAD", "NCCL_SOCKET_NTHREADS", "NCCL_BUFFSIZE", "NCCL_IB_TIMEOUT"), _WHOLE
+    ),
+    **dict.fromkeys(
+        ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_BLOCKING_WAIT"), ("[0-3]", "0, 1, 2 or 3")
+    ),
+}
+"""How variables look that torch, DeepSpeed and NCCL read themselves, and how that is said. What looks
+otherwise ends in a traceback, or in a wait for ever."""
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """Numbers of processes that mpirun started, which accelerate would take for ranks."""
 
@@ -62,6 +103,8 @@ class Settings:
     launch_problem: Problem | None = None
     """Where a launcher's variables are there in part only: a process that would wait for others that there
     are not, or train beside them."""
+    variable_problems: tuple[Problem, ...] = ()
+    """Variables that the libraries of a training read, and that are not what they take."""
     supervisor_pid: int | None = None
     """The process behind train.sh that looks after this one, on this machine."""
 
@@ -97,6 +140,7 @@ def load_settings() -> Settings:
         world_size=_whole_number("WORLD_SIZE", 1),
         launched="WORLD_SIZE" in os.environ,
         launch_problem=launch_problem,
+        variable_problems=tuple(_find_variable_problems()),
         supervisor_pid=int(job) if (job := os.environ.get(JOB, "").partition("-")[0]).isdecimal() else None,
     )
 
@@ -117,10 +161,20 @@ def _wandb_mode() -> str | None:
 
 def _whole_number(name: str, default: int) -> int:
     text = _stripped(name)
-    if text is not None and not text.isdecimal():
+    if text is not None and not re.fullmatch("[0-9]{1,9}", text):
         found, way_out = f"is {text!r}.", "A launcher sets it to a whole number; unset it otherwise."
         raise ConfigurationError([Problem(name, found, way_out)])
     return default if text is None else int(text)
+
+
+def _find_variable_problems() -> Iterator[Problem]:
+    for name, (form, allowed) in _FORMS.items():
+        value = os.environ.get(name, "").strip()
+        if value and not re.fullmatch(form, value, re.ASCII | re.IGNORECASE):
+            yield Problem(name, f"is {value[:60]!r}.", f"It takes {allowed}; unset it otherwise.")
+    rank, ranks = _stripped("LOCAL_RANK") or "", _stripped("WORLD_SIZE") or ""
+    if rank.isdecimal() and ranks.isdecimal() and int(rank) >= int(ranks):
+        yield Problem("LOCAL_RANK", f"is {rank}, and WORLD_SIZE is {ranks}.", "Ranks count from 0.")
 
 
 def _find_launch_problem() -> Problem | None:
@@ -214,6 +268,12 @@ def draw_without_screen() -> None:
     is not installed.
     """
     os.environ["MPLBACKEND"] = "Agg"
+
+
+def unpickle_data_only() -> None:
+    """Have every `torch.load` of this process refuse what is not data, whatever a library asks for."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch ends where both are set
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 
 def inherited_environment() -> dict[str, str]:

@@ -166,6 +166,17 @@ def test_words_are_read_in_every_way_that_they_are_written(line: str, expected: 
                 "--vehicle: is 'car'. Allowed: train, bus.",
             ],
         ),
+        (
+            "--to Bern --seats 99999999999999999999 --speed_kmh=-1e300",
+            [
+                "--speed_kmh: is -1e300. No number is above 4,294,967,296 here.",
+                "--seats: is 99999999999999999999. No number is above 4,294,967,296 here.",
+            ],
+        ),
+        (
+            f"--to Bern --seats {'9' * 5000}",
+            [f"--seats: is '{'9' * 40}...'. Give a whole number."],
+        ),
         ("--to Bern --seats=", ["--seats: is missing. Give a whole number."]),
     ],
 )

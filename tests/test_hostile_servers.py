@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import finnhub
+import httpx2
 import pytest
 import requests
 from loopback_market import fresh_yfinance
@@ -395,6 +396,92 @@ def test_a_count_of_tokens_that_is_none_counts_as_not_said(hostile: Hostile, cou
     )
     hostile.play = answer(message + count + b"}}")
     assert persist(hostile.url, []).tokens is None
+
+
+# --- the hub's ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    http_limits.limit_hub()
+    yield hostile
+    set_client_factory(default_client_factory)
+
+
+def ask_hub(hub: Hostile) -> httpx2.Response:
+    from huggingface_hub.utils import get_session
+
+    return get_session().get(f"{hub.url}/api/models/a/b", timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("play", "told"),
+    [
+        pytest.param(endless_body, TOO_LARGE, id="endless body"),
+        pytest.param(BOMB, TOO_LARGE, id="gzip bomb"),
+        pytest.param(redirect("/again"), "redirects again and again", id="loop"),
+        pytest.param(dripping_body, "gives no whole answer in 0.4 s", id="dripping body"),
+        pytest.param(dripping_body_without_end, "gives no whole answer in 0.4 s", id="without end"),
+        pytest.param(dripping_headers, "gives no whole answer in 0.4 s", id="dripping headers"),
+        pytest.param(
+            answer(b"", "429 Slow", "Retry-After: 99999"), "asks for a pause of 99,999 s", id="pause of a day"
+        ),
+        pytest.param(
+            answer(b"", "429 Slow", 'RateLimit: "api";r=0;t=9999'),
+            "asks for a pause of 9,999 s",
+            id="counted",
+        ),
+    ],
+)
+def test_a_call_to_the_hub_is_limited_as_a_whole(hub: Hostile, play: Play, told: str) -> None:
+    hub.play = play
+    with pytest.raises(http_limits.HubFaultError) as caught:
+        ask_hub(hub)
+    assert str(caught.value) == f"the hub {told}"
+
+
+def test_an_answer_of_the_hub_is_whole_packed_or_not(hub: Hostile) -> None:
+    hub.play = answer(b'{"sha": "1"}')
+    assert ask_hub(hub).json() == {"sha": "1"}
+    hub.play = answer(gzip.compress(b'{"sha": "2"}'), "200 OK", "Content-Encoding: gzip")
+    assert ask_hub(hub).json() == {"sha": "2"}
+
+
+def test_a_file_of_the_hub_may_be_large_and_slow_and_not_stand_still(
+    hub: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.file_download import http_get
+
+    def pieces(line: socket.socket, number: int) -> None:
+        line.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {4 * MOST_BYTES}\r\n\r\n".encode())
+        for _ in range(4):
+            time.sleep(LIMIT_S / 2)
+            line.sendall(b"w" * MOST_BYTES)
+
+    hub.play = pieces
+    with (tmp_path / "weights").open("wb") as file:
+        http_get(hub.url, file)
+    assert (tmp_path / "weights").stat().st_size == 4 * MOST_BYTES
+
+    monkeypatch.setattr(http_limits, "STALL_WINDOW_S", 0.1)
+    hub.play = dripping_body
+    with (tmp_path / "dripping").open("wb") as file, pytest.raises(http_limits.HubPauseError) as caught:
+        http_get(hub.url, file, _nb_retries=0)
+    assert str(caught.value) == "the hub sends less than 64 KiB in 0.1 s"
+
+
+def test_a_file_without_a_length_is_as_small_as_an_answer(hub: Hostile, tmp_path: Path) -> None:
+    from huggingface_hub.file_download import http_get
+
+    hub.play = endless_body
+    with (tmp_path / "weights").open("wb") as file, pytest.raises(http_limits.HubFaultError):
+        http_get(hub.url, file)
+    assert (tmp_path / "weights").stat().st_size <= MOST_BYTES
 
 
 # --- the parts ----------------------------------------------------------------------------------------------

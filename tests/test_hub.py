@@ -88,3 +88,47 @@ def test_what_the_hub_does_not_have_is_told(
     assert message in done.stderr
     assert TOKEN not in done.stdout + done.stderr
     assert not (tmp_path / "finetuned_models").exists()
+
+
+def dry_run(
+    hub_folder: Path, tmp_path: Path, **env: str
+) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    rows = ROOT / "sample" / "dataset"
+    with serve(hub_folder) as (endpoint, requests):
+        done = run_entry(
+            "train_lora.py",
+            tmp_path,
+            *("--base_model", "someone/tiny-llama", "--dataset", str(rows / "train.jsonl"), "--dry_run"),
+            *("--test_dataset", str(rows / "test.jsonl"), "--max_length", "1024", "--max_new_tokens", "8"),
+            *("--report_to", "none"),
+            **{"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": TOKEN} | env,
+            HF_HUB_DISABLE_XET="1",
+        )
+    return done, {path for _, path, _ in requests}
+
+
+def test_a_dry_run_fetches_a_hub_models_tokenizer_and_no_weights(hub_folder: Path, tmp_path: Path) -> None:
+    done, asked = dry_run(hub_folder, tmp_path, HF_HUB_OFFLINE="0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "is checked when the run loads it" not in done.stdout
+    assert any(path.endswith("/tokenizer.json") for path in asked)
+    assert not any(path.endswith(".safetensors") for path in asked)
+
+
+def test_a_dry_run_finds_a_hub_models_tokenizer_that_is_too_large(hub_folder: Path, tmp_path: Path) -> None:
+    config = hub_folder / "models" / "someone" / "tiny-llama" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "vocab_size": 1000}))
+    done, _ = dry_run(hub_folder, tmp_path, HF_HUB_OFFLINE="0")
+    assert done.returncode == 2
+    assert (
+        "--base_model: someone/tiny-llama has a tokenizer of 1,314 tokens, and an embedding of 1,000."
+    ) in done.stderr
+
+
+def test_a_dry_run_without_a_hub_says_what_it_did_not_check(hub_folder: Path, tmp_path: Path) -> None:
+    done, asked = dry_run(hub_folder, tmp_path, HF_HUB_OFFLINE="1")
+    assert (done.returncode, asked) == (0, set())
+    assert (
+        "The tokenizer of someone/tiny-llama is not here, and the hub was not reached: it is checked when "
+        "the run loads it."
+    ) in done.stdout

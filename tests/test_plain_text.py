@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from forecaster import plain_text
 from forecaster.cluster.nodes import read_hostfile
 from forecaster.data.universe import find_universe
 from forecaster.errors import Problem
@@ -108,3 +111,28 @@ def test_files_of_settings_say_the_same_with_every_line_end(
 def test_a_file_that_does_not_end_is_not_read_for_ever() -> None:
     with pytest.raises(OSError, match="it is longer than 64 MiB"):
         read_text(Path("/dev/zero"))
+
+
+def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_text, "LONGEST_WAIT_S", 0.2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match=r"it gives no whole text in 0\.2 s"):
+        read_text(pipe)
+
+    def write() -> None:
+        with pipe.open("w") as file:
+            file.write("How is it?\n" * 20_000)  # more than a pipe holds
+
+    monkeypatch.setattr(plain_text, "LONGEST_WAIT_S", 10.0)
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_text(pipe) == "How is it?\n" * 20_000
+    writer.join()
+
+
+def test_a_folder_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        read_text(tmp_path)

@@ -167,6 +167,73 @@ def test_a_launch_that_is_there_in_part_is_told(
         assert told in str(settings.launch_problem)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("MASTER_PORT", "evil", "a port from 1 to 65535"),
+        ("MASTER_PORT", "0", "a port from 1 to 65535"),
+        ("MASTER_PORT", "65536", "a port from 1 to 65535"),
+        ("MASTER_PORT", "-1", "a port from 1 to 65535"),
+        ("MASTER_PORT", "tcp://10.0.0.1:29500", "a port from 1 to 65535"),
+        ("MASTER_ADDR", "http://10.0.0.1", "a host or address"),
+        ("MASTER_ADDR", "-oProxyCommand=x", "a host or address"),
+        ("MASTER_ADDR", "a host", "a host or address"),
+        ("LOCAL_RANK", "-1", "a whole number from 0 on, as `torchrun` and `deepspeed` set it"),
+        ("LOCAL_SIZE", "0", "a whole number from 1 on"),
+        ("OMP_NUM_THREADS", "all", "a whole number from 1 on"),
+        ("DS_ACCELERATOR", "gpu", "cpu or cuda"),
+        ("CUDA_DEVICE_ORDER", "FAST", "PCI_BUS_ID or FASTEST_FIRST"),
+        ("PYTORCH_CUDA_ALLOC_CONF", "True", "name:value,name:value, such as expandable_segments:True"),
+        ("NCCL_DEBUG", "LOUD", "VERSION, WARN, INFO or TRACE"),
+        ("NCCL_IB_DISABLE", "yes", "0 or 1"),
+        ("TORCH_NCCL_BLOCKING_WAIT", "on", "0, 1, 2 or 3"),
+    ],
+)
+def test_a_variable_that_is_not_what_its_library_takes_is_told(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    expected = Problem(name, f"is {value!r}.", f"It takes {allowed}; unset it otherwise.")
+    assert load_settings().variable_problems == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("MASTER_PORT", port) for port in ("1", "29500", "65535", "")),
+        *(("MASTER_ADDR", host) for host in ("10.0.0.1", "node-1.lan", "fe80::1%eth0", "::1", "gpu_1", "")),
+        ("LOCAL_RANK", "0"),
+        ("OMP_NUM_THREADS", "4,2"),
+        ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True,garbage_collection_threshold:0.8"),
+        ("PYTORCH_ALLOC_CONF", "roundup_power2_divisions:[256:1,512:2,>:8]"),
+        ("NCCL_DEBUG", "info"),
+        ("NCCL_SOCKET_IFNAME", "^docker0,lo"),
+        ("NCCL_SOCKET_IFNAME", "=eth0"),
+        ("NCCL_P2P_LEVEL", "NVL"),
+    ],
+)
+def test_a_variable_that_is_as_its_library_takes_it_is_not_told(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert load_settings().variable_problems == ()
+
+
+def test_a_rank_on_a_machine_is_one_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (WHOLE | {"LOCAL_RANK": "2"}).items():
+        monkeypatch.setenv(name, value)
+    assert list(map(str, load_settings().variable_problems)) == [
+        "LOCAL_RANK: is 2, and WORLD_SIZE is 2. Ranks count from 0."
+    ]
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 5000, "\u0661"])
+def test_a_number_of_ranks_is_a_whole_number(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(ConfigurationError, match="A launcher sets it to a whole number; unset it otherwise"):
+        load_settings()
+
+
 def test_an_env_file_with_zero_bytes_is_refused_without_its_words(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(f"WANDB_API_KEY={KEY}\n".encode("utf-16-le"))
     with pytest.raises(ConfigurationError) as caught:

@@ -52,6 +52,8 @@ def split_flags(argv: Sequence[str]) -> tuple[LaunchConfig, list[str]]:
     own, problems = typed(LaunchConfig, texts)
     if own.restarts < 0:
         problems.append(Problem("--restarts", f"is {own.restarts}.", "It has to be 0 or more."))
+    if own.ssh_port is not None and not 1 <= own.ssh_port <= 65535:
+        problems.append(Problem("--ssh_port", f"is {own.ssh_port}.", "A port is 1 to 65535."))
     if problems:
         raise ConfigurationError(problems)
     if not flag_names(rest) & {"config", "base_model"}:

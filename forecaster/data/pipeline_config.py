@@ -179,6 +179,10 @@ def _dataset_problems(config: PipelineConfig) -> list[Problem]:
     return problems
 
 
+MOST_WEEKS = 520
+"""Ten years of history in one prompt; calendars end not far beyond."""
+
+
 def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
     problems = []
 
@@ -201,6 +205,7 @@ def _value_problems(config: PipelineConfig, now: datetime) -> list[Problem]:
         "max_past_weeks",
         f"It has to be --min_past_weeks ({config.min_past_weeks}) or more.",
     )
+    need(config.max_past_weeks <= MOST_WEEKS, "max_past_weeks", f"It has to be {MOST_WEEKS} or less.")
     need(0 < config.train_ratio < 1, "train_ratio", "It is a share of weeks, above 0 and below 1.")
     problems += pace_problems(config.calls_per_minute)
     need(config.teacher in ("openai", "template"), "teacher", "Use openai or template.")

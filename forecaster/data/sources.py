@@ -36,6 +36,7 @@ from forecaster.data.splits import (
 )
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import LFS_HELP, cache_problem, is_lfs_pointer
+from forecaster.http_limits import HubFaultError
 from forecaster.network_settings import hub_problems
 from forecaster.plain_text import in_one_form
 from forecaster.tables import has_other_line_ends, json_lines
@@ -492,7 +493,14 @@ def _not_served(source: Source, error: Exception) -> Problem:
     if status == 401 and get_token():
         found = "the hub refused HF_TOKEN (HTTP 401)."
         return Problem(source.spec, found, "Put a valid one into .env; what is public needs none: unset it.")
-    found = f"the hub did not serve it ({f'HTTP {status}' if status else type(error).__name__})."
+    why = (
+        str(error)
+        if isinstance(error, HubFaultError)
+        else f"HTTP {status}"
+        if status
+        else type(error).__name__
+    )
+    found = f"the hub did not serve it ({why})."
     return Problem(source.spec, found, "Check the name, the network, and HF_TOKEN if it is private.")
 
 

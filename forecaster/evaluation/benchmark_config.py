@@ -118,6 +118,10 @@ PROGRAM = Program(
 )
 
 
+MOST_AT_ONCE = 256
+"""Requests in flight, as for the teacher."""
+
+
 def parse_flags(argv: Sequence[str]) -> BenchmarkConfig:
     """Raises ConfigurationError with everything wrong."""
     config, problems = typed(BenchmarkConfig, read_words(PROGRAM, argv))
@@ -198,6 +202,9 @@ def _value_problems(config: BenchmarkConfig) -> list[Problem]:
         value = getattr(config, name)
         if value is not None and value < 1:
             problems.append(Problem(f"--{name}", f"is {value}.", "It has to be 1 or more."))
+    if config.concurrency > MOST_AT_ONCE:
+        found = f"is {config.concurrency}."
+        problems.append(Problem("--concurrency", found, f"It has to be {MOST_AT_ONCE} or less."))
     if not 0 <= config.cost_bps < 10_000:
         found = f"is {config.cost_bps:g}."
         problems.append(Problem("--cost_bps", found, "It is in basis points: 0 or more, below 10,000."))

@@ -257,6 +257,8 @@ def _plan_reasons(plan: FitPlan, asked: Asked, gpu: Gpu) -> list[str]:
     if layout.offload and asked.ds_config == "auto":
         on_host = host_bytes(plan.request.shape, layout) / 2**30
         reasons.append(f"offload to CPU memory ({on_host:.1f} GiB a rank), because nothing faster fits")
+        if layout.zero_stage == 2 and layout.precision != "fp32":
+            reasons.append("gradients of micro steps summed in 16 bit, as DeepSpeed offloads no fp32 sum")
     if plan.is_tight:
         reasons.append("a tight fit: it may run out of memory")
     return reasons

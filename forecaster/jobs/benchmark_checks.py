@@ -81,8 +81,8 @@ class AskedRows:
 
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
     """Everything that can be known before a model loads. Raises ConfigurationError."""
-    if settings.launch_problem:
-        raise ConfigurationError([settings.launch_problem])
+    if of_launch := [*filter(None, [settings.launch_problem]), *settings.variable_problems]:
+        raise ConfigurationError(of_launch)
     run = read_finished(config.adapter, config.base_model) if config.adapter else None
     if run and config.engine != "api":
         check_weights(run)

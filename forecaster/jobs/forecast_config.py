@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from forecaster.data.pipeline_config import pace_problems
+from forecaster.data.pipeline_config import MOST_WEEKS, pace_problems
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.flags import REQUIRED, Program, flag, read_words, typed
 from forecaster.vendors.registry import FINNHUB
@@ -53,6 +53,12 @@ class ForecastConfig:
         if self.prompt and (self.date or self.news_file or self.price_file):
             way_out = "Leave --date, --news_file and --price_file out: a prompt is answered as it is."
             problems.append(Problem("--prompt", "takes no data.", way_out))
+        ranges = {"max_new_tokens": None, "min_past_weeks": MOST_WEEKS, "max_past_weeks": MOST_WEEKS}
+        for name, most in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= (most or value):
+                way_out = f"It has to be 1 {f'to {most}' if most else 'or more'}."
+                problems.append(Problem(f"--{name}", f"is {value}.", way_out))
         return problems + pace_problems(self.calls_per_minute)
 
 

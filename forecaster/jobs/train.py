@@ -20,14 +20,15 @@ from forecaster.errors import (
     TrainingStoppedError,
 )
 from forecaster.files import write_json
+from forecaster.http_limits import limit_hub
 from forecaster.jobs.train_checks import (
     CheckedTraining,
     check,
     count_lines,
-    has_tokenizer_here,
     load_checked_tokenizer,
     run_lines,
 )
+from forecaster.models import hub_files
 from forecaster.progress import Listener, at_terminal
 from forecaster.provenance import versions
 from forecaster.run_folder import DATASET_FILE, LOG_HISTORY, RUN_CONFIG
@@ -104,16 +105,25 @@ def train(
 
 
 def rehearse(checked: CheckedTraining, listener: Listener) -> None:
-    """For a dry run: read what can be read without asking a hub, and refuse what `train` would refuse before
-    it loads the model."""
-    if not checked.is_offline:
-        return
-    run, corpus = checked.run, checked.read_rows()
-    if run.resume_from:
-        resuming.check_same_run(run, corpus.fingerprint, checked.ranks)
-    for line in count_lines(corpus):
-        listener.say(line)
-    if has_tokenizer_here(run.model):
+    """For a dry run: read the rows that are here, and the tokenizer, for which a hub is asked; refuse what
+    `train` would refuse before it loads the model."""
+    run, corpus = checked.run, checked.read_rows() if checked.is_offline else None
+    if corpus is None:
+        listener.say("The rows are on the hub: they are read and checked when the run starts.")
+    else:
+        if run.resume_from:
+            resuming.check_same_run(run, corpus.fingerprint, checked.ranks)
+        for line in count_lines(corpus):
+            listener.say(line)
+    if not run.model.is_local:
+        small_files = hub_files.fetch_small_files(run.model.location)
+        if isinstance(small_files, str):
+            told = f"The tokenizer of {run.model.location} is not here, and {small_files}"
+            listener.say(f"{told}: it is checked when the run loads it.")
+            return
+        if corpus is None:
+            hub_files.check_hub_files(run.model.location, small_files)
+    if corpus is not None:
         from forecaster.training import tokenising  # seconds to import
 
         tokenizer, _ = load_checked_tokenizer(checked, corpus)
@@ -284,6 +294,7 @@ def _train_and_send(sending: Connection, config: TrainConfig, given: tuple[str, 
         calm_openmp()
         let_segments_grow()
         draw_without_screen()
+        limit_hub()
         checked = check(config, settings, given)
         for line in run_lines(checked.run, settings):
             heard(line)

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from huggingface_hub import try_to_load_from_cache
-
 from forecaster import tracking
 from forecaster.data import sources
 from forecaster.errors import ConfigurationError, Problem
@@ -117,6 +115,7 @@ def check(flags: train_config.TrainConfig, settings: Settings, given: Collection
     )
     if settings.launch_problem:
         problems.append(settings.launch_problem)
+    problems += settings.variable_problems
 
     def located(specs: str | None, flag: str) -> list[sources.Source]:
         try:
@@ -253,11 +252,6 @@ def run_lines(run: Run, settings: Settings) -> Iterator[str]:
         for passed_over in checkpoints.newest_complete(run.output_dir)[1]:
             yield f"Passed over {passed_over.folder}: {passed_over.reason}."
     yield json.dumps(train_config.as_flags(flags), indent=1)
-
-
-def has_tokenizer_here(model: registry.BaseModel) -> bool:
-    """Whether the tokenizer can be loaded without asking a hub."""
-    return model.is_local or isinstance(try_to_load_from_cache(model.location, "tokenizer_config.json"), str)
 
 
 def load_checked_tokenizer(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.files import LFS_HELP, is_lfs_pointer
+from forecaster.models.base_schemas import check_small_files
 from forecaster.models.tensor_files import read_header
 from forecaster.run_folder import ADAPTER_CONFIG, MODEL_INDEX, MODEL_WEIGHTS
 from forecaster.schemas import FileName, check, read_json
@@ -19,7 +20,8 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "e
 
 def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | None = None) -> list[Problem]:
     """Weights and tokenizer files that are pointers, cut off or missing, an adapter among them, a tokenizer
-    of more tokens than the embedding has rows, and weights of another number of layers.
+    of more tokens than the embedding has rows, small files with fields of other types, and weights of another
+    number of layers.
 
     Args:
         layers: as the folder's config.json says; None: not known.
@@ -31,6 +33,10 @@ def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | N
     if pointers:
         found = f"{folder} holds pointers of Git LFS in place of {', '.join(pointers)}."
         return [Problem(flag, found, LFS_HELP)]
+    try:
+        check_small_files(folder, "Take a whole copy, or name another model.")
+    except ConfigurationError as error:
+        return list(error.problems)
     try:
         shapes = dict(_tensor_shapes(folder))
     except (ConfigurationError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -45,7 +51,7 @@ def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | N
         found = f"{folder} has a config.json with num_hidden_layers {layers}, and weights of {held} layers."
         return [Problem(flag, found, "Take the config.json that belongs to the weights.")]
     rows = next((shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
-    tokens = _tokens_of(folder)
+    tokens = tokens_of(folder)
     if rows is not None and tokens is not None and tokens > rows:
         found = f"{folder} has a tokenizer of {tokens:,} tokens, and an embedding of {rows:,}."
         way_out = "Take the tokenizer that belongs to the weights, or resize the embedding and save both."
@@ -72,7 +78,7 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield name, tensor.shape
 
 
-def _tokens_of(folder: Path) -> int | None:
+def tokens_of(folder: Path) -> int | None:
     """One more than the highest token id; None where no tokenizer.json tells."""
     try:
         content = read_json(folder / "tokenizer.json", "")

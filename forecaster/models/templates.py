@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from forecaster.errors import ConfigurationError, Problem
+from forecaster.models.base_schemas import check_small_files
+from forecaster.models.hub_files import check_hub_files, fetch_small_files
 from forecaster.models.registry import BaseModel, cannot_load
 from forecaster.models.template_forms import FORMS, TEMPLATE_DAY, with_day, with_generation_prompt
 from forecaster.processes import fault_apart
 from forecaster.records import Messages
-from forecaster.schemas import read_checked
 from prompts import break_markers, marker_pattern
 
 _TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
@@ -112,6 +112,12 @@ def load_tokenizer(model: BaseModel, trust_remote_code: bool) -> tuple[PreTraine
     Raises:
         ConfigurationError: it cannot be loaded, or its template not be rendered.
     """
+    if not model.is_local:
+        # Here, as what comes next has a process and little time of its own.
+        small_files = fetch_small_files(model.location)
+        if isinstance(small_files, str):
+            raise ConfigurationError([cannot_load(model.location, small_files)])
+        check_hub_files(model.location, small_files)
     check_tokenizer(model.location, trust_remote_code, prepare_tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
@@ -152,7 +158,6 @@ def load_saved_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTr
 
 STAND_IN = Messages("You are a market analyst. " * 20, "[Headline]: A word and a number, 5 %.\n" * 200)
 """As long as the prompt of a row."""
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 
@@ -175,9 +180,7 @@ def check_tokenizer(
         ConfigurationError: with the file, and what is wrong with it.
     """
     folder, way_out = Path(location), "Take a whole copy, or name another model."
-    for name in _TOKENIZER_FILES:
-        if (folder / name).exists():
-            read_checked(folder / name, dict[str, Any], way_out)
+    check_small_files(folder, way_out)
 
     def load() -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)

@@ -51,6 +51,7 @@ from forecaster.training.callbacks import EvaluatedPart, ProgressLines
 from forecaster.training.run import PART_NAMES, Run, RunFolder, claimed
 from forecaster.training.survival.checkpoints import newest_complete
 from forecaster.training.survival.durable import DurableTrainer
+from forecaster.training.survival.pickles import reading_data_only
 from forecaster.training.survival.stopping import StopWatch
 from forecaster.training.tokenising import RowReport, tokenise
 from forecaster.training.train_config import as_flags, resolve_scheduler
@@ -290,7 +291,8 @@ def run_training(run: Run, trainer: ForecasterTrainer) -> TrainOutput:
         RunOutOfMemoryError: with the setting to go on with.
     """
     try:
-        return trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+        with reading_data_only():
+            return trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
     except torch.OutOfMemoryError as error:
         smallest = min((gpu.memory_bytes for gpu in run.gpus), default=None)
         saved, _ = newest_complete(run.output_dir)

@@ -17,6 +17,7 @@ from forecaster.schemas import check, read_checked, read_json, refused
 from forecaster.training import train_config
 from forecaster.training.run import Run
 from forecaster.training.survival import checkpoints
+from forecaster.training.survival.pickles import check_pickles
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {"config", "run_name", "output_dir", "resume", "dry_run", "gpu", "local_rank", "report_to", "num_workers"}
@@ -55,6 +56,7 @@ def check_files(run: Run) -> None:
     read_checked(run.resume_from / TRAINER_STATE, TrainerStateFile, WAY_OUT)
     weights = trained_weights(run.resume_from)
     run.tuner.check_files(run.resume_from, weights, run.model.shape, record["flags"])
+    check_pickles(run.resume_from)
 
 
 def check_same_run(run: Run, fingerprint: str, ranks: int) -> None:

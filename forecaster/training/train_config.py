@@ -60,7 +60,11 @@ class TrainConfig:
         ROWS,
     )
     config: str | None = flag(
-        None, "YAML file with any of these flags; flags on the command line win", RUN, metavar="FILE"
+        None,
+        "YAML file with any of these flags; flags on the command line win",
+        RUN,
+        metavar="FILE",
+        by_hand="a file reads no other",
     )
     run_name: str = flag("forecaster", "names the output folder and the W&B run", RUN, metavar="NAME")
     test_dataset: str | None = flag(
@@ -105,7 +109,7 @@ class TrainConfig:
         False,
         "run Python code that a model repository brings along; on the command line only",
         MODEL,
-        by_hand=True,
+        by_hand="a file is no consent",
     )
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = flag("auto", "auto: by GPU; fp32 on CPU", HARDWARE)
@@ -134,7 +138,9 @@ class TrainConfig:
         "take Liger's fused kernels for norms, MLP and rotary positions (liger-kernel, a GPU)",
         HARDWARE,
     )
-    local_rank: int = flag(-1, "set by the launcher", HARDWARE)
+    local_rank: int = flag(
+        -1, "set by the launcher", HARDWARE, by_hand="each rank has its own from the launcher"
+    )
     tuner: str = flag(DEFAULT_TUNER, "how weights are tuned", MODEL, choices=TUNERS)
     from_adapter: Path | None = flag(
         None,
@@ -264,6 +270,17 @@ MOST_STEPS = 10**9
 """Beyond any training; a schedule over more has no rate that a float could tell from zero."""
 
 
+_MOST = {
+    **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "lora_r", "num_epochs"), 1_000_000),
+    **dict.fromkeys(("max_length", "max_new_tokens"), 100_000_000),
+    "grace_seconds": 1_000_000,
+    "num_workers": 1024,
+    "learning_rate": 1000,
+    "weight_decay": 1000,
+}
+"""Upper ends of flags beyond which processes, memory or a clock run out before anything is said."""
+
+
 def find_value_problems(config: TrainConfig) -> list[Problem]:
     """Values outside their range."""
     problems = []
@@ -280,6 +297,9 @@ def find_value_problems(config: TrainConfig) -> list[Problem]:
         "validation_share",
         "It is a share of the training weeks: 0 or more, and below 0.5.",
     )
+    for name, most in _MOST.items():
+        value = getattr(config, name)
+        need(not most < value < math.inf, name, f"It has to be {most:,} or less.")
     need(1 <= config.grace_seconds < math.inf, "grace_seconds", "It has to be 1 or more.")
     need(config.max_skipped_steps >= 1, "max_skipped_steps", "It has to be 1 or more.")
     need(

@@ -151,6 +151,7 @@ def test_a_stage_says_whom_it_asks(
             "--max_past_weeks: is 4. It has to be --min_past_weeks (5) or more.",
         ),
         (["--train_ratio", "nan"], f"--train_ratio: is nan. {SHARE}"),
+        (["--max_past_weeks", "521"], "--max_past_weeks: is 521. It has to be 520 or less."),
         (["--train_ratio", "inf"], f"--train_ratio: is inf. {SHARE}"),
         (["--train_ratio", "0"], f"--train_ratio: is 0.0. {SHARE}"),
         (["--train_ratio", "1"], f"--train_ratio: is 1.0. {SHARE}"),

@@ -187,6 +187,7 @@ AS_TRAINED = "goes with --base_model only: an adapter answers as it was trained.
         ("--adapter a --batch_size 0", [f"--batch_size: is 0. {ONE_OR_MORE}"]),
         ("--adapter a --max_length -5", [f"--max_length: is -5. {ONE_OR_MORE}"]),
         ("--adapter a --max_new_tokens 0", [f"--max_new_tokens: is 0. {ONE_OR_MORE}"]),
+        ("--engine api --dataset d --concurrency 257", ["--concurrency: is 257. It has to be 256 or less."]),
         ("--engine api --dataset d --concurrency 0", [f"--concurrency: is 0. {ONE_OR_MORE}"]),
         *(
             (f"compare a --cost_bps={value}", [f"--cost_bps: is {value}. {BASIS_POINTS}"])

@@ -74,3 +74,30 @@ def test_a_model_that_is_not_whole_is_told(
     problem = resolve(str(tmp_path / "base"))
     assert isinstance(problem, Problem)
     assert told in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "generation_config.json",
+            {"eos_token_id": "2"},
+            "eos_token_id.constrained-int is '2': it should be",
+        ),
+        (
+            "generation_config.json",
+            {"temperature": "hot"},
+            "temperature is 'hot': it should be a valid number.",
+        ),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "model_max_length is 'x': it should be"),
+        ("special_tokens_map.json", [], "it is []: it should be a valid dictionary."),
+    ],
+)
+def test_a_field_of_another_type_is_told_with_its_file(
+    tmp_path: Path, name: str, content: object, told: str
+) -> None:
+    folder = shutil.copytree(BASE, tmp_path / "base")
+    (folder / name).write_text(json.dumps(content))
+    found = resolve(str(folder))
+    assert isinstance(found, Problem)
+    assert str(found).startswith(f"{folder / name}: {told}")

@@ -385,6 +385,42 @@ RENDERINGS: Mapping[str, tuple[Damage, str]] = {
         "{folder}/tokenizer.json: it is []: it should be a valid dict",
     ),
     "tokenizer of nothing": (text(TOKENIZER, "{}"), "--adapter: {folder} cannot be loaded ("),
+    "its model": (
+        field(TOKENIZER, "model", to=[]),
+        "{folder}/tokenizer.json: model is []: it should be a valid dictionary.",
+    ),
+    "its length": (
+        field("tokenizer_config.json", "model_max_length", to="x"),
+        "{folder}/tokenizer_config.json: model_max_length is 'x': it should be a valid number.",
+    ),
+    "its length NaN": (
+        field("tokenizer_config.json", "model_max_length", to=float("nan")),
+        "{folder}/tokenizer_config.json: model_max_length is nan: it should be greater than 0.",
+    ),
+    "its side": (
+        field("tokenizer_config.json", "padding_side", to="top"),
+        "{folder}/tokenizer_config.json: padding_side is 'top': it should be 'left' or 'right'.",
+    ),
+    "its end token": (
+        field("tokenizer_config.json", "eos_token", to=5),
+        "{folder}/tokenizer_config.json: eos_token.str is 5: it should be a valid string;",
+    ),
+    "its template": (
+        field("tokenizer_config.json", "chat_template", to=5),
+        "{folder}/tokenizer_config.json: chat_template.str is 5: it should be a valid string;",
+    ),
+    "its special tokens": (
+        text("special_tokens_map.json", '{"pad_token": []}'),
+        "{folder}/special_tokens_map.json: pad_token.str is []: it should be a valid string;",
+    ),
+    "its added tokens": (
+        text("added_tokens.json", '{"<a>": "9"}'),
+        "{folder}/added_tokens.json: <a> is '9': it should be a valid integer.",
+    ),
+    "its tokens' numbers": (
+        field(TOKENIZER, "added_tokens", to=[{"content": "<a>", "id": -1}]),
+        "{folder}/tokenizer.json: added_tokens.0.id is -1: it should be greater than or equal to 0.",
+    ),
     "tokenizer's settings": (
         text("tokenizer_config.json", "5"),
         "{folder}/tokenizer_config.json: it is 5: it should",

@@ -112,6 +112,33 @@ def test_a_file_is_no_consent_to_run_code(yaml_file: Path, value: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("config: other.yaml", "sets config. It counts on the command line only: a file reads no other."),
+        ("config: null", "sets config. It counts on the command line only: a file reads no other."),
+        (
+            "local_rank: 1",
+            "sets local_rank. It counts on the command line only: each rank has its own from the launcher.",
+        ),
+        ("help: true", "sets help. Known names: allow_told_outcome, base_model,"),
+        ("gpus: 0", "sets gpus. Known names: allow_told_outcome, base_model,"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused(yaml_file: Path, line: str, told: str) -> None:
+    with yaml_file.open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        parse_flags(["--config", str(yaml_file)])
+    assert str(caught.value).startswith(f"--config: {yaml_file} {told}")
+
+
+def test_a_file_may_ask_for_a_check_alone(yaml_file: Path) -> None:
+    with yaml_file.open("a") as file:
+        file.write("dry_run: true\n")
+    assert parse_flags(["--config", str(yaml_file)]).dry_run is True
+
+
 def test_consent_to_run_code_is_given_on_the_command_line(yaml_file: Path) -> None:
     asked = ["--config", str(yaml_file)]
     assert parse_flags(asked).trust_remote_code is False
@@ -328,6 +355,12 @@ def test_every_bad_value_is_listed_at_once() -> None:
     ("words", "message"),
     [
         (["--batch_size", "0"], "--batch_size: is 0. It has to be 1 or more."),
+        (["--batch_size", "1000001"], "--batch_size: is 1000001. It has to be 1,000,000 or less."),
+        (["--num_workers", "1025"], "--num_workers: is 1025. It has to be 1,024 or less."),
+        (["--grace_seconds", "1e9"], "--grace_seconds: is 1000000000.0. It has to be 1,000,000 or less."),
+        (["--grace_seconds", "nan"], "--grace_seconds: is nan. It has to be 1 or more."),
+        (["--eval_steps", "1e400"], "--eval_steps: is inf. A count of steps is a whole number."),
+        (["--learning_rate", "5e5"], "--learning_rate: is 500000.0. It has to be 1,000 or less."),
         (["--save_total_limit=-1"], "--save_total_limit: is -1. It has to be 1 or more."),
         (
             ["--validation_share=-0.1"],

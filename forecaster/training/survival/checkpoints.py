@@ -2,7 +2,7 @@
 
 One is written into a folder of another name; then every file and, last, a manifest with every file's hash is
 brought to the disk, and the folder gets its name. Nothing is loaded from a folder that is not as its manifest
-says: DeepSpeed unpickles what it finds there.
+says, as shards are found by a pattern of names.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def fault(folder: Path) -> str | None:
         (name for name in manifest if name.startswith("/") or ".." in name.split("/")), None
     ):
         return f"its manifest names {elsewhere}"
-    # DeepSpeed loads shards by a pattern of names: one that was put there later would be unpickled too.
+    # DeepSpeed loads shards by a pattern of names: one that was put there later would be loaded too.
     foreign = next(
         (name for path in _files(folder) if (name := _name_in(folder, path)) not in manifest), None
     )
