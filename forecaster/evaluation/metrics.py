@@ -13,7 +13,6 @@ from forecaster.evaluation.figures import Case, Column, RowValue, figure, figure
 from forecaster.evaluation.published import SECTIONS, RougeCache, mean_rouge
 from forecaster.evaluation.ranks import RankSkill, chance_deviation, rank_skill, weekly_rank_correlations
 from forecaster.evaluation.statistics import (
-    SAME_EVERY_WEEK,
     Estimate,
     design_effect,
     matthews,
@@ -131,6 +130,10 @@ def _coverage(cases: Cases) -> Estimate:
     return wilson(sum(case.forecast != SILENT for case in cases), len(cases))
 
 
+def _probability_coverage(cases: Cases) -> Estimate:
+    return wilson(sum(case.forecast.distribution is not None for case in cases), len(cases))
+
+
 def _independent_accuracy(cases: Cases) -> Estimate:
     return wilson(sum(map(_is_right, cases.directed)), len(cases.directed))
 
@@ -152,12 +155,7 @@ def _rows_needed(cases: Cases) -> int | None:
 
 
 def _rank_correlation(cases: Cases) -> Estimate:
-    found = cases.ranks
-    if found is None:
-        return Estimate(None)
-    if found.low == found.high:
-        return Estimate(found.mean, method=SAME_EVERY_WEEK)
-    return Estimate(found.mean, found.low, found.high, f"Student's t over {found.weeks} weeks")
+    return cases.ranks.estimate if cases.ranks else Estimate(None)
 
 
 def _rank_t(cases: Cases) -> float | None:
@@ -359,6 +357,14 @@ class Skill:
         _rank_deviation,
         "0 to 1",
         "Standard deviation of the weeks' rank correlations, and at least that of orders at random.",
+    )
+    probability_coverage: Estimate = figure(
+        _probability_coverage,
+        "share",
+        "Rows with probabilities of the twelve bins: a model's answer tells them where it has a place for "
+        "its prediction, and its engine reads them.",
+        Column("probability", "rows with probabilities", "percent", place=-1),
+        better="higher",
     )
     label_mass: Estimate = mean_figure(
         lambda case: case.forecast.label_mass,

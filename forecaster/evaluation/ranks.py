@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # loads scipy.stats only where it is used: importing that takes a second
 
-from forecaster.evaluation.statistics import CONFIDENCE, POWER, SIGNIFICANCE
+from forecaster.evaluation.statistics import (
+    CONFIDENCE,
+    POWER,
+    SAME_EVERY_WEEK,
+    SIGNIFICANCE,
+    Estimate,
+)
 
 LEAST_SYMBOLS = 3
 """Fewer in a week have no order that could be right by more than luck."""
@@ -37,6 +43,13 @@ class RankSkill:
     """Standard deviation of the weeks; at least that of orders at random, where it was given."""
     detectable: float
     """The smallest true mean that so many weeks would show in four of five tests (two-sided 5 %)."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with its interval; none where every week is the same."""
+        if self.low == self.high:
+            return Estimate(self.mean, method=SAME_EVERY_WEEK)
+        return Estimate(self.mean, self.low, self.high, f"Student's t over {self.weeks} weeks")
 
 
 def weekly_rank_correlations(

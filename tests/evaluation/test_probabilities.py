@@ -83,7 +83,8 @@ def test_climatology_stands_beside_a_model_in_the_table_of_probabilities_alone()
     expected = (math.log(4 / 16) + 2 * math.log(1 / 16)) / 3
     climatology = next(line for line in board.baselines if line.name == "climatology")
     assert climatology.skill.log_score.value == pytest.approx(expected)
-    assert [line[1].split()[0] for line in table.rows] == ["0.800", "-"]
+    assert [line[1] for line in table.rows] == ["100.0 %", "100.0 %"]
+    assert [line[2].split()[0] for line in table.rows] == ["0.800", "-"]
     assert "climatology" not in [line[0] for line in tables(board)["direction"].rows]
 
 
@@ -184,7 +185,8 @@ def test_a_correlation_is_told_by_its_interval(
     assert verdict.direction.finding == finding
     assert f"Its weekly rank correlation with returns {sentence}" in verdict.reasons
     assert (
-        f"2 weeks of 3 symbols could have shown a rank correlation of {smallest} or more." in verdict.reasons
+        f"2 weeks of 3 symbols could only have shown a rank correlation of {smallest} or more."
+        in verdict.reasons
     )
 
 

@@ -167,7 +167,7 @@ def _visible(model: ModelScorecard, rows: Sequence[Row]) -> str:
     said = f"{len(weeks)} weeks of {a_week} symbols"
     if smallest >= 1:
         return f"{said} are too few to see any rank correlation."
-    return f"{said} could have shown a rank correlation of {smallest:.2f} or more."
+    return f"{said} could only have shown a rank correlation of {smallest:.2f} or more."
 
 
 def _of_accuracy(model: ModelScorecard, board: Scoreboard) -> str:
