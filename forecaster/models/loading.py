@@ -20,9 +20,10 @@ from transformers import (
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from forecaster.errors import ConfigurationError
+from forecaster.errors import ConfigurationError, Problem
 from forecaster.models.numerics import AttentionName, Precision, Quantization
 from forecaster.models.registry import cannot_load
+from forecaster.models.tensor_files import read_header
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -102,6 +103,7 @@ def load_base(
         # transformers would start these at random, and only print a table.
         found = f"it lacks {len(missing)} tensors, such as {missing[0]}"
         raise ConfigurationError([cannot_load(location, found)])
+    _check_numbers(model, location)
     return model
 
 
@@ -110,3 +112,30 @@ def load_factors(model: PreTrainedModel | PeftModel, weights: Path) -> None:
     from peft import set_peft_model_state_dict
 
     set_peft_model_state_dict(model, load_file(weights))
+
+
+_AT_ONCE = 2**24
+
+
+def _check_numbers(model: PreTrainedModel, location: str) -> None:
+    """Raises ConfigurationError for the first tensor with NaN or infinities, which make every loss NaN.
+
+    Reading a file for it beforehand would take as long as loading it. Under ZeRO-3 a rank has parts alone,
+    and a training then tells with its first step.
+    """
+    for name, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)  # of 4-bit weights: the mean of the blocks' scales
+        tensor = parameter if state is None else state.offset
+        if tensor is None or not tensor.is_floating_point():
+            continue
+        if not all(torch.isfinite(part).all() for part in tensor.detach().flatten().split(_AT_ONCE)):
+            file, found = _file_of(name, location), f"{name} holds NaN or infinite values."
+            raise ConfigurationError([Problem(file, found, "Take a whole copy, or name another model.")])
+
+
+def _file_of(name: str, location: str) -> str:
+    """The file of a tensor, where it can be told."""
+    for path in sorted(Path(location).glob("model*.safetensors")):
+        if name in read_header(path):
+            return str(path)
+    return location

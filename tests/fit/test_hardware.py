@@ -614,7 +614,11 @@ def test_full_fine_tuning_divides_or_offloads_what_does_not_fit() -> None:
     )
     eight = chosen([A100] * 8, ranks=8, tuner=TUNERS["full"])
     assert eight.ds_config == DS_CONFIG_FOLDER / "bf16_zero3.json"
-    assert chosen([A100], tuner=TUNERS["full"]).ds_config == DS_CONFIG_FOLDER / "bf16_zero2_offload.json"
+    offloaded = chosen([A100], tuner=TUNERS["full"])
+    assert offloaded.ds_config == DS_CONFIG_FOLDER / "bf16_zero2_offload.json"
+    summed = "gradients of micro steps summed in 16 bit, as DeepSpeed offloads no fp32 sum"
+    assert summed in offloaded.reasons
+    assert summed not in chosen([T4], quantization="none").reasons  # of ZeRO-2 alone
 
 
 @pytest.mark.parametrize(

@@ -160,3 +160,19 @@ def test_a_padding_id_beyond_the_vocabulary_is_told(base_folder: Path) -> None:
     (base_folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 10**9}))
     with pytest.raises(ConfigurationError, match="Padding_idx must be within num_embeddings"):
         load_base(str(base_folder), "fp32")
+
+
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_base_weights_that_are_no_numbers_are_told_with_file_and_tensor(
+    base_folder: Path, quantization: str, number: float
+) -> None:
+    path, name = base_folder / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(path)
+    tensors[name][3, 7] = number
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigurationError) as caught:
+        load_base(str(base_folder), "fp32", quantization)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"{path}: {name} holds NaN or infinite values. Take a whole copy, or name another model."
+    )
