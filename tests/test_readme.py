@@ -116,7 +116,7 @@ SAYS = {
     "python benchmark.py --base_model sample/base": (
         "sample/base: nothing to score. None of its 64 answers can be read."
     ),
-    "python benchmark.py score answers.csv": "answers          6 of 6  1.000 ",
+    "python benchmark.py score answers.csv": "answers                  6 of 6  1.000 ",
     "python benchmark.py compare finetuned_models/RUN": "GPT                      6 of 6  1.000 ",
     "python data_pipeline.py --index_name AAPL,MSFT": "40 training and 20 test rows",
     "python data_pipeline.py plan --index_name nasdaq": (
