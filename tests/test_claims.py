@@ -162,7 +162,7 @@ def test_forecasts_that_end_at_once_are_both_kept(tmp_path: Path) -> None:
 
     def run(answer: int) -> None:
         together.wait()
-        keep({"answer": answer, "distribution": None}, path, now, silent)
+        keep({"answer": answer, "distribution": None}, path, "AAPL", now, silent)
 
     threads = [threading.Thread(target=run, args=(answer,)) for answer in range(STARTS)]
     for thread in threads:
