@@ -4,9 +4,11 @@
     python sample/build_sample.py news      # weekly_closes.csv -> news.csv, raw input of data_pipeline.py
     python sample/build_sample.py base      # weekly_closes.csv -> base/, pretrained from scratch on prompts
     python sample/build_sample.py           # all three
+    python sample/build_sample.py --edge 0.5 --output_dir FOLDER   # simulated weeks with a planted edge
 
-Prices are real. News items are templates that restate those prices or name an everyday market topic; they
-report nothing about any company. The sample shows that the machinery works, not how well it forecasts.
+Prices are real, but for those with a planted edge. News items are templates that restate prices or name an
+everyday market topic; they report nothing about any company. The sample shows that the machinery works, not
+how well it forecasts.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import logging
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -35,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from forecaster.data.build import write_manifest
 from forecaster.models.templates import prepare_tokenizer, prompt_ids
 from forecaster.records import Answer, Company, Label, Messages, NewsItem, Week
+from forecaster.tasks.weekly import RETURN_COLUMN
 from prompts import SYSTEM_PROMPT, render_answer, render_published, render_user_text
 
 logger = logging.getLogger("build_sample")
@@ -52,6 +55,9 @@ HISTORY_WEEKS = 4
 RECIPE = {"min_past_weeks": 1, "max_past_weeks": 1, "with_indicators": False, "with_macro": False}
 """What a prompt shows of the past, as flags of data_pipeline.py: `messages_for` tells one week."""
 TEST_WEEKS = 8
+PLANTED_TRAIN_WEEKS, PLANTED_TEST_WEEKS = 50, 40
+"""Of a dataset with a planted edge: 400 training rows, and 320 to test."""
+LARGEST_EDGE = 3
 GAP_WEEKS = 1
 """Weeks left out between training and test: the past week in the first test prompt is no training target."""
 NEAR_HIGH_PCT = -3.0
@@ -98,6 +104,14 @@ RISKS = (
     Topic("Thin trading", "Thin trading can enlarge moves", "A few orders can push prices far."),
     Topic("Busy calendar", "A busy week of data lies ahead", "Surprises in the figures can hurt stocks."),
 )
+
+STRONGER = Topic(
+    "Stronger orders", "Survey: orders in the industry pick up", "Firms that were asked expect to sell more."
+)
+WEAKER = Topic(
+    "Weaker orders", "Survey: orders in the industry slow down", "Firms that were asked expect to sell less."
+)
+"""The two classes of news that a planted edge tells apart; the committed sample has neither."""
 
 # --- prices -------------------------------------------------------------------------------------------------
 
@@ -180,8 +194,10 @@ def read_closes(path: Path = CLOSES_FILE) -> dict[str, list[Close]]:
     return {symbol: sorted(series, key=lambda close: close.day) for symbol, series in closes.items()}
 
 
-def split_cases(closes: dict[str, list[Close]]) -> tuple[list[Case], list[Case]]:
-    """Training and test cases by target week and symbol; the last `TEST_WEEKS` weeks are for testing."""
+def split_cases(
+    closes: Mapping[str, Sequence[Close]], test_weeks: int = TEST_WEEKS
+) -> tuple[list[Case], list[Case]]:
+    """Training and test cases by target week and symbol; the last `test_weeks` weeks are for testing."""
     cases = [
         Case(COMPANIES[symbol], tuple(series[at - HISTORY_WEEKS - 1 : at]), series[at])
         for symbol, series in closes.items()
@@ -189,7 +205,7 @@ def split_cases(closes: dict[str, list[Close]]) -> tuple[list[Case], list[Case]]
     ]
     cases.sort(key=lambda case: (case.known_until, case.company.symbol))
     weeks = sorted({case.known_until for case in cases})
-    first_test, first_gap = weeks[-TEST_WEEKS], weeks[-TEST_WEEKS - GAP_WEEKS]
+    first_test, first_gap = weeks[-test_weeks], weeks[-test_weeks - GAP_WEEKS]
     train = [case for case in cases if case.known_until < first_gap]
     test = [case for case in cases if case.known_until >= first_test]
     return train, test
@@ -207,10 +223,12 @@ class Story:
     support: Topic
     risk: Topic
     news: tuple[NewsItem, ...]
+    survey: Topic | None = None
 
 
-def tell(case: Case, variant: str) -> Story:
-    """Choose two topics and two to four news items; the choice depends on the case and on `variant` only."""
+def tell(case: Case, variant: str, survey: Topic | None = None) -> Story:
+    """Choose two topics and two to four news items, and put a survey among them; the choice depends on the
+    case and on `variant` only."""
     rng = random.Random(f"{variant} {case.company.symbol} {case.known_until}")
     figures = Figures.of(case)
     support, risk = rng.choice(SUPPORTS), rng.choice(RISKS)
@@ -218,7 +236,9 @@ def tell(case: Case, variant: str) -> Story:
     price_news = [_move_item(case, figures, rng), _trend_item(case, figures, rng)]
     news += [item for item in price_news if rng.random() < 0.7]
     rng.shuffle(news)
-    return Story(case, figures, support, risk, tuple(news))
+    if survey:
+        news.insert(rng.randrange(len(news) + 1), NewsItem(survey.headline, survey.summary))
+    return Story(case, figures, support, risk, tuple(news), survey)
 
 
 def _move_item(case: Case, figures: Figures, rng: random.Random) -> NewsItem:
@@ -284,7 +304,7 @@ def _analysis(story: Story, label: Label, week_end: date) -> str:
 
 
 def _factors(story: Story) -> tuple[list[str], list[str]]:
-    """Two or three positive developments, and as many potential concerns, from the figures and the topics."""
+    """Two to four positive developments, and as many potential concerns, from the figures and the topics."""
     figures = story.figures
     week, trend = abs(figures.week_change_pct), abs(figures.four_week_change_pct)
     below_high, volatility = abs(figures.distance_from_high_pct), figures.weekly_volatility_pct
@@ -305,10 +325,15 @@ def _factors(story: Story) -> tuple[list[str], list[str]]:
         positive.append(f"Room to recover: it is {below_high:.2f}% below its recent high.")
     if not concerns:
         concerns.append(f"Profit taking: holders may sell after {trend:.2f}% in four weeks.")
-    return (
-        [*positive[:2], f"{story.support.factor}: {story.support.summary}"],
-        [*concerns[:2], f"{story.risk.factor}: {story.risk.summary}"],
-    )
+    positive = [*positive[:2], _factor(story.support)]
+    concerns = [*concerns[:2], _factor(story.risk)]
+    if story.survey:
+        (positive if story.survey == STRONGER else concerns).insert(0, _factor(story.survey))
+    return positive, concerns
+
+
+def _factor(topic: Topic) -> str:
+    return f"{topic.factor}: {topic.summary}"
 
 
 def _numbered(factors: Sequence[str]) -> str:
@@ -318,9 +343,9 @@ def _numbered(factors: Sequence[str]) -> str:
 # --- dataset ------------------------------------------------------------------------------------------------
 
 
-def row_for(case: Case) -> dict[str, str]:
+def row_for(case: Case, variant: str = "dataset", survey: Topic | None = None) -> dict[str, str]:
     """One row with the five published columns."""
-    story = tell(case, variant="dataset")
+    story = tell(case, variant, survey)
     return {
         "prompt": render_published(messages_for(story)),
         "answer": render_answer(template_answer(story)),
@@ -332,14 +357,78 @@ def row_for(case: Case) -> dict[str, str]:
 
 def build_dataset() -> None:
     """Write dataset/train.jsonl, dataset/test.jsonl, and what their prompts show."""
-    DATASET_FOLDER.mkdir(exist_ok=True)
-    for name, cases in zip(("train", "test"), split_cases(read_closes()), strict=True):
-        path = DATASET_FOLDER / f"{name}.jsonl"
-        lines = [json.dumps(row_for(case), ensure_ascii=False) + "\n" for case in cases]
+    train, test = split_cases(read_closes())
+    write_dataset(DATASET_FOLDER, [row_for(case) for case in train], [row_for(case) for case in test])
+
+
+def write_dataset(
+    folder: Path, train: Sequence[Mapping[str, object]], test: Sequence[Mapping[str, object]]
+) -> None:
+    """Write rows as train.jsonl and test.jsonl, and what their prompts show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("test", test)):
+        path = folder / f"{name}.jsonl"
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
         logger.info("%s: %d rows, %d bytes", path, len(lines), path.stat().st_size)
     # As data_pipeline.py would be asked for such prompts; forecast.py then gives the model the like.
-    write_manifest(DATASET_FOLDER, {"arguments": RECIPE})
+    write_manifest(folder, {"arguments": RECIPE})
+
+
+# --- a planted edge -----------------------------------------------------------------------------------------
+
+
+def plant_edge(edge: float, seed: int, closes: Mapping[str, Sequence[Close]], folder: Path) -> None:
+    """Write a dataset as the sample's, of simulated weeks in which one item of news foretells the return.
+
+    The target week's return is moved up by `edge` standard deviations of the symbol's returns after a survey
+    of stronger orders, and down as much after one of weaker orders; 0 leaves nothing to be found. Rows have
+    the return itself, too.
+
+    Args:
+        closes: the real ones, whose weeks are drawn.
+        folder: where train.jsonl, test.jsonl and manifest.json go.
+    """
+    rng = random.Random(f"planted {seed}")
+    count = HISTORY_WEEKS + 1 + PLANTED_TRAIN_WEEKS + GAP_WEEKS + PLANTED_TEST_WEEKS
+    last_day = max(close.day for series in closes.values() for close in series)
+    days = [last_day - timedelta(weeks=count - 1 - at) for at in range(count)]
+    surveys = {(symbol, day): rng.choice((STRONGER, WEAKER)) for day in days for symbol in closes}
+    simulated = _simulated_closes(closes, days, edge, surveys, rng)
+
+    def row(case: Case) -> dict[str, object]:
+        survey = surveys[case.company.symbol, case.target.day]
+        return_pct = _change_pct(float(case.closes[-1].usd), float(case.target.usd))
+        return {**row_for(case, f"planted {seed}", survey), RETURN_COLUMN: return_pct}
+
+    train, test = split_cases(simulated, PLANTED_TEST_WEEKS)
+    write_dataset(folder, [row(case) for case in train], [row(case) for case in test])
+
+
+def _simulated_closes(
+    closes: Mapping[str, Sequence[Close]],
+    days: Sequence[date],
+    edge: float,
+    surveys: Mapping[tuple[str, date], Topic],
+    rng: random.Random,
+) -> dict[str, list[Close]]:
+    """Closes on `days`, from real weeks drawn at random and turned over at random, all symbols together: they
+    move together as they do, and rise as often as they fall."""
+    changes_pct = {
+        symbol: [_change_pct(float(before.usd), float(after.usd)) for before, after in pairwise(series)]
+        for symbol, series in closes.items()
+    }
+    weeks = min(map(len, changes_pct.values()))
+    prices_usd = {symbol: float(series[-1].usd) for symbol, series in closes.items()}
+    simulated: dict[str, list[Close]] = {symbol: [] for symbol in closes}
+    for day in days:
+        week, sign = rng.randrange(weeks), rng.choice((1, -1))
+        for symbol, real_pct in changes_pct.items():
+            by_chance = sign * (real_pct[week] - statistics.fmean(real_pct))
+            shift = edge * statistics.pstdev(real_pct) * (1 if surveys[symbol, day] == STRONGER else -1)
+            prices_usd[symbol] *= 1 + (by_chance + shift) / 100
+            simulated[symbol].append(Close(day, Decimal(f"{prices_usd[symbol]:.2f}")))
+    return simulated
 
 
 # --- raw news -----------------------------------------------------------------------------------------------
@@ -506,20 +595,35 @@ def build_base(plan: Pretraining) -> None:
     logger.info("%s: %d parameters, %d tokens", BASE_FOLDER, model.num_parameters(), len(tokenizer))
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Parse the command line and build what it names."""
     parser = argparse.ArgumentParser(description="Build the sample dataset, raw news and base model.")
     parts = ("dataset", "news", "base")
     parser.add_argument("part", nargs="?", choices=parts, help="what to build; default: all")
-    part = parser.parse_args().part
+    edge_help = (
+        "plant an edge of so many standard deviations into a dataset of simulated weeks; 0 plants none"
+    )
+    parser.add_argument("--edge", type=float, metavar="SD", help=edge_help)
+    parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="of the dataset with --edge")
+    parser.add_argument("--seed", type=int, default=0, help="of the weeks and news with --edge; default: 0")
+    args = parser.parse_args(argv)
+    if (args.edge is None) != (args.output_dir is None):
+        parser.error("--edge and --output_dir go together: the committed sample is not written over.")
+    if args.edge is not None and not abs(args.edge) <= LARGEST_EDGE:
+        parser.error(f"--edge is {args.edge}; it lies between -{LARGEST_EDGE} and {LARGEST_EDGE}.")
+    if args.edge is not None and args.part not in (None, "dataset"):
+        parser.error(f"--edge builds a dataset, not {args.part}.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if part in (None, "dataset"):
+    if args.edge is not None:
+        plant_edge(args.edge, args.seed, read_closes(), args.output_dir)
+        return
+    if args.part in (None, "dataset"):
         build_dataset()
-    if part in (None, "news"):
+    if args.part in (None, "news"):
         build_news()
-    if part in (None, "base"):
+    if args.part in (None, "base"):
         build_base(Pretraining())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
