@@ -7,7 +7,7 @@ Faults are told in words of this module, and never chained to their cause.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
@@ -43,6 +43,9 @@ LONGEST_TRYING_S = 900.0
 CHECK_TRIES = 3
 MOST_TOKENS = 10**9
 """Of one answer; more is no count."""
+
+LEAST_LOG = -10_000.0
+"""Of a token's log-likelihood; vLLM writes -9999 for no likelihood at all."""
 
 Turn = dict[str, str]
 """Role and content, as endpoints take them."""
@@ -173,6 +176,11 @@ _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtoc
 
 _DISPENSABLE = ("max_tokens", "temperature", "seed")
 """Options that some models refuse; the first has another name there."""
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+"""Both names of that one."""
+_READING = {"continue_final_message": True, "add_generation_prompt": False, "prompt_logprobs": 0}
+"""With which vLLM's server ends a prompt within the answer in its last turn, and tells the log-likelihood of
+each token of the prompt, beside those of no others (0)."""
 
 
 def _refused_option(error: openai.APIStatusError) -> str:
@@ -301,7 +309,7 @@ class Chat:
         self._replies = 0
         """Requests that brought an answer, usable or not."""
         self._options: dict[str, Any] = {
-            "max_tokens": max_output_tokens,
+            _LENGTHS[0]: max_output_tokens,
             "temperature": temperature,
             "seed": seed,
         }
@@ -344,15 +352,35 @@ class Chat:
             UnreachableError: the endpoint asks for a longer pause than anybody waits.
             RequestRefused, ModelUnknown, KeyRefusedError.
         """
-        sent = dict(self._options)
+        if reply := read_reply(await self._ask(messages, self._options)):
+            self._replies += 1
+            return reply
+        raise PassingFault("an answer of an unknown form", is_lost=True)
+
+    async def read_prompt(self, messages: Sequence[Turn]) -> list[ReadToken] | None:
+        """One request whose last turn is an answer that goes on: the tokens that the endpoint's model read,
+        and how likely it held each. None where the endpoint does not tell, as it knows none of vLLM's
+        extensions of the interface.
+
+        Raises: as `send`.
+        """
+        one_token = {name: 1 if name in _LENGTHS else value for name, value in self._options.items()}
+        content = await self._ask(messages, one_token, extra_body=_READING)
+        self._replies += 1
+        return read_prompt_tokens(content)
+
+    async def _ask(self, messages: Sequence[Turn], options: Mapping[str, Any], **more: Any) -> Any:
+        """The JSON that one request brings. Raises as `send`."""
+        sent = dict(options)
         fault: Exception
         try:
             raw = await self._client.chat.completions.with_raw_response.create(
                 model=self.endpoint.model,
                 messages=messages,  # type: ignore[arg-type]
                 **sent,
+                **more,
             )
-            content = raw.http_response.json()
+            return raw.http_response.json()
         except openai.APIStatusError as error:
             if (name := _refused_option(error)) in sent:
                 self._give_up(name)
@@ -367,11 +395,6 @@ class Chat:
             fault = PassingFault("an answer that is nested too deeply", is_lost=True)
         except ValueError:
             fault = PassingFault("an answer that is not JSON", is_lost=True)
-        else:
-            if reply := read_reply(content):
-                self._replies += 1
-                return reply
-            fault = PassingFault("an answer of an unknown form", is_lost=True)
         # Out here nothing is being handled, so no exception of the client's becomes part of this one.
         raise fault
 
@@ -381,8 +404,8 @@ class Chat:
         if option not in self._options:
             return  # another request has found out meanwhile
         value = self._options.pop(option)
-        if option == "max_tokens":
-            self._options["max_completion_tokens"] = value
+        if option == _LENGTHS[0]:
+            self._options[_LENGTHS[1]] = value
 
 
 def _retrying(most_tries: int, endpoint: Endpoint, waits: Waits) -> AsyncRetrying:
@@ -453,6 +476,40 @@ def read_reply(content: Any) -> ChatReply | None:
         _finish(choice, message),
         _usage(content.get("usage")),
     )
+
+
+@dataclass(frozen=True)
+class ReadToken:
+    """A token of a prompt."""
+
+    text: str
+    log_likelihood: float
+    """Natural, given all tokens before it; at most 0."""
+
+
+def read_prompt_tokens(content: Any) -> list[ReadToken] | None:
+    """The tokens of a prompt that a chat completion tells, but for the first, which nothing foretells; None
+    where it tells none, or not one likelihood for each.
+
+    The form is that of vLLM's server: `prompt_logprobs` is a list with null in front and then, for each
+    token, an object from its id to `logprob`, `rank` and `decoded_token`.
+    """
+    told = content.get("prompt_logprobs") if isinstance(content, dict) else None
+    if not isinstance(told, list):
+        return None
+    tokens = [_read_token(position) for position in told[1:]]
+    return None if None in tokens else [token for token in tokens if token]
+
+
+def _read_token(position: Any) -> ReadToken | None:
+    # More than one: which of them stood in the prompt is not told.
+    (of_id,) = position.values() if isinstance(position, dict) and len(position) == 1 else (None,)
+    if not isinstance(of_id, dict):
+        return None
+    text, log_likelihood = of_id.get("decoded_token"), of_id.get("logprob")
+    if not isinstance(text, str) or not isinstance(log_likelihood, int | float):
+        return None
+    return ReadToken(text, float(log_likelihood)) if LEAST_LOG <= log_likelihood <= 0 else None
 
 
 def _text(value: Any) -> str:

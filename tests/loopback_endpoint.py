@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -79,6 +80,29 @@ def completion(
     if usage:
         content["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     return content
+
+
+def reading(body: dict[str, Any], number: int) -> tuple[int, Any]:
+    """A script that answers, and also tells the likelihoods of a prompt's tokens, as vLLM's server does."""
+    if "prompt_logprobs" not in body:
+        return 200, completion(UP)
+    assert body["continue_final_message"] and not body["add_generation_prompt"]
+    return 200, read_back(_TOKEN.findall("".join(turn["content"] for turn in body["messages"])))
+
+
+def read_back(tokens: Sequence[str]) -> dict[str, Any]:
+    """What vLLM's server tells of a prompt that is cut so; likelihoods are made up and have no context."""
+    told = [
+        {str(at): {"logprob": LOGS.get(text, -7.0), "rank": 1, "decoded_token": text}}
+        for at, text in enumerate(tokens)
+    ]
+    return completion("x", finish="length") | {"prompt_logprobs": [None, *told[1:]]}
+
+
+_TOKEN = re.compile(r" (?:Up|Down|by|more|than)\b|%\n|[A-Za-z]+|\s|.")
+LOGS = {" Up": -0.5, " Down": -1.0, " by": 0.0, " more": -3.0, " than": -0.125, " ": -0.25, "-": 0.0}
+LOGS |= {"%\n": -0.0625} | dict.fromkeys("012345", -1.0)
+"""Their twelve labels have less than all there is, and their numbers have no digits that floats round."""
 
 
 def error(code: str | None = None, message: str = "no", **more: Any) -> dict[str, Any]:

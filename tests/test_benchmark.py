@@ -23,7 +23,7 @@ import filelock
 import psutil
 import pytest
 from forks import FOR_ANSWERS, Forks
-from loopback_endpoint import UP, completion, endpoint_on_loopback, error
+from loopback_endpoint import UP, completion, endpoint_on_loopback, error, reading
 from processes import ROOT, free_port, run, run_entry
 from small_runs import BASE, finished_run, write_dataset
 
@@ -415,7 +415,7 @@ def test_an_endpoints_model_stands_beside_base_and_fine_tuned(
     with endpoint_on_loopback() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         server.script = lambda body, number: (
-            (200, completion(UP)) if number <= 2 else (401, error("invalid_api_key", f"Not {KEY}."))
+            (200, completion(UP)) if number <= 3 else (401, error("invalid_api_key", f"Not {KEY}."))
         )
         stopped = run_benchmark(*argv)
         assert stopped.returncode == 2
@@ -424,9 +424,10 @@ def test_an_endpoints_model_stands_beside_base_and_fine_tuned(
         asked = len(server.chats)
         server.script = lambda body, number: (200, completion(UP))
         done = answered(*argv)
-        assert len(server.chats) == asked + 4
+        assert len(server.chats) == asked + 4 + 1  # and once, whether it tells likelihoods
+        assert "m: probabilities of 0 of 4 answers, by 1 more request. An endpoint has to" in done.stdout
         again = answered("generate", *argv)
-        assert len(server.chats) == asked + 4
+        assert len(server.chats) == asked + 4 + 1
         assert set(server.keys) == {f"Bearer {KEY}"}
         assert {chat["model"] for chat in server.chats} == {"m"}
         printed = "".join(of.stdout + of.stderr for of in (stopped, done, again))
@@ -445,6 +446,34 @@ def test_an_endpoints_model_stands_beside_base_and_fine_tuned(
     assert KEY not in printed
     for path in in_tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_an_endpoint_that_reads_prompts_gives_probabilities_and_is_asked_nothing_twice(
+    in_tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ("--engine", "api", "--api_model", "m", "--dataset", data / "test.jsonl", "--concurrency", "1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with endpoint_on_loopback() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        # Two answers with their twelve likelihoods each, and one row's answer without its likelihoods.
+        server.script = lambda body, number: (
+            reading(body, number) if number <= 2 * 13 + 1 else (401, error("invalid_api_key"))
+        )
+        assert run_benchmark("generate", *argv).returncode == 2
+        before = len(server.chats)
+        server.script = reading
+        done = answered(*argv)
+        asked = server.chats[before:]
+        answered("generate", *argv)
+        assert len(server.chats) == before + len(asked)
+    assert len([body for body in asked if "prompt_logprobs" not in body]) == 3
+    assert len(asked) == 3 * 13
+    assert "m: probabilities of 3 of 3 answers, by 36 more requests.\n" in done.stdout
+    folder = in_tmp_path / "benchmarks" / "m-test"
+    told = [p.label_log_likelihoods for p in read_predictions(folder)]
+    assert [of and of["up by 2-3%"] for of in told] == [-2.8125, -2.8125, None, -2.8125, -2.8125, -2.8125]
+    figures = read_json(folder / "metrics.json")["models"]["m"]["project"]
+    assert figures["probability_coverage"]["value"] == pytest.approx(5 / 6)
 
 
 def test_requests_that_an_endpoint_does_not_take_are_told_and_asked_again(

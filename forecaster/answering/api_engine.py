@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
 from forecaster import chat
+from forecaster.answering.endpoint_likelihoods import EndpointLikelihoods
 from forecaster.chat import Chat, ChatReply, ModelUnknown, NoReply, RequestRefused, Turn
 from forecaster.records import Messages
+from forecaster.tasks.base import Choices
 from prompts import CHAT_MARKERS, break_markers
 
 
@@ -58,6 +60,10 @@ class EndpointReply:
     such text, `failed` where it did not take the request for another reason: it may be asked again."""
     fault: str = ""
     """Why there is no answer or no whole one, in words."""
+    label_log_likelihoods: Mapping[str, float] | None = None
+    """None where the endpoint does not tell them, or the answer has no place for a label."""
+    likelihood_requests: int = 0
+    """What asking for them took, beside the request that brought the answer."""
 
 
 def check(plan: ApiPlan, api_key: str, tell: Callable[[str], None] = lambda line: None) -> None:
@@ -79,6 +85,7 @@ def answer_all(
     plan: ApiPlan,
     api_key: str,
     tell: Callable[[str], None] = lambda line: None,
+    choices: Choices | None = None,
 ) -> Generator[EndpointReply, None, None]:
     """Each answer as it comes, in any order; at most `plan.concurrency` prompts are drawn ahead.
 
@@ -89,6 +96,8 @@ def answer_all(
     Args:
         prompts: row ids and messages.
         tell: hears of waits.
+        choices: texts whose likelihoods are asked for too, where an answer has a place for one of them: one
+            request each, as long as the endpoint tells them.
 
     Raises:
         ConfigurationError: the endpoint has no such model.
@@ -107,7 +116,8 @@ def answer_all(
     in_flight: set[asyncio.Task[EndpointReply]] = set()
     with _event_loop() as runner:
         try:
-            yield from _replies(runner, client, iter(prompts), plan.concurrency, in_flight)
+            likelihoods = EndpointLikelihoods(client, choices) if choices else None
+            yield from _replies(runner, client, likelihoods, iter(prompts), plan.concurrency, in_flight)
         finally:
             runner.run(_end(client, in_flight))
 
@@ -127,6 +137,7 @@ def _event_loop() -> Iterator[asyncio.Runner]:
 def _replies(
     runner: asyncio.Runner,
     client: Chat,
+    likelihoods: EndpointLikelihoods | None,
     prompts: Iterator[tuple[str, Messages]],
     concurrency: int,
     in_flight: set[asyncio.Task[EndpointReply]],
@@ -138,7 +149,8 @@ def _replies(
     while True:
         if not is_down and ending is None:
             for row_id, messages in islice(prompts, concurrency - len(in_flight)):
-                in_flight.add(runner.get_loop().create_task(_ask(client, row_id, _turns(messages))))
+                asking = _ask(client, likelihoods, row_id, _turns(messages))
+                in_flight.add(runner.get_loop().create_task(asking))
         if not in_flight:
             break
         done, _ = runner.run(asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED))
@@ -174,10 +186,16 @@ async def _end(client: Chat, in_flight: Iterable[asyncio.Task[EndpointReply]]) -
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-async def _ask(client: Chat, row_id: str, messages: Sequence[Turn]) -> EndpointReply:
+async def _ask(
+    client: Chat, likelihoods: EndpointLikelihoods | None, row_id: str, messages: Sequence[Turn]
+) -> EndpointReply:
     """Raises NoReply, ModelUnknown or KeyRefusedError."""
     try:
-        return await client.persist(_ask_once, client, row_id, messages)
+        reply = await client.persist(_ask_once, client, row_id, messages)
+        if likelihoods is None or reply.text is None:
+            return reply
+        found, requests = await likelihoods.of(messages, reply.text)
+        return replace(reply, label_log_likelihoods=found, likelihood_requests=requests)
     except RequestRefused as refused:
         finish: Literal["refused", "failed"] = "refused" if refused.is_of_text else "failed"
         return EndpointReply(row_id, None, None, None, None, finish, refused.found)

@@ -240,11 +240,11 @@ def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings, li
     key = str(settings.openai_api_key)
     api_engine.check(plan, key, listener.warn)
     began = time.monotonic()
-    faults, failed = Counter[str](), 0
+    faults, failed, likely, likelihood_requests = Counter[str](), 0, 0, 0
     with (
         Journal(job.folder) as journal,
         listener.bar(asked.name, "answer", len(todo)) as advance,
-        closing(api_engine.answer_all(todo, plan, key, listener.warn)) as replies,
+        closing(api_engine.answer_all(todo, plan, key, listener.warn, job.task.choices)) as replies,
     ):
         for reply in replies:
             if reply.fault:
@@ -252,8 +252,16 @@ def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings, li
             if reply.finish == "failed":
                 failed += 1
                 continue
+            likelihood_requests += reply.likelihood_requests
+            likely += reply.label_log_likelihoods is not None
             line = Prediction.of(
-                asked.name, by_id[reply.row_id], reply.text, reply.input_tokens, 0, reply.output_tokens
+                asked.name,
+                by_id[reply.row_id],
+                reply.text,
+                reply.input_tokens,
+                0,
+                reply.output_tokens,
+                reply.label_log_likelihoods,
             )
             now = time.monotonic()
             # Requests run side by side: what counts is how often an answer comes.
@@ -262,6 +270,14 @@ def ask_endpoint(job: Benchmark, config: BenchmarkConfig, settings: Settings, li
             advance()
     for fault, count in faults.most_common():
         listener.say(f"{asked.name}: {count} of {len(todo)} answers: {fault}")
+    if likelihood_requests:
+        requests = f"{likelihood_requests} more request{'s' if likelihood_requests > 1 else ''}"
+        why = (
+            ""
+            if likely
+            else " An endpoint has to tell likelihoods of a prompt's tokens, as vLLM's server does."
+        )
+        listener.say(f"{asked.name}: probabilities of {likely} of {len(todo)} answers, by {requests}.{why}")
     if failed:
         raise VendorError(asked.name, f"{failed} of {len(todo)} requests were not taken.")
 
