@@ -239,6 +239,11 @@ class Example:
         return self.target.start_close
 
 
+def calendar_week(day: date) -> date:
+    """The Sunday that ends a day's week: weeks of two calendars that lie in the same one are one."""
+    return day + timedelta(days=6 - day.weekday())
+
+
 @dataclass(frozen=True)
 class Row:
     """One test row: what was asked, what then happened, and the reference answer."""
@@ -261,7 +266,7 @@ class Row:
     @property
     def week(self) -> date | None:
         """Sunday of the calendar week in which the period ends: rows of one week move together."""
-        return self.end + timedelta(days=6 - self.end.weekday()) if self.end else None
+        return calendar_week(self.end) if self.end else None
 
     @property
     def realised_pct(self) -> float | None:

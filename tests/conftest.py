@@ -7,10 +7,13 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from small_runs import JsonlWriter
+
+if TYPE_CHECKING:
+    from loopback_endpoint import Endpoint
 
 # Before anything imports yfinance: it then talks through requests, which a loopback server can stand behind.
 os.environ["YF_DISABLE_CURL_CFFI"] = "1"
@@ -51,6 +54,23 @@ _CLEARED = (
     "PMI_SIZE",
     "MV2_COMM_WORLD_SIZE",
 )
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """An OpenAI-compatible endpoint on the loopback interface."""
+    from loopback_endpoint import endpoint_on_loopback
+
+    with endpoint_on_loopback() as server:
+        yield server
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are made again are made at once."""
+    from forecaster import chat
+
+    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback_endpoint import UP, Endpoint, completion, endpoint_on_loopback, error
+from loopback_endpoint import UP, Endpoint, completion, error
 
 from forecaster import chat
 from forecaster.chat import (
@@ -34,20 +34,11 @@ from forecaster.errors import ConfigurationError, KeyRefusedError, UnreachableEr
 from forecaster.records import Messages
 from forecaster.retry_after import retry_after_s
 
+pytestmark = pytest.mark.usefixtures("no_waits")
+
 KEY = "sk-ca+na/ry=1 '%s'"
 SPELLINGS = (KEY, "sk-ca%2Bna", "ca+na/ry", "ca%2Bna/ry")
 ASKED = turns(Messages("You are an analyst.", "What next?"))
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with endpoint_on_loopback() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
 def at(url: str, model: str = "m") -> chat.Endpoint:

@@ -123,12 +123,7 @@ def answer(
         listener: is shown this rank's share, a model at a time.
     """
     tokenizer = _tokenizer(plan)
-    _check_template(plan, tokenizer, texts)
-    limit = plan.max_length - plan.max_new_tokens
-    prompts = []
-    for row_id, text in texts:
-        with naming_row(row_id, *_of_whom(plan)):
-            prompts.append(hf_engine.render_prompt(tokenizer, row_id, text, limit, plan.task))
+    prompts = list(_rendered(plan, tokenizer, texts))
     if ranks.rank == 0 and (count := sum(holds_markers(tokenizer, split_published(t)) for _, t in texts)):
         listener.say(
             f"{count} of {len(texts)} prompts hold control tokens or turn marks of this model; they are "
@@ -182,11 +177,12 @@ def _of_whom(plan: EngineSettings) -> tuple[object, str]:
     return plan.tokenizer_folder, "--adapter"
 
 
-def _check_template(
+def _rendered(
     plan: EngineSettings, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
-) -> None:
+) -> Iterator[Prompt]:
     """Raises ConfigurationError where the template loses a part of a prompt, or an answer to it; what a run
     was trained without, it is also asked without."""
+    limit = plan.max_length - plan.max_new_tokens
     for number, (row_id, text) in enumerate(texts, start=1):
         asked = split_published(text)
         if plan.tokenizer_folder is not None:
@@ -195,6 +191,8 @@ def _check_template(
             check_template(tokenizer, asked, "an answer", *_of_whom(plan))
         with naming_row(f"{number} of {len(texts)}, {row_id}", *_of_whom(plan)):
             rendered_parts(tokenizer, asked, "an answer")
+            prompt = hf_engine.render_prompt(tokenizer, row_id, text, limit, plan.task)
+        yield prompt
 
 
 Todo = Sequence[tuple[Answerer, Sequence[Sequence[Prompt]]]]

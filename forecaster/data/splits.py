@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import pairwise
 from math import ceil
 from typing import Literal
 
+from forecaster.records import calendar_week
 from forecaster.tasks.base import RowKey
 
 TRAIN, GAP, TEST = SPLITS = ("train", "gap", "test")
@@ -54,11 +55,6 @@ def cut(starts: Sequence[date], block: Block, embargo_weeks: int) -> dict[str, l
         if block.holds(start):
             found[TEST if start >= block.test_from else GAP if start in gap else TRAIN].append(at)
     return found
-
-
-def calendar_week(day: date) -> date:
-    """The Sunday that ends a day's week: weeks of two calendars that lie in the same one are one."""
-    return day + timedelta(days=6 - day.weekday())
 
 
 def blocks(

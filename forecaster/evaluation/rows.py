@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from forecaster.errors import ConfigurationError, Problem
-from forecaster.models.run_schemas import FittedCalibration
 from forecaster.records import Row
 from forecaster.tasks.base import DatasetRow, Task
 from forecaster.tasks.distributions import Distribution
+
+if TYPE_CHECKING:  # what checks files takes long to import, and a help needs the name alone
+    from forecaster.models.run_schemas import FittedCalibration
 
 
 @dataclass(frozen=True)

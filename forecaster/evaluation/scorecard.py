@@ -417,6 +417,8 @@ def _best_of_several(
     rows: Sequence[Row],
 ) -> Iterator[BestOfSeveral]:
     """By the order within weeks, by the log score over the cheap forecast that decides, by the backtest."""
+    if len(models) < 2:
+        return
     cases = {model.name: cases_of(model.forecasts, rows) for model in models}
     found = [
         best_by_weekly_mean(RANK_CORRELATION, {name: of.rank_correlations for name, of in cases.items()})

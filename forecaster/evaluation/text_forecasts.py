@@ -8,11 +8,12 @@ direction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from forecaster.records import Label, Row
-from forecaster.tasks.distributions import BINS, Distribution, climatology
-from forecaster.tasks.weekly_baselines import Training
+from forecaster.tasks.distributions import BINS, Distribution
+from forecaster.tasks.weekly_baselines import Training, symbol_climatology
 from prompts import split_published
 
 LEAST_ROWS = 20
@@ -40,27 +41,26 @@ def text_forecasts(training: Sequence[Row], rows: Sequence[Row]) -> dict[str, Di
         return {}
     classifier = LogisticRegression(max_iter=1000).fit(seen, directions)
     ups = classifier.predict_proba(vectors.transform([_words(row) for row in rows]))[:, 1]
-    usual = climatology(Counter(label for _, label in known))
-    by_symbol: dict[str, Counter[Label]] = {}
-    for row, label in known:
-        by_symbol.setdefault(row.symbol, Counter())[label] += 1
-    sizes: Mapping[str, Distribution] = {
-        symbol: climatology(counts, usual) for symbol, counts in by_symbol.items()
-    }
+    counts = _counted(training)
+    sizes = {symbol: symbol_climatology(counts, symbol) for symbol in {row.symbol for row in rows}}
     return {
-        row.row_id: with_direction(sizes.get(row.symbol, usual), round(float(up), 8))
+        row.row_id: with_direction(sizes[row.symbol], round(float(up), 8))
         for row, up in zip(rows, ups, strict=True)
     }
 
 
 def training_of(training: Sequence[Row], rows: Sequence[Row]) -> Training | None:
     """What training rows tell of test rows without a model; None where there are no training rows."""
+    counts = _counted(training)
+    return replace(counts, text_forecasts=text_forecasts(training, rows)) if counts.labels else None
+
+
+def _counted(training: Sequence[Row]) -> Training:
     by_symbol: dict[str, Counter[Label]] = {}
     for row in training:
         if row.actual is not None:
             by_symbol.setdefault(row.symbol.strip().upper(), Counter())[row.actual] += 1
-    labels = sum(by_symbol.values(), Counter[Label]())
-    return Training(labels, by_symbol, text_forecasts(training, rows)) if labels else None
+    return Training(sum(by_symbol.values(), Counter[Label]()), by_symbol)
 
 
 def with_direction(sizes: Distribution, up: float) -> Distribution:

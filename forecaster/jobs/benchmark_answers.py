@@ -21,7 +21,7 @@ from forecaster.evaluation.scorecard import best_checkpoint, checkpoint_scores
 from forecaster.evaluation.text_forecasts import training_of
 from forecaster.files import leads_elsewhere, links_in
 from forecaster.jobs.benchmark_calibration import calibrated, calibration_of, with_calibration
-from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer, read_rows
+from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer, on_validation_rows
 from forecaster.models.finished import check_weights
 from forecaster.progress import Listener, without_bars
 from forecaster.provenance import versions
@@ -69,7 +69,7 @@ def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listen
         if settings.rank:
             return  # one process keeps as many requests in flight as were asked for
         prepare(job, listener)
-        keep_training(job, config)
+        keep_training(job)
         ask_endpoint(job, config, settings, listener)
         predictions.settle(job.folder, [a.name for a in job.answerers], job.rows)
         return
@@ -81,7 +81,7 @@ def generate(job: Benchmark, config: BenchmarkConfig, settings: Settings, listen
         if config.checkpoints:
             job = with_best_checkpoint(job, config, ranks, listener)
         if ranks.rank == 0:
-            keep_training(job, config)
+            keep_training(job)
 
         def answer_validation(trial: Benchmark) -> None:
             answer_rows(trial, config, ranks, listener, alone=True)
@@ -181,30 +181,28 @@ def prepare(job: Benchmark, listener: Listener, *, alone: bool = False) -> None:
         listener.say(note)
 
 
-def keep_training(job: Benchmark, config: BenchmarkConfig) -> None:
+def keep_training(job: Benchmark) -> None:
     """Keep what the training rows tell of the job's rows without a model; where they are gone, what was kept
     before stays."""
     if job.task is not WEEKLY:
         return
-    training = training_of(rows_of_dataset(training_rows(job, config), job.task), job.rows)
+    training = training_of(rows_of_dataset(training_rows(job), job.task), job.rows)
     if training is None and job.run and not (job.folder / predictions.TRAINING).exists():
-        of_run = job.run.dataset_record
-        training = Training.of_counts(of_run["training_labels"], of_run.get("training_labels_by_symbol"))
+        training = Training.of_record(job.run.dataset_record)
     if training:
         job.folder.mkdir(parents=True, exist_ok=True)
         predictions.write_training(job.folder, training)
 
 
-def training_rows(job: Benchmark, config: BenchmarkConfig) -> Iterable[DatasetRow]:
+def training_rows(job: Benchmark) -> Iterable[DatasetRow]:
     """Those of the run, or else those that a dataset has beside the rows that were asked; none where they are
     not at hand."""
-    if job.run:
-        try:
-            return rows_of_training(job.run).train
-        except ConfigurationError:  # moved or changed since
-            return ()
-    assert config.dataset is not None  # the flags were checked
-    return read_rows(config, None).training
+    if job.run is None or job.corpus:
+        return job.training_rows
+    try:
+        return rows_of_training(job.run).train
+    except ConfigurationError:  # moved or changed since
+        return ()
 
 
 def settings_shown(job: Benchmark) -> dict[str, str]:
@@ -298,7 +296,7 @@ def with_best_checkpoint(
     if job.task is not WEEKLY:
         found = f"chooses by weekly figures, and {run.folder} was trained for {job.task.name}."
         raise ConfigurationError([Problem("--checkpoints", found, "Leave it out.")])
-    corpus = rows_of_training(run)
+    corpus = job.corpus or rows_of_training(run)
     if corpus.validation is None:
         found = f"needs validation rows, and {run.folder} was trained without."
         way_out = "Train with --validation_share 0.1 (and --save_total_limit, so that checkpoints stay)."
@@ -309,14 +307,7 @@ def with_best_checkpoint(
         raise ConfigurationError([Problem("--checkpoints", found, "Leave it out, or train again.")])
     for folder in folders.values():
         check_weights(run, folder)
-    rows = [dict(row) for row in corpus.validation]
-    trial = replace(
-        job,
-        folder=job.folder / CHECKPOINTS,
-        rows=rows_of_dataset(rows, job.task),
-        dataset_rows=rows,
-        dataset=f"{job.dataset} (validation)",
-    )
+    trial = on_validation_rows(job, job.folder / CHECKPOINTS, corpus.validation)
     asked = [answerer(config, trial, folder, str(step)) for step, folder in folders.items()]
     # Alone: checkpoints that are gone or damaged since their last scoring cannot be chosen.
     answer_rows(replace(trial, answerers=tuple(asked)), config, ranks, listener, alone=True)
@@ -324,7 +315,9 @@ def with_best_checkpoint(
     best = best_checkpoint(checkpoint_scores(answered))
     assert best is not None
     if ranks.rank == 0:
-        listener.say(f"Checkpoint {best.step} is the best of {len(folders)} on {len(rows)} validation rows.")
+        listener.say(
+            f"Checkpoint {best.step} is the best of {len(folders)} on {len(trial.rows)} validation rows."
+        )
     tuned = answerer(config, job, folders[best.step], f"{TUNED} (checkpoint {best.step})")
     # Its validation rows have been answered: nobody is asked for its calibration.
     of_best = next(model for model in answered if model.name == str(best.step))

@@ -6,21 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from forecaster.data.training_rows import rows_of_training
 from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.calibrating import calibrate
-from forecaster.evaluation.rows import ModelAnswers, rows_of_dataset
+from forecaster.evaluation.rows import ModelAnswers
 from forecaster.files import write_json
-from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer
+from forecaster.jobs.benchmark_checks import TUNED, AskedModel, Benchmark, answerer, on_validation_rows
 from forecaster.models.finished import FinishedRun, read_calibration
 from forecaster.models.run_schemas import FittedCalibration
 from forecaster.progress import Listener
 from forecaster.run_folder import CALIBRATION, VALIDATION
 from forecaster.tasks.calibration import LEAST_ROWS, spread
-from forecaster.tasks.weekly_rows import label_counts
+from forecaster.tasks.weekly_baselines import Training
 
 if TYPE_CHECKING:
+    import datasets
+
     from forecaster.answering.engines import Ranks
 
 MOST_ROWS = 400
@@ -43,8 +44,8 @@ def with_calibration(
     if run is None or tuned is None or job.task.choices is None:
         return job
     found: FittedCalibration | None = read_calibration(run.folder, tuned.maker["adapter_sha256"])
-    if found is None and config.dataset is None and run.flags.get("validation_share"):
-        found = _fitted(job, run, tuned, config, ranks, listener, answer_rows)
+    if found is None and job.corpus and run.flags.get("validation_share"):
+        found = _fitted(job, run, job.corpus.validation, tuned, config, ranks, listener, answer_rows)
     return replace(
         job, answerers=tuple(calibrated(asked, found) if asked is tuned else asked for asked in job.answerers)
     )
@@ -52,7 +53,7 @@ def with_calibration(
 
 def calibration_of(run: FinishedRun, answers: ModelAnswers) -> FittedCalibration | None:
     """By a model's answers to the run's validation rows."""
-    return calibrate(answers, label_counts(run.dataset_record["training_labels"]))
+    return calibrate(answers, Training.of_record(run.dataset_record).labels)
 
 
 def calibrated(asked: AskedModel, found: FittedCalibration | None) -> AskedModel:
@@ -68,33 +69,27 @@ def calibrated(asked: AskedModel, found: FittedCalibration | None) -> AskedModel
 def _fitted(
     job: Benchmark,
     run: FinishedRun,
+    held_out: datasets.Dataset | None,
     tuned: AskedModel,
     config: BenchmarkConfig,
     ranks: Ranks,
     listener: Listener,
     answer_rows: AnswerRows,
 ) -> FittedCalibration | None:
-    held_out = rows_of_training(run).validation
     tell = listener.say if ranks.rank == 0 else lambda _: None
     count = 0 if held_out is None else len(held_out)
     if held_out is None or count < LEAST_ROWS:
         tell(f"No calibration: it takes {LEAST_ROWS} validation rows, and the training held {count} out.")
         return None
-    rows = [dict(held_out[at]) for at in spread(count, MOST_ROWS)]
-    trial = replace(
-        job,
-        folder=job.folder / VALIDATION,
-        rows=rows_of_dataset(rows, job.task),
-        dataset_rows=rows,
-        dataset=f"{job.dataset} (validation)",
-    )
-    tell(f"Calibration: {TUNED} answers {len(rows)} of {count} validation rows, once.")
+    places = spread(count, MOST_ROWS)
+    trial = on_validation_rows(job, job.folder / VALIDATION, (held_out[at] for at in places))
+    tell(f"Calibration: {TUNED} answers {len(places)} of {count} validation rows, once.")
     answer_rows(replace(trial, answerers=(answerer(config, trial, tuned.adapter, TUNED),)))
     (answers,) = predictions.read_answers(trial.folder, job.task).complete
     found = calibration_of(run, answers)
     if found is None:
         known = sum(logs is not None for logs in answers.label_log_likelihoods)
-        tell(f"No calibration: {known} of {len(rows)} answers have probabilities; it takes {LEAST_ROWS}.")
+        tell(f"No calibration: {known} of {len(places)} answers have probabilities; it takes {LEAST_ROWS}.")
     elif ranks.rank == 0:
         _keep(run, found, tuned.maker["adapter_sha256"], listener)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,9 @@ class Benchmark:
     rows: tuple[Row, ...]
     dataset_rows: Sequence[Mapping[str, Any]]
     dataset: str
+    training_rows: Sequence[Mapping[str, Any]]
+    """As `AskedRows` has them."""
+    corpus: sources.Corpus | None
     told_outcomes: Mapping[str, str]
     """What the prompts of some rows say of how their week ends, by row id: answers to them are copied."""
     answerers: tuple[AskedModel, ...]
@@ -76,7 +79,9 @@ class AskedRows:
     dataset: str
     """Its name."""
     training: Sequence[Mapping[str, Any]]
-    """Its training rows, where it has any beside those asked; a run has its own."""
+    """Its training rows, where it has any beside those asked."""
+    corpus: sources.Corpus | None = None
+    """All rows of the run's training, where its own test rows are asked."""
 
 
 def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
@@ -113,6 +118,8 @@ def resolve(config: BenchmarkConfig, settings: Settings) -> Benchmark:
         rows=rows,
         dataset_rows=given.asked,
         dataset=given.dataset,
+        training_rows=given.training,
+        corpus=given.corpus,
         told_outcomes=told,
         answerers=(),
         precision=run.resolved["precision"] if run else choose_precision(config),
@@ -155,7 +162,8 @@ def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> AskedRows:
     """
     if config.dataset is None:
         assert run is not None  # the flags were checked
-        return AskedRows([dict(row) for row in rows_of_training(run).test], str(run.flags["dataset"]), ())
+        corpus = rows_of_training(run)
+        return AskedRows([dict(row) for row in corpus.test], str(run.flags["dataset"]), corpus.train, corpus)
     parts = sources.read_parts(
         config.dataset, config.from_remote, whole_rows=True, task=run.task if run else WEEKLY
     )
@@ -165,6 +173,19 @@ def read_rows(config: BenchmarkConfig, run: FinishedRun | None) -> AskedRows:
         raise ConfigurationError([Problem("--dataset", found, "Name a file with the rows to answer.")])
     training = parts["train"] if "train" in parts and name != "train" else ()
     return AskedRows([dict(row) for row in parts[name]], config.dataset, training)
+
+
+def on_validation_rows(job: Benchmark, folder: Path, rows: Iterable[Mapping[str, Any]]) -> Benchmark:
+    """The same job on rows that were held out of the run's training, with nobody to answer them yet."""
+    held_out = [dict(row) for row in rows]
+    return replace(
+        job,
+        folder=folder,
+        rows=rows_of_dataset(held_out, job.task),
+        dataset_rows=held_out,
+        dataset=f"{job.dataset} (validation)",
+        answerers=(),
+    )
 
 
 def find_told_outcomes(

@@ -17,8 +17,7 @@ from forecaster.tasks.distributions import (
     label_mass,
     of_log_likelihoods,
 )
-from forecaster.tasks.weekly_baselines import Training
-from forecaster.tasks.weekly_baselines import usual_of as usual_of_symbol
+from forecaster.tasks.weekly_baselines import Training, symbol_climatology
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,13 @@ class Usual:
 
 def usual_of(run: FinishedRun, symbol: str) -> Usual | None:
     """What the training rows say of a symbol, or of all where there are none of it."""
-    of_run = run.dataset_record
-    training = Training.of_counts(of_run["training_labels"], of_run.get("training_labels_by_symbol"))
+    training = Training.of_record(run.dataset_record)
     if not training.labels:
         return None
     name, rows = symbol, sum(training.by_symbol.get(symbol, {}).values())
     if not rows:
         name, rows = "all symbols", sum(training.labels.values())
-    return Usual(f"{name} in training ({rows} rows)", usual_of_symbol(training, symbol))
+    return Usual(f"{name} in training ({rows} rows)", symbol_climatology(training, symbol))
 
 
 def distribution_of(
@@ -73,18 +71,11 @@ def _by_label(found: Distribution) -> dict[str, float]:
 
 def in_words(distribution: Mapping[str, Any]) -> str:
     """The twelve probabilities as a table, and what they come to."""
-    low, high = distribution["central_80_percent"]
-    lines = [
-        f"Likelihoods of the labels: up {distribution['up']:.0%}, median {distribution['median']}, 80 % from "
-        f"{low} to {high}; they have {distribution['label_mass']:.1%} of all that it could have written."
-    ]
+    mass = f"{distribution['label_mass']:.1%} of all that it could have written"
+    lines = [f"Likelihoods of the labels: {_figures(distribution)}; they have {mass}."]
     columns = {"model": distribution["probabilities"]}
     if made := distribution.get("calibrated"):
-        low, high = made["central_80_percent"]
-        lines += [
-            f"Calibrated ({made['how']}): up {made['up']:.0%}, median {made['median']}, 80 % from {low} to "
-            f"{high}."
-        ]
+        lines.append(f"Calibrated ({made['how']}): {_figures(made)}.")
         columns["calibrated"] = made["probabilities"]
     if usual := distribution.get("climatology"):
         columns[usual["of"]] = usual["probabilities"]
@@ -92,6 +83,11 @@ def in_words(distribution: Mapping[str, Any]) -> str:
     aligned = ("left", *["right"] * len(columns))
     table = tabulate(rows, headers=("", *columns), disable_numparse=True, colalign=aligned)
     return "\n".join(["", *lines, "", table])
+
+
+def _figures(told: Mapping[str, Any]) -> str:
+    low, high = told["central_80_percent"]
+    return f"up {told['up']:.0%}, median {told['median']}, 80 % from {low} to {high}"
 
 
 def draw(distribution: Mapping[str, Any], title: str, path: Path) -> None:

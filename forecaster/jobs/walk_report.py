@@ -16,6 +16,7 @@ from forecaster.evaluation import predictions
 from forecaster.evaluation.benchmark_config import BenchmarkConfig
 from forecaster.evaluation.metrics import skill
 from forecaster.evaluation.predictions import Prediction
+from forecaster.evaluation.report.tables import NONE, with_interval
 from forecaster.evaluation.scorecard import ModelScorecard, Scoreboard
 from forecaster.evaluation.seed_means import mean_of_seeds
 from forecaster.evaluation.statistics import Estimate
@@ -156,15 +157,7 @@ def _shown(score: Mapping[str, Any]) -> list[str]:
     plain = [str(score[name]) for name in ("model", "cut", "training_rows", "weeks", "rows")]
     read = score["read"]["value"]
     figures = [
-        _with_interval(Estimate(**score[name]))
+        with_interval(Estimate(**score[name]), 3)
         for name in ("accuracy_of_all_rows", "rank_correlation", "log_score")
     ]
-    return [*plain, "-" if read is None else f"{read:.0%}", *figures]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return [*plain, NONE if read is None else f"{read:.0%}", *figures]

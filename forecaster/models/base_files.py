@@ -51,11 +51,9 @@ def find_file_problems(folder: Path, flag: str = "--base_model", layers: int | N
         found = f"{folder} has a config.json with num_hidden_layers {layers}, and weights of {held} layers."
         return [Problem(flag, found, "Take the config.json that belongs to the weights.")]
     rows = next((shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
-    tokens = tokens_of(folder)
-    if rows is not None and tokens is not None and tokens > rows:
-        found = f"{folder} has a tokenizer of {tokens:,} tokens, and an embedding of {rows:,}."
+    if rows is not None and (too_many := too_many_tokens(folder, folder, rows)):
         way_out = "Take the tokenizer that belongs to the weights, or resize the embedding and save both."
-        return [Problem(flag, found, way_out)]
+        return [Problem(flag, too_many, way_out)]
     return []
 
 
@@ -78,7 +76,15 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield name, tensor.shape
 
 
-def tokens_of(folder: Path) -> int | None:
+def too_many_tokens(model: object, folder: Path, embedding_rows: int) -> str | None:
+    """What is found where the tokenizer in a folder has more tokens than the model's embedding has rows."""
+    tokens = _tokens_of(folder)
+    if tokens is None or tokens <= embedding_rows:
+        return None
+    return f"{model} has a tokenizer of {tokens:,} tokens, and an embedding of {embedding_rows:,}."
+
+
+def _tokens_of(folder: Path) -> int | None:
     """One more than the highest token id; None where no tokenizer.json tells."""
     try:
         content = read_json(folder / "tokenizer.json", "")

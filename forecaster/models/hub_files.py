@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from forecaster.errors import ConfigurationError, Problem
 from forecaster.http_limits import HubFaultError
-from forecaster.models.base_files import tokens_of
+from forecaster.models.base_files import too_many_tokens
 from forecaster.models.base_schemas import check_small_files
 from forecaster.models.registry import ModelConfigFile, cannot_load
 from forecaster.schemas import read_checked
@@ -60,7 +60,5 @@ def check_hub_files(hub_id: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ConfigurationError([cannot_load(hub_id, "it has no config.json")])
     rows = read_checked(folder / "config.json", ModelConfigFile, _WAY_OUT).vocab_size
-    tokens = tokens_of(folder)
-    if rows is not None and tokens is not None and tokens > rows:
-        found = f"{hub_id} has a tokenizer of {tokens:,} tokens, and an embedding of {rows:,}."
+    if rows is not None and (found := too_many_tokens(hub_id, folder, rows)):
         raise ConfigurationError([Problem("--base_model", found, "Take a model whose tokenizer fits it.")])

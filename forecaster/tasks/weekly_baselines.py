@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from forecaster.records import Direction, Label, Row
 from forecaster.tasks.distributions import Distribution, climatology
@@ -38,6 +39,11 @@ class Training:
         found = {symbol: label_counts(of) for symbol, of in (by_symbol or {}).items()}
         return cls(label_counts(labels), found)
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Training:
+        """From dataset.json of a run; those of former versions do not count by symbol."""
+        return cls.of_counts(record["training_labels"], record.get("training_labels_by_symbol"))
+
     @property
     def direction(self) -> Direction:
         """The one that most rows took; a tie goes up."""
@@ -65,7 +71,7 @@ def baselines(rows: Sequence[Row], training: Training | None, *, seed: int = 0) 
     found[majority_name(training)] = [Forecast(training.direction)] * len(rows)
     found[CLIMATOLOGY] = [Forecast(distribution=usual)] * len(rows)
     if training.by_symbol:
-        of_symbol = {symbol: usual_of(training, symbol) for symbol in {row.symbol for row in rows}}
+        of_symbol = {symbol: symbol_climatology(training, symbol) for symbol in {row.symbol for row in rows}}
         found[SYMBOL_CLIMATOLOGY] = [Forecast(distribution=of_symbol[row.symbol]) for row in rows]
     if training.text_forecasts:
         said = [training.text_forecasts.get(row.row_id) for row in rows]
@@ -73,7 +79,7 @@ def baselines(rows: Sequence[Row], training: Training | None, *, seed: int = 0) 
     return found
 
 
-def usual_of(training: Training, symbol: str) -> Distribution:
+def symbol_climatology(training: Training, symbol: str) -> Distribution:
     """How often each bin happened to a symbol in training, leaning on how often it did to all."""
     return climatology(training.by_symbol.get(symbol.strip().upper(), {}), climatology(training.labels))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_endpoint import UP, Endpoint, completion, endpoint_on_loopback, error
+from loopback_endpoint import UP, Endpoint, completion, error
 
 from forecaster import chat
 from forecaster.answering.api_engine import ApiPlan, EndpointReply, answer_all, check
@@ -25,19 +25,10 @@ from forecaster.errors import ConfigurationError, KeyRefusedError, UnreachableEr
 from forecaster.records import Answer, Label, Messages, Unreadable
 from forecaster.tasks.answers import parse_answer
 
+pytestmark = pytest.mark.usefixtures("no_waits")
+
 KEY = "sk-ca+na/ry=1 '%s'"
 SPELLINGS = (KEY, "sk-ca%2Bna", "ca+na/ry", "ca%2Bna/ry")
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with endpoint_on_loopback() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from loopback_endpoint import UP, Endpoint, completion, endpoint_on_loopback, error, read_back, reading
+from loopback_endpoint import UP, Endpoint, completion, error, read_back, reading
 from processes import ROOT
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -20,20 +19,11 @@ from forecaster.models.templates import prepare_tokenizer
 from forecaster.records import Messages
 from forecaster.tasks.weekly import WEEKLY
 
+pytestmark = pytest.mark.usefixtures("no_waits")
+
 CHOICES = WEEKLY.choices
 assert CHOICES is not None
 BEGUN = UP[: UP.index(" Up by 2-3%")]
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with endpoint_on_loopback() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
 def replies(endpoint: Endpoint, rows: int = 1, concurrency: int = 1) -> list[EndpointReply]:

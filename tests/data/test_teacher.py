@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback_endpoint import UP, Endpoint, completion, endpoint_on_loopback, error
+from loopback_endpoint import UP, Endpoint, completion, error
 from loopback_market import CHAT, MODEL, OPENAI_KEY, Market, World
 from tokenizers import Tokenizer
 
@@ -42,6 +42,8 @@ from forecaster.errors import ConfigurationError, KeyRefusedError, UnreachableEr
 from forecaster.records import Example, Label, Messages, TradingWeek
 from prompts import render_teacher_request
 
+pytestmark = pytest.mark.usefixtures("no_waits")
+
 KEY = "sk-ca+na/ry=1 '%s'"
 SPELLINGS = (KEY, "sk-ca%2Bna", "ca+na/ry", "ca%2Bna/ry")
 DOWN = UP.replace("Up by 2-3%", "Down by 1-2%")
@@ -50,21 +52,10 @@ TOLD_WRONG = "its prediction is another move than the one that was given"
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with endpoint_on_loopback() as server:
-        yield server
-
-
-@pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger(tmp_path / "ledger.sqlite")
     yield opened
     opened.close()
-
-
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_BACKOFF", lambda state: 0.0)
 
 
 def an_example(number: int = 0, label: Label = UP_2, user: str = "What next?") -> Example:
